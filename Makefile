@@ -1,0 +1,33 @@
+# make table: the environment, then the whole workflow on the embedded default
+# make test:  the environment, then all tests
+# make lint:  formatting, lints and types
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+READY := .venv/.ready
+
+.PHONY: table test lint schema
+
+table: $(READY)
+	$(BIN)/snakemake --cores 1 --resources gpu=1 -- results/table.csv
+
+test: $(READY)
+	$(BIN)/python -m pytest
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/snakefmt --check Snakefile workflow/rules
+	$(BIN)/snakemake --lint
+
+# After a change to the options: the schema that editors complete and check configurations with.
+schema: $(READY)
+	$(BIN)/python -m citepipe.config > workflow/schemas/config.schema.json
+
+$(READY): requirements.lock pyproject.toml
+	@test -n "$(PYTHON)" || { echo "Python 3.11 is needed; name it with PYTHON=..."; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --requirement requirements.lock
+	$(BIN)/python -m pip install --quiet --no-build-isolation --no-deps --editable .
+	touch $@

@@ -1,0 +1,302 @@
+"""The whole configuration: the stages' options, the systems, and what must hold between them.
+
+Only the workflow and the command line read this module; a stage knows its own options and no more.
+`python -m citepipe.config` prints the JSON schema that editors read.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from collections.abc import Mapping
+from pathlib import PurePosixPath
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, Discriminator, Field, StringConstraints, Tag, ValidationError
+
+from citepipe.errors import InputError
+from citepipe.options.base import Options
+from citepipe.options.data import DataOptions, Dataset, TeacherOptions
+from citepipe.options.miniature import MiniatureOptions
+from citepipe.options.model import ModelOptions
+from citepipe.options.predict import PredictOptions
+from citepipe.options.prompt import PromptOptions
+from citepipe.options.reward import RewardOptions
+from citepipe.options.rl import PPOOptions
+from citepipe.options.sample import BestOfNOptions, SegmentSearchOptions
+from citepipe.options.score import ScoreOptions
+from citepipe.options.scratch import ScratchOptions
+from citepipe.options.sft import SFTOptions
+
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]+$")]
+_Section = TypeVar("_Section", bound=Options)
+
+
+class Verifiers(Options):
+    """Who decides what a document supports: `lexical`, a model, or `module:factory?path`."""
+
+    train: str = Field(description="For the teacher's attribution and the search for samples.")
+    rl: str | None = Field(None, description="For PPO's rewards; null for the one of `train`.")
+    report: dict[Name, str] = Field(
+        min_length=1, description="For scores: the first by plain names, others with a suffix."
+    )
+
+
+class Sampled(Options):
+    """Answers sampled from another system, the best by reward."""
+
+    sample: Literal["best_of_n", "segment_search"]
+    from_: str = Field(alias="from", description="The system that is sampled from.")
+
+
+def _origin(value: Any) -> str:
+    return "teacher" if isinstance(value, str) else "sampled"
+
+
+class SFTSystem(Options):
+    """A system trained on answers: the teacher's, or selected samples."""
+
+    train: Literal["sft"]
+    start: str | None = Field(None, description="The system to go on from; null for the base.")
+    data: Annotated[
+        Annotated[Literal["teacher"], Tag("teacher")] | Annotated[Sampled, Tag("sampled")],
+        Discriminator(_origin),
+    ]
+    options: dict[str, Any] = Field(
+        default_factory=dict, description="Overrides of `sft` (on samples: of `rs_sft`)."
+    )
+
+
+class PPOSystem(Options):
+    """A system trained on rewards."""
+
+    train: Literal["ppo"]
+    start: str = Field(description="The system to go on from, which is also the KL reference.")
+    reward: Literal["fine_grained", "holistic"]
+    options: dict[str, Any] = Field(default_factory=dict, description="Overrides of `rl`.")
+
+
+class AdapterSystem(Options):
+    """Somebody's trained adapter: predicted with and scored."""
+
+    adapter: str = Field(description="A directory with a PEFT adapter.")
+
+
+class OutputsSystem(Options):
+    """Somebody's answers: scored."""
+
+    outputs: dict[Dataset, str] = Field(
+        min_length=1, description="Per dataset an ALCE result file, or rows with `output`."
+    )
+
+
+def _kind(value: Any) -> str | None:
+    if isinstance(value, BaseModel):
+        value = {name: getattr(value, name) for name in type(value).model_fields}
+    if not isinstance(value, Mapping):
+        return None
+    if "train" in value:
+        return value["train"] if value["train"] in ("sft", "ppo") else None
+    return next((kind for kind in ("adapter", "outputs") if kind in value), None)
+
+
+System = Annotated[
+    Annotated[SFTSystem, Tag("sft")]
+    | Annotated[PPOSystem, Tag("ppo")]
+    | Annotated[AdapterSystem, Tag("adapter")]
+    | Annotated[OutputsSystem, Tag("outputs")],
+    Discriminator(
+        _kind,
+        custom_error_type="system_kind",
+        custom_error_message="Input should be one with `train: sft`, `train: ppo`, `adapter` "
+        "or `outputs`",
+    ),
+]
+
+
+class Config(Options):
+    """Everything a run of the workflow is told."""
+
+    results: str = Field("results", description="The folder of everything that is written.")
+    seeds: list[int] = Field([0], min_length=1, description="Every system is trained per seed.")
+    data: DataOptions | None = Field(None, description="Null if no system needs questions.")
+    prompt: PromptOptions = Field(default_factory=PromptOptions)
+    model: ModelOptions | None = Field(None, description="Null if systems are only scored.")
+    verifiers: Verifiers
+    reward: RewardOptions = Field(default_factory=RewardOptions)
+    teacher: TeacherOptions = Field(default_factory=TeacherOptions)
+    sft: SFTOptions = Field(default_factory=SFTOptions, description="On the teacher's answers.")
+    rs_sft: SFTOptions = Field(
+        default_factory=lambda: SFTOptions(epochs=3), description="On selected samples."
+    )
+    best_of_n: BestOfNOptions = Field(default_factory=BestOfNOptions)
+    segment_search: SegmentSearchOptions = Field(default_factory=SegmentSearchOptions)
+    rl: PPOOptions = Field(default_factory=PPOOptions)
+    predict: PredictOptions = Field(default_factory=PredictOptions)
+    score: ScoreOptions = Field(default_factory=ScoreOptions)
+    miniature: MiniatureOptions | None = Field(None, description="The synthetic world.")
+    scratch: ScratchOptions | None = Field(None, description="A base model trained from nothing.")
+    systems: dict[Name, System] = Field(min_length=1, description="A row of the table each.")
+
+    def training_options(self, name: str) -> SFTOptions | PPOOptions:
+        """The options that a trained system's stage gets: its section with its own overrides.
+
+        Raises:
+            InputError: an override names no key of the section, or has a bad value.
+        """
+        system = self.systems[name]
+        where = f"systems.{name}.options"
+        if isinstance(system, PPOSystem):
+            return _override(self.rl, system.options, where)
+        if isinstance(system, SFTSystem):
+            section = self.sft if system.data == "teacher" else self.rs_sft
+            return _override(section, system.options, where)
+        raise InputError(f"systems.{name}: expected a system that is trained")
+
+
+def load_config(raw: Mapping[str, Any]) -> Config:
+    """Check a decoded configuration file and compose it.
+
+    `{results}` inside any text stands for the value of `results`, so that inputs which the
+    workflow itself makes move along with it.
+
+    Raises:
+        InputError: one line with the key, what was expected there, and what was found.
+    """
+    results = raw.get("results", Config.model_fields["results"].default)
+    try:
+        config = Config.model_validate(_fill(dict(raw), str(results)))
+    except ValidationError as error:
+        raise InputError(_one_line(error, Config)) from None
+    _check(config)
+    return config
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON schema of a configuration file (draft 2020-12)."""
+    return Config.model_json_schema(by_alias=True)
+
+
+def _fill(value: Any, results: str) -> Any:
+    if isinstance(value, str):
+        return value.replace("{results}", results)
+    if isinstance(value, Mapping):
+        return {key: _fill(item, results) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_fill(item, results) for item in value]
+    return value
+
+
+def _check(config: Config) -> None:
+    """What must hold between sections; raises InputError."""
+    path = PurePosixPath(config.results)
+    if path.is_absolute() or ".." in path.parts or config.results in ("", "."):
+        raise InputError(
+            f"results: expected a folder below the working directory, got {config.results!r}"
+        )
+    if len(set(config.seeds)) < len(config.seeds):
+        raise InputError(f"seeds: expected distinct numbers, got {config.seeds}")
+    if config.data is not None:
+        for split in ("train", "dev", "test"):
+            if not getattr(config.data, split):
+                raise InputError(f"data.{split}: expected at least one file, got none")
+    for name, system in config.systems.items():
+        if isinstance(system, OutputsSystem):
+            continue
+        for section in ("data", "model"):
+            if getattr(config, section) is None:
+                raise InputError(f"{section}: required, because systems.{name} has a model")
+        if isinstance(system, AdapterSystem):
+            continue
+        config.training_options(name)
+        for key, parent in _parents(system).items():
+            if parent not in config.systems:
+                raise InputError(
+                    f"systems.{name}.{key}: expected the name of a system "
+                    f"({', '.join(config.systems)}), got {parent!r}"
+                )
+            if isinstance(config.systems[parent], OutputsSystem):
+                raise InputError(
+                    f"systems.{name}.{key}: expected a system with a model, "
+                    f"got {parent!r}, which has answers only"
+                )
+    for name in config.systems:
+        _check_acyclic(config, name, ())
+
+
+def _parents(system: Any) -> dict[str, str]:
+    """The systems that a system is made from, by the key that names them."""
+    parents = {}
+    if isinstance(system, SFTSystem | PPOSystem) and system.start is not None:
+        parents["start"] = system.start
+    if isinstance(system, SFTSystem) and isinstance(system.data, Sampled):
+        parents["data.from"] = system.data.from_
+    return parents
+
+
+def _check_acyclic(config: Config, name: str, seen: tuple[str, ...]) -> None:
+    if name in seen:
+        circle = " -> ".join((*seen[seen.index(name) :], name))
+        raise InputError(f"systems.{name}: expected no circle, got {circle}")
+    for parent in _parents(config.systems[name]).values():
+        _check_acyclic(config, parent, (*seen, name))
+
+
+def _override(section: _Section, overrides: Mapping[str, Any], where: str) -> _Section:
+    model = type(section)
+    try:
+        return model.model_validate(section.model_dump(by_alias=True) | dict(overrides))
+    except ValidationError as error:
+        raise InputError(f"{where}.{_one_line(error, model)}") from None
+
+
+def _one_line(error: ValidationError, model: type[Options]) -> str:
+    """The first of pydantic's findings as `section.key: expected ..., got ...`."""
+    findings = error.errors(include_url=False, include_context=False)
+    # A key that nothing knows is the likeliest cause of the others, a missing key for instance.
+    finding = min(findings, key=lambda item: item["type"] != "extra_forbidden")
+    place = _place(finding["loc"])
+    key = ".".join(place)
+    if finding["type"] == "extra_forbidden":
+        known = _keys(model, place[:-1])
+        near = difflib.get_close_matches(place[-1], known, n=1, cutoff=0.6)
+        hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(known)}"
+        return f"{key}: no such key, {hint}" if known else f"{key}: no such key"
+    if finding["type"] == "missing":
+        return f"{key}: required, but missing"
+    expected = re.sub(r"^\w+ should (be )?", "", finding["msg"])
+    return f"{key}: expected {expected}, got {finding['input']!r}"
+
+
+def _place(loc: tuple[int | str, ...]) -> list[str]:
+    """A finding's place in the file: pydantic also names the member of a union that it tried."""
+    place = [str(part) for part in loc]
+    if place[0] == "systems":
+        del place[2:3]
+        if place[2:3] == ["data"]:
+            del place[3:4]
+    return place
+
+
+def _keys(model: type[Options], place: list[str]) -> list[str]:
+    """The keys of the section at a place of the configuration, in the order of its model."""
+    for part in place:
+        if part not in model.model_fields:
+            return []
+        options = _model_of(model.model_fields[part].annotation)
+        if options is None:
+            return []
+        model = options
+    return [field.alias or name for name, field in model.model_fields.items()]
+
+
+def _model_of(annotation: Any) -> type[Options] | None:
+    """The options model in an annotation such as `DataOptions | None`, if there is just one."""
+    candidates = [annotation, *getattr(annotation, "__args__", ())]
+    models = [c for c in candidates if isinstance(c, type) and issubclass(c, Options)]
+    return models[0] if len(models) == 1 else None
+
+
+if __name__ == "__main__":
+    print(json.dumps(json_schema(), indent=2))

@@ -1,0 +1,1 @@
+"""Generators: prompts in, completions out with token ids, log-probabilities and offsets."""

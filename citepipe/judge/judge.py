@@ -1,0 +1,148 @@
+"""Judges answers: which statements are supported, which citations right, which gold answers hit.
+
+Scores, rewards and search all read these judgements. The pairs of all answers are collected and
+asked in three rounds, because what is asked of a citation depends on its statement: first whether
+all cited documents together support each statement (and the entailment of gold claims), then
+whether each of several citations supports its statement alone, then, for those that do not,
+whether the others do without it (ALCE, section 3.2 and `compute_autoais`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from citepipe.data.example import Example
+from citepipe.judge.citations import Cited, cited_documents, hypothesis, premise
+from citepipe.judge.gold import GoldVerdict, claim_pairs, gold_verdicts
+from citepipe.options.score import JudgeOptions
+from citepipe.text.normalize import remove_citations
+from citepipe.text.sentences import Splitter
+from citepipe.text.statements import Citation, Statement, split_answer
+from citepipe.verify.base import Pair, Verifier, decide
+
+
+@dataclass(frozen=True, slots=True)
+class CitationVerdict:
+    """Whether a citation is right: its statement is supported, and needs it or rests on it."""
+
+    citation: Citation
+    right: bool
+
+
+@dataclass(frozen=True, slots=True)
+class StatementVerdict:
+    """Whether what a statement cites supports it; `citations` are those that count."""
+
+    statement: Statement
+    supported: bool
+    citations: tuple[CitationVerdict, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """All verdicts on one answer; spans are of the cleaned answer."""
+
+    statements: tuple[StatementVerdict, ...]
+    gold: tuple[GoldVerdict, ...]
+
+
+def judge(
+    examples: Sequence[Example],
+    answers: Sequence[str],
+    verifier: Verifier,
+    splitter: Splitter,
+    options: JudgeOptions,
+) -> list[Judgement]:
+    """Judge one answer per example.
+
+    Args:
+        examples: questions, documents and gold answers; the same one may come several times.
+        answers: cleaned answers (`clean_output`), one per example.
+        verifier: decides entailment; asked at most three times, for all answers at once.
+        splitter: finds sentences.
+        options: which citations count.
+    """
+    question_first: bool = getattr(verifier, "question_first", False)
+    known: dict[Pair, bool] = {}
+    jobs = [
+        [
+            _Job(
+                example,
+                statement,
+                hypothesis(example, statement, question_first),
+                cited_documents(statement, len(example.docs), options),
+            )
+            for statement in split_answer(answer, example.dataset, splitter)
+        ]
+        for example, answer in zip(examples, answers, strict=True)
+    ]
+    claims = [
+        claim_pairs(example, remove_citations(answer), question_first)
+        for example, answer in zip(examples, answers, strict=True)
+    ]
+    flat = [job for answer_jobs in jobs for job in answer_jobs]
+    joint = [job.pair(job.cited.documents) for job in flat if job.cited.documents]
+    decide(verifier, [*joint, *(pair for pairs in claims for pair in pairs)], known)
+    several = [
+        job for job in flat if len(job.cited.documents) > 1 and known[job.pair(job.cited.documents)]
+    ]
+    decide(verifier, [job.pair((d,)) for job in several for d in job.cited.documents], known)
+    decide(
+        verifier,
+        [
+            job.pair(_without(job.cited.documents, d))
+            for job in several
+            for d in job.cited.documents
+            if not known[job.pair((d,))]
+        ],
+        known,
+    )
+    return [
+        Judgement(
+            tuple(job.verdict(known) for job in answer_jobs),
+            gold_verdicts(
+                example, remove_citations(answer), [known[pair] for pair in pairs], options
+            ),
+        )
+        for example, answer, answer_jobs, pairs in zip(examples, answers, jobs, claims, strict=True)
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """A statement with what it cites, and the pairs that decide on it."""
+
+    example: Example
+    statement: Statement
+    hypothesis: str
+    cited: Cited
+
+    def pair(self, documents: Sequence[int]) -> Pair:
+        return Pair(premise(self.example, documents), self.hypothesis)
+
+    def verdict(self, known: dict[Pair, bool]) -> StatementVerdict:
+        documents = self.cited.documents
+        supported = bool(documents) and known[self.pair(documents)]
+        right = {d: supported and self._right(d, known) for d in documents}
+        return StatementVerdict(
+            self.statement,
+            supported,
+            tuple(
+                CitationVerdict(citation, document is not None and right[document])
+                for citation, document in self.cited.counted
+            ),
+        )
+
+    def _right(self, document: int, known: dict[Pair, bool]) -> bool:
+        """Of a supported statement: wrong is what neither supports it alone nor is needed."""
+        documents = self.cited.documents
+        if len(documents) == 1 or known[self.pair((document,))]:
+            return True
+        return not known[self.pair(_without(documents, document))]
+
+
+def _without(documents: Sequence[int], document: int) -> tuple[int, ...]:
+    """The documents without the first occurrence of one."""
+    place = documents.index(document)
+    return (*documents[:place], *documents[place + 1 :])

@@ -1,0 +1,268 @@
+"""The miniature's base model: a tiny Llama, pretrained in minutes without any cited answer.
+
+Looking things up in the prompt does not emerge from plain training in minutes, so the start is
+prepared by hand: heads of the first layer look one, two and three tokens back, and heads of later
+layers look for what came after the same words before (the induction heads of Olsson et al. 2022).
+A drill on random words makes a copying machine of it before it reads the world. Matrices are
+trained with Muon (Jordan et al. 2024), everything else with AdamW.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from citepipe.miniature import corpus
+from citepipe.miniature.tokenizer import build_tokenizer
+from citepipe.options.miniature import BaseModelOptions
+from citepipe.options.prompt import PromptOptions
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import LlamaForCausalLM
+
+ROPE_BASE = 1e5
+INITIALIZER_RANGE = 0.06
+# Of the prepared start: how sharply heads of layer 0 look back; what a head writes, next to an
+# embedding's 0.06; how sharply later heads match; how much less the free head of layer 0 writes.
+POSITION_BIAS = 3.0
+WRITE_SCALE = 0.12
+MATCH_SCALE = 1.7
+FREE_SCALE = 0.3
+
+
+def build_model(options: BaseModelOptions, vocabulary: int, pad: int, eos: int) -> LlamaForCausalLM:
+    """An untrained model with the prepared start; draws from torch's global generator.
+
+    Args:
+        options: the model's size.
+        vocabulary: how many tokens there are.
+        pad: id of the padding token.
+        eos: id of the end of sequence.
+    """
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(
+        vocab_size=vocabulary,
+        hidden_size=options.width,
+        intermediate_size=options.feed_forward,
+        num_hidden_layers=options.layers,
+        num_attention_heads=options.heads,
+        num_key_value_heads=options.heads,
+        max_position_embeddings=options.max_positions,
+        rope_parameters={"rope_type": "default", "rope_theta": ROPE_BASE},
+        initializer_range=INITIALIZER_RANGE,
+        attention_bias=True,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        pad_token_id=pad,
+        eos_token_id=eos,
+        use_cache=True,
+    )
+    model = LlamaForCausalLM(config)
+    prepare(model)
+    return model
+
+
+def prepare(model: LlamaForCausalLM) -> None:
+    """Prepare the start, in place, so that the model is nearly a copying machine.
+
+    The last head of every layer is free; the others (h = 0, 1, ...) are told what to look for:
+
+    - Layer 0: every key has the same constant part (a bias), and the query of head h has it
+      turned by RoPE's angles of -(h + 1) positions, so that the head looks h + 1 tokens back,
+      whatever stands there. It reads a projection of the token there and writes it to
+      directions of its own.
+    - Later layers: head h matches the token h back (for h = 0 the token itself) with the token
+      h + 1 back of earlier positions: it finds what came after the same words before. What any
+      head finds it passes on unchanged.
+    - The free heads of later layers have W_k = W_q: they find their like. Feed-forward layers
+      start as zero.
+    """
+    import torch
+
+    config = model.config
+    heads, width = config.num_attention_heads, config.hidden_size
+    size = width // heads
+    angles = ROPE_BASE ** (-torch.arange(size // 2) / (size // 2))
+
+    def directions() -> torch.Tensor:
+        return torch.nn.init.orthogonal_(torch.empty(size, width))
+
+    token, back = directions(), [directions() for _ in range(heads - 1)]
+    with torch.no_grad():
+        for layer in model.model.layers:
+            layer.mlp.down_proj.weight.zero_()
+        first = model.model.layers[0].self_attn
+        first.k_proj.bias.fill_(POSITION_BIAS)
+        for head in range(heads - 1):
+            span = slice(head * size, (head + 1) * size)
+            cos, sin = (-(head + 1) * angles).cos(), (-(head + 1) * angles).sin()
+            # The constant part (1, 1) of every plane (i, i + size / 2), turned.
+            first.q_proj.weight[span] = 0.0
+            first.k_proj.weight[span] = 0.0
+            first.q_proj.bias[span] = POSITION_BIAS * torch.cat([cos - sin, sin + cos])
+            first.v_proj.weight[span] = token
+            first.o_proj.weight[:, span] = back[head].T * WRITE_SCALE
+        first.o_proj.weight[:, (heads - 1) * size :] *= FREE_SCALE
+        for layer in model.model.layers[1:]:
+            attention = layer.self_attn
+            attention.q_proj.weight.normal_(0.0, 1.0 / math.sqrt(width))
+            attention.k_proj.weight.copy_(attention.q_proj.weight)
+            for head in range(heads):
+                span = slice(head * size, (head + 1) * size)
+                if head < heads - 1:
+                    sought = token if head == 0 else back[head - 1]
+                    attention.q_proj.weight[span] = MATCH_SCALE * sought
+                    attention.k_proj.weight[span] = MATCH_SCALE * back[head]
+                found = directions()
+                attention.v_proj.weight[span] = found
+                attention.o_proj.weight[:, span] = found.T * WRITE_SCALE
+
+
+def learning_rate_share(step: int, steps: int, options: BaseModelOptions) -> float:
+    """The learning rate of a step (from 0) as a share of the full one.
+
+    Linear warm-up, constant, then linear down to `final_share` at the last step.
+    """
+    warm = min(1.0, (step + 1) / max(1, options.warmup_steps))
+    falling_from = options.constant_share * steps
+    if step < falling_from:
+        return warm
+    progress = (step + 1 - falling_from) / max(1.0, steps - falling_from)
+    return min(warm, 1.0 - (1.0 - options.final_share) * progress)
+
+
+def collate(sequences: Sequence[corpus.Sequence], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Pad on the right.
+
+    Returns:
+        ids: (batch, length), int64.
+        weights: (batch, length), float32; 0 on padding.
+    """
+    import torch
+
+    length = max(len(s.ids) for s in sequences)
+    ids = torch.full((len(sequences), length), pad)
+    weights = torch.zeros(len(sequences), length)
+    for row, sequence in enumerate(sequences):
+        ids[row, : len(sequence.ids)] = torch.tensor(sequence.ids)
+        weights[row, : len(sequence.ids)] = torch.tensor(sequence.weights)
+    return ids, weights
+
+
+def weighted_loss(
+    model: LlamaForCausalLM, ids: torch.Tensor, weights: torch.Tensor
+) -> tuple[torch.Tensor, float]:
+    """Cross entropy of every weighted token given those before it.
+
+    Padding is on the right, where a causal model never looks, so no mask is needed.
+
+    Returns:
+        The weighted mean, and the share of tokens of full weight that are predicted right.
+    """
+    import torch
+
+    weight = weights[:, 1:].reshape(-1)
+    kept = weight > 0
+    hidden = model.model(input_ids=ids, use_cache=False).last_hidden_state[:, :-1]
+    logits = model.lm_head(hidden.reshape(-1, hidden.shape[-1])[kept])
+    target, weight = ids[:, 1:].reshape(-1)[kept], weight[kept]
+    losses = torch.nn.functional.cross_entropy(logits, target, reduction="none")
+    full = weight >= 1.0
+    right = (logits.argmax(-1) == target)[full].float().mean().item()
+    return (losses * weight).sum() / weight.sum(), right
+
+
+def pretrain(
+    options: BaseModelOptions,
+    prompt: PromptOptions,
+    out: Path,
+    seed: int,
+    progress: Callable[[str], None],
+) -> dict[str, float]:
+    """Make the base model and its tokenizer, and save both in a directory that appears whole.
+
+    The same options and seed give the same model on the same machine and number of threads.
+
+    Args:
+        options: size, mixture and training.
+        prompt: how questions are laid out.
+        out: the directory to make (replaced if it is there).
+        seed: of the start and of everything read.
+        progress: takes a line of text now and then.
+
+    Returns:
+        Figures of the run: parameters, steps, tokens, seconds, loss, accuracy.
+    """
+    import torch
+    from transformers import set_seed
+
+    set_seed(seed)
+    tokenizer = build_tokenizer()
+    reader = corpus.Corpus(tokenizer, prompt, options, seed)
+    pad, eos = tokenizer.pad_token_id, tokenizer.eos_token_id
+    model = build_model(options, len(tokenizer), pad, eos).train()
+    parameters = [p for p in model.parameters()]
+    matrices = [p for p in model.model.layers.parameters() if p.ndim == 2]
+    others = [p for p in parameters if not any(p is m for m in matrices)]
+    optimizers: list[torch.optim.Optimizer] = [
+        torch.optim.Muon(
+            matrices,
+            lr=options.matrix_learning_rate,
+            momentum=options.momentum,
+            weight_decay=0.0,
+        ),
+        torch.optim.AdamW(others, lr=options.learning_rate, betas=(0.9, 0.98), weight_decay=0.0),
+    ]
+    full_rates = [options.matrix_learning_rate, options.learning_rate]
+    total = options.drill_steps + options.steps
+    started = said = time.monotonic()
+    tokens = 0
+    loss_mean, right_mean = float("nan"), float("nan")
+    for step in range(total):
+        share = learning_rate_share(step, total, options)
+        for optimizer, rate in zip(optimizers, full_rates, strict=True):
+            optimizer.param_groups[0]["lr"] = rate * share
+        read = reader.abstract_drill if step < options.drill_steps else reader.mixed
+        ids, weights = collate([read() for _ in range(options.batch_size)], pad)
+        loss, right = weighted_loss(model, ids, weights)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, options.clip_norm)
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        tokens += ids.numel()
+        loss_mean = loss.item() if step == 0 else 0.95 * loss_mean + 0.05 * loss.item()
+        right_mean = right if step == 0 else 0.95 * right_mean + 0.05 * right
+        now = time.monotonic()
+        if now - said > 5 or step + 1 == total:
+            said = now
+            progress(
+                f"base: step {step + 1}/{total}, loss {loss_mean:.3f}, "
+                f"answer tokens right {right_mean:.3f}, {tokens / (now - started):.0f} tokens/s"
+            )
+    save(model, tokenizer, out)
+    return {
+        "parameters": sum(p.numel() for p in parameters),
+        "steps": total,
+        "tokens": tokens,
+        "seconds": time.monotonic() - started,
+        "loss": loss_mean,
+        "accuracy": right_mean,
+    }
+
+
+def save(model: LlamaForCausalLM, tokenizer: object, out: Path) -> None:
+    """Save model and tokenizer under another name first, then put them in place."""
+    partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
+    model.save_pretrained(partial)
+    tokenizer.save_pretrained(partial)  # type: ignore[attr-defined]
+    if out.exists():
+        shutil.rmtree(out)
+    os.replace(partial, out)

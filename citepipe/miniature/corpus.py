@@ -1,0 +1,172 @@
+"""What the base model reads: no answer in it cites anything.
+
+Four kinds of sequence. The drills teach copying and indexing on random words, which have no
+meaning: a chunk is repeated and followed by the number it stood under. The world's questions are
+answered, and its documents restated, without citations. So the model learns where a text came
+from, and what answers a question, but not to cite; citing is what the teacher adds.
+
+Each sequence comes with a loss weight per token: 0 for what nobody could predict (which chunk is
+repeated next), 1 for answers, and less for prompts.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, NamedTuple
+
+from citepipe.data.example import Document
+from citepipe.data.prompts import render
+from citepipe.miniature.language import restate, words
+from citepipe.miniature.tokenizer import CITATIONS
+from citepipe.miniature.world import Drawn, stream
+from citepipe.options.miniature import BaseModelOptions
+from citepipe.options.prompt import PromptOptions
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+class Sequence(NamedTuple):
+    """Token ids and, of the same length, the loss weight of predicting each."""
+
+    ids: list[int]
+    weights: list[float]
+
+
+class Corpus:
+    """An endless supply of sequences, the same for the same seed.
+
+    Args:
+        tokenizer: the miniature's.
+        prompt: how questions are laid out; the same as for the stages that follow.
+        options: the mixture.
+        seed: of all draws.
+    """
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        prompt: PromptOptions,
+        options: BaseModelOptions,
+        seed: int,
+    ) -> None:
+        self.tokenizer, self.prompt, self.options = tokenizer, prompt, options
+        self.random = random.Random(f"{seed} corpus")
+        self._questions: Iterator[Drawn] = stream("train", f"{seed} questions")
+        token = tokenizer.get_vocab()
+        self._words = [token[f" {word}"] for word in words()]
+        self._numbers = [token[f" {mark}"] for mark in CITATIONS]
+        self._period, self._comma, self._colon = token["."], token[","], token[":"]
+        self._newline, self._cue = token["\n"], token["Facts:"]
+
+    def mixed(self) -> Sequence:
+        """An uncited answer, uncited facts, or a drill, in the shares of the options."""
+        draw = self.random.random()
+        if draw < self.options.answer_share:
+            return self.answer()
+        if draw < self.options.answer_share + self.options.fact_share:
+            return self.facts()
+        return self.document_drill()
+
+    def answer(self) -> Sequence:
+        """A question of the world with its correct answer, uncited."""
+        drawn = next(self._questions)
+        return self._text(render(drawn.example, self.prompt), drawn.answer())
+
+    def facts(self) -> Sequence:
+        """Three documents of two questions, restated one after the other, uncited."""
+        pages = [*next(self._questions).example.docs, *next(self._questions).example.docs]
+        docs = self.random.sample(pages, 3)
+        qualified = self.random.random() < 0.5
+        restated = " ".join(doc.text if qualified else restate(doc.title, doc.text) for doc in docs)
+        return self._text(self._lay_out(docs) + "Facts:", restated)
+
+    def abstract_drill(self) -> Sequence:
+        """Numbered chunks of random words, then the chunks in another order with their numbers."""
+        chunks = [self._random_words(2, 5) for _ in CITATIONS]
+        out = Sequence([], [])
+        for number, chunk in zip(self._numbers, chunks, strict=True):
+            _extend(out, [number, *chunk, self._period], 0.0)
+        _extend(out, [self._cue], 0.0)
+        order = self.random.sample(range(len(chunks)), len(chunks))
+        for place in order:
+            _extend(out, chunks[place][:1], 0.0)
+            _extend(out, [*chunks[place][1:], self._numbers[place], self._period], 1.0)
+        _extend(out, [self._eos], 1.0)
+        return out
+
+    def document_drill(self) -> Sequence:
+        """Random words laid out as documents; then a list of titles, or quotes, with numbers."""
+        listing = self.random.random() < 0.35
+        titles = [self._random_words(2, 2) for _ in CITATIONS]
+        if not listing:
+            # Several documents share a title, or a word of it, as in the world.
+            for place in range(1, len(titles)):
+                draw = self.random.random()
+                if draw < 0.5:
+                    titles[place] = list(titles[0])
+                elif draw < 0.8:
+                    titles[place][self.random.randrange(2)] = self.random.choice(titles[0])
+        texts = [self._random_words(4, 8) for _ in CITATIONS]
+        out = Sequence([], [])
+        for number, title, text in zip(self._numbers, titles, texts, strict=True):
+            line = [number, *title, self._colon, *text, self._period, self._newline]
+            _extend(out, line, 0.0)
+        _extend(out, [self._cue], 0.0)
+        chosen = self.random.sample(range(len(titles)), self.random.choice((2, 3, 4)))
+        style = self.random.choice(("title first", "text first", "text alone"))
+        for count, place in enumerate(chosen, start=1):
+            if listing:
+                _extend(out, titles[place][:1], 0.0)
+                _extend(out, [titles[place][1], self._numbers[place]], 1.0)
+                last = count == len(chosen)
+                _extend(out, [self._period if last else self._comma], 0.0)
+                continue
+            self._quote(out, style, titles[place], texts[place])
+            _extend(out, [self._numbers[place], self._period], 1.0)
+        return out
+
+    def _quote(self, out: Sequence, style: str, title: list[int], text: list[int]) -> None:
+        """Part of a document: its title within or before its text, or the end of its text."""
+        if style == "title first":
+            cut = self.random.randrange(len(text) - 2)
+            parts = [title, text[cut:]]
+        elif style == "text first":
+            cut = self.random.randint(1, len(text) - 2)
+            parts = [text[:cut], title, text[cut:]]
+        else:
+            parts = [text[self.random.randrange(len(text) - 2) :]]
+        for part in parts:
+            _extend(out, part[:1], 0.0)
+            _extend(out, part[1:], 1.0)
+
+    def _text(self, prompt: str, answer: str) -> Sequence:
+        asked = self.tokenizer(prompt)["input_ids"]
+        answered = [*self.tokenizer(f" {answer}")["input_ids"], self._eos]
+        out = Sequence([], [])
+        _extend(out, asked, self.options.prompt_weight)
+        _extend(out, answered, 1.0)
+        return out
+
+    def _lay_out(self, docs: list[Document]) -> str:
+        """The documents alone, as the prompt has them."""
+        return "".join(
+            self.prompt.doc_prompt.replace("{ID}", str(number))
+            .replace("{T}", doc.title)
+            .replace("{P}", doc.text)
+            for number, doc in enumerate(docs, start=1)
+        )
+
+    def _random_words(self, least: int, most: int) -> list[int]:
+        return self.random.choices(self._words, k=self.random.randint(least, most))
+
+    @property
+    def _eos(self) -> int:
+        assert isinstance(self.tokenizer.eos_token_id, int)
+        return self.tokenizer.eos_token_id
+
+
+def _extend(sequence: Sequence, ids: list[int], weight: float) -> None:
+    sequence.ids.extend(ids)
+    sequence.weights.extend([weight] * len(ids))

@@ -1,0 +1,1 @@
+"""The one place that loads tokenizers, base models and adapters."""

@@ -1,0 +1,63 @@
+"""How answers are judged and scored."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from citepipe.options.base import Options
+
+
+class JudgeOptions(Options):
+    """Which citations count, and ALCE's peculiarities, each with its sane alternative."""
+
+    at_most_citations: int | None = Field(
+        3,
+        ge=1,
+        description="Citations of a statement that count, after the check of their range; null "
+        "for all.",
+    )
+    zero_is_last: bool = Field(
+        True, description="ALCE: [0] is the last document. False: it is out of range."
+    )
+    out_of_range_uncounted: bool = Field(
+        True,
+        description="ALCE: the citations of a statement with one out of range are not counted in "
+        "precision. False: all of them are wrong.",
+    )
+    doubled_is_judged: bool = Field(
+        True,
+        description="ALCE: a document cited twice by a statement is two citations, judged like "
+        "any two. False: the repetition is wrong and otherwise as if absent.",
+    )
+    empty_alias_hits: bool = Field(
+        True,
+        description="ALCE: a gold answer that normalises to nothing ('The') is in every ASQA "
+        "answer. False: it is in none.",
+    )
+
+    @classmethod
+    def sane(cls, at_most_citations: int | None = 3) -> JudgeOptions:
+        """Without ALCE's peculiarities: what rewards are computed with."""
+        return cls(
+            at_most_citations=at_most_citations,
+            zero_is_last=False,
+            out_of_range_uncounted=False,
+            doubled_is_judged=False,
+            empty_alias_hits=False,
+        )
+
+
+class ScoreOptions(Options):
+    """Scores of answer files."""
+
+    judge: JudgeOptions = Field(default_factory=JudgeOptions)
+    splitter: str = Field("punkt-rules", description="Sentence splitter: punkt-rules or punkt.")
+    skip_empty: bool = Field(
+        True,
+        description="ALCE: an answer without any statement is left out of the citation scores. "
+        "False: it scores 0 there.",
+    )
+    rouge: bool = Field(True, description="Compute rougeLsum.")
+    resamples: int = Field(1000, ge=1, description="Bootstrap resamples per interval.")
+    confidence: float = Field(0.95, gt=0, lt=1, description="Coverage of the intervals.")
+    seed: int = Field(42, description="Seed of the bootstrap.")

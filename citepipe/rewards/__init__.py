@@ -1,0 +1,1 @@
+"""Rewards: found on characters of an answer, placed on the tokens that wrote them."""

@@ -1,0 +1,74 @@
+"""Rewards of generated answers, for sampling, search and reinforcement learning alike."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from citepipe.data.example import Example
+from citepipe.judge.judge import judge
+from citepipe.options.reward import RewardOptions
+from citepipe.options.score import JudgeOptions
+from citepipe.rewards.find import Reward, find_rewards, total
+from citepipe.text.normalize import clean_output
+from citepipe.text.sentences import Splitter, load_splitter
+from citepipe.verify.base import Verifier
+from citepipe.verify.load import load_verifier
+
+
+def reward_answers(
+    examples: Sequence[Example],
+    answers: Sequence[str],
+    verifier: Verifier,
+    splitter: Splitter,
+    options: RewardOptions,
+) -> list[list[Reward]]:
+    """The rewards of many answers, whole or cut off anywhere, judged in one batch.
+
+    Citations are judged by the sane rules (`JudgeOptions.sane`), not by ALCE's peculiarities: a
+    policy would learn to use those.
+
+    Args:
+        examples: one per answer; the same one may come several times.
+        answers: as generated; rewards are on their characters.
+        verifier: decides what is supported.
+        splitter: finds sentences.
+        options: the size of each component.
+    """
+    judgements = judge(
+        examples,
+        [clean_output(answer) for answer in answers],
+        verifier,
+        splitter,
+        JudgeOptions.sane(options.at_most_citations),
+    )
+    return [
+        find_rewards(example, answer, judgement, options)
+        for example, answer, judgement in zip(examples, answers, judgements, strict=True)
+    ]
+
+
+class Rewarder:
+    """`reward_answers` with a verifier and a splitter loaded once.
+
+    Args:
+        verifier: the spec of a verifier (`load_verifier`).
+        options: the size of each component, and the splitter.
+        cache: where a model's decisions are kept.
+
+    Raises:
+        InputError: there is no such verifier or splitter.
+    """
+
+    def __init__(self, verifier: str, options: RewardOptions, cache: Path | None) -> None:
+        self._verifier = load_verifier(verifier, cache)
+        self._splitter = load_splitter(options.splitter)
+        self._options = options
+
+    def spans(self, examples: Sequence[Example], answers: Sequence[str]) -> list[list[Reward]]:
+        """Per answer its rewards, on characters of the answer."""
+        return reward_answers(examples, answers, self._verifier, self._splitter, self._options)
+
+    def reward(self, examples: Sequence[Example], answers: Sequence[str]) -> list[dict[str, float]]:
+        """Per answer the sum of each component."""
+        return [total(rewards) for rewards in self.spans(examples, answers)]

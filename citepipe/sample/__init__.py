@@ -1,0 +1,1 @@
+"""Rejection sampling: answers drawn from a model, chosen by their rewards."""

@@ -1,0 +1,225 @@
+"""Segment-level beam search: answers grow segment by segment, steered by their rewards.
+
+As the paper's released code does it (`fgrlhf/utils.py`, `generate_beam_search`), but level by
+level over many questions at once: all open beams of all questions are continued in one batch, all
+new partial answers are rewarded in one batch, then every question prunes its beams. The score of
+a beam is the total reward of its partial answer, which is the sum of the changes that its segments
+brought.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from citepipe.data.example import Example
+from citepipe.generate.completion import Generator, Request, Sampling
+from citepipe.generate.engine import HuggingFaceGenerator
+from citepipe.models.encode import encode_prompt
+from citepipe.models.load import check_adapter, load_for_inference, load_tokenizer
+from citepipe.options.model import ModelOptions
+from citepipe.options.prompt import PromptOptions
+from citepipe.options.reward import RewardOptions
+from citepipe.options.sample import SegmentSearchOptions
+from citepipe.progress import summary
+from citepipe.rewards.answers import Rewarder
+from citepipe.sample.record import candidate, choose_questions, sample_all
+from citepipe.text.sentences import Splitter, load_splitter
+from citepipe.text.statements import is_list
+
+
+@dataclass(slots=True)
+class Beam:
+    """A partial answer.
+
+    Attributes:
+        token_ids: the answer's tokens so far.
+        text: their text.
+        ended: the model ended it, it abstained, or it is as long as an answer may be.
+        reward: its total reward.
+        rewards: the same by component.
+    """
+
+    token_ids: tuple[int, ...] = ()
+    text: str = ""
+    ended: bool = False
+    reward: float = 0.0
+    rewards: dict[str, float] = field(default_factory=dict)
+
+
+def segment_end(text: str, listing: bool, splitter: Splitter | None) -> int | None:
+    """Where the first segment of a continuation ends, or None while that cannot be said yet.
+
+    Args:
+        text: the continuation so far.
+        listing: the answer is a comma-separated list: a segment ends with its comma.
+        splitter: finds sentences; a segment ends with its sentence, which is known as soon as the
+            next one begins. None ends it at the first full stop, wherever that stands.
+    """
+    if listing or splitter is None:
+        place = text.find("," if listing else ".")
+        return None if place < 0 else place + 1
+    if not any(mark in text for mark in ".!?"):
+        return None
+    sentences = splitter(text)
+    return sentences[0][1] if len(sentences) > 1 else None
+
+
+def segment_search(
+    examples: Sequence[Example],
+    prompts: Sequence[tuple[int, ...]],
+    generator: Generator,
+    rewarder: Rewarder,
+    options: SegmentSearchOptions,
+    splitter: Splitter,
+    seed: int,
+) -> list[list[dict[str, Any]]]:
+    """Search for well rewarded answers to all questions, level by level.
+
+    At each level every open beam is continued by `samples_per_beam` segments (by `beams` segments
+    at the first). Old and new beams compete; the `beams` best stay, of equals the newer. For lists
+    an open parent is dropped with a probability that falls linearly to 0, so that the search goes
+    on. Every draw depends on the seed and the question only.
+
+    Returns:
+        Per question its final beams as candidates, best first.
+    """
+    beams: list[list[Beam]] = [[] for _ in examples]
+    depths = [options.depth_list if is_list(e.dataset) else options.depth for e in examples]
+    dice = [random.Random(f"{seed}/{e.dataset}/{e.id}/drop") for e in examples]
+    for level in range(max(depths)):
+        parents = _open_beams(beams, depths, level)
+        if not parents:
+            break
+        children = _continue(parents, examples, prompts, generator, options, splitter, seed, level)
+        totals = rewarder.reward(
+            [examples[q] for q, _, _ in children], [child.text for _, _, child in children]
+        )
+        for (_, _, child), rewards in zip(children, totals, strict=True):
+            child.rewards = rewards
+            child.reward = sum(rewards.values())
+        for q, example in enumerate(examples):
+            # Newer first: the sort is stable, so of equals the newer stays.
+            new = [child for owner, _, child in reversed(children) if owner == q]
+            if not new:
+                continue
+            kept = beams[q]
+            if is_list(example.dataset) and 0 < level < depths[q] - 1:
+                chance = options.drop_parent * (depths[q] - 1 - level) / max(depths[q] - 2, 1)
+                kept = [b for b in kept if b.ended or dice[q].random() >= chance]
+            beams[q] = sorted(new + kept, key=lambda b: -b.reward)[: options.beams]
+    return [[candidate(b.text, b.rewards) for b in group] for group in beams]
+
+
+def _open_beams(
+    beams: Sequence[Sequence[Beam]], depths: Sequence[int], level: int
+) -> list[tuple[int, int, Beam]]:
+    """(question, place among its beams, beam) of every beam to continue at this level."""
+    if level == 0:
+        return [(q, 0, Beam()) for q in range(len(beams))]
+    return [
+        (q, place, beam)
+        for q, group in enumerate(beams)
+        if level < depths[q]
+        for place, beam in enumerate(group)
+        if not beam.ended
+    ]
+
+
+def _continue(
+    parents: Sequence[tuple[int, int, Beam]],
+    examples: Sequence[Example],
+    prompts: Sequence[tuple[int, ...]],
+    generator: Generator,
+    options: SegmentSearchOptions,
+    splitter: Splitter,
+    seed: int,
+    level: int,
+) -> list[tuple[int, int, Beam]]:
+    """Each parent's continuations by one segment, in the parents' order."""
+    count = options.beams if level == 0 else options.samples_per_beam
+    sampling = Sampling(options.temperature, options.top_k, seed)
+    rule = None if options.split_at_every_stop else splitter
+    children: list[tuple[int, int, Beam]] = []
+    # Lists and sentences end their segments differently, so they are generated apart.
+    for listing in (False, True):
+        group = [p for p in parents if is_list(examples[p[0]].dataset) == listing]
+        requests = [
+            Request(
+                prompts[q] + parent.token_ids,
+                f"{examples[q].dataset}/{examples[q].id}/{level}/{place}/{i}",
+                options.max_new_tokens - len(parent.token_ids),
+            )
+            for q, place, parent in group
+            for i in range(count)
+        ]
+        ends = partial(segment_end, listing=listing, splitter=rule)
+        completions = generator.generate(requests, sampling, ends) if requests else []
+        owners = [p for p in group for _ in range(count)]
+        for (q, place, parent), completion in zip(owners, completions, strict=True):
+            token_ids = parent.token_ids + completion.token_ids
+            text = parent.text + completion.text
+            ended = (
+                completion.finished
+                or len(token_ids) >= options.max_new_tokens
+                or _abstains(completion.text)
+            )
+            children.append((q, place, Beam(token_ids, text, ended)))
+    return children
+
+
+def _abstains(text: str) -> bool:
+    """Whether a segment says that there is no answer (the paper's code, `is_abstaining`)."""
+    return "It is unclear " in text or (
+        "answer" in text and ("There is no " in text or "There are no " in text)
+    )
+
+
+def run(
+    questions: Path,
+    model: ModelOptions,
+    prompt: PromptOptions,
+    options: SegmentSearchOptions,
+    reward: RewardOptions,
+    verifier: str,
+    cache: Path | None,
+    adapter: Path,
+    out_answers: Path,
+    out_candidates: Path,
+    state: Path,
+    fingerprint: str,
+    seed: int,
+    threads: int,
+) -> str:
+    """Search answers to the questions of a file and keep the best; see `record.sample_all`."""
+    import torch
+
+    torch.set_num_threads(threads)
+    examples = choose_questions(questions, options.questions, seed)
+    check_adapter(adapter)
+    rewarder = Rewarder(verifier, reward, cache)
+    splitter = load_splitter(reward.splitter)
+    tokenizer = load_tokenizer(model)
+    generator = HuggingFaceGenerator(
+        load_for_inference(model, adapter), tokenizer, options.batch_size
+    )
+
+    def sample(chunk: Sequence[Example]) -> list[list[dict[str, Any]]]:
+        prompts = [encode_prompt(example, prompt, tokenizer).token_ids for example in chunk]
+        return segment_search(chunk, prompts, generator, rewarder, options, splitter, seed)
+
+    figures = sample_all(
+        label="segment search",
+        questions=examples,
+        sample=sample,
+        at_once=max(1, 4 * options.batch_size // options.beams),
+        state=state,
+        fingerprint=fingerprint,
+        out_answers=out_answers,
+        out_candidates=out_candidates,
+    )
+    return summary("segment search", figures)

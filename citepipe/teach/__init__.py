@@ -1,0 +1,1 @@
+"""The teacher: cited answers to distil."""

@@ -1,0 +1,1 @@
+"""Text of answers: normalisation, sentences, statements and citations with character spans."""

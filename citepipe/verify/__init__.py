@@ -1,0 +1,1 @@
+"""Verifiers: does a premise entail a hypothesis? Batched, deduplicated, cached."""

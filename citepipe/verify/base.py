@@ -1,0 +1,42 @@
+"""What a verifier is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple, Protocol
+
+
+class Pair(NamedTuple):
+    """Does the premise (cited passages, or an answer) entail the hypothesis (a statement)?"""
+
+    premise: str
+    hypothesis: str
+
+
+class Verifier(Protocol):
+    """Decides entailment for many pairs at once.
+
+    A verifier may also have `identity: str`, all that its decisions depend on, by which they can
+    be cached, and `question_first: bool`, which says that it was trained on claims with the
+    question in front.
+    """
+
+    @property
+    def name(self) -> str:
+        """What results are labelled with."""
+
+    def entails(self, pairs: Sequence[Pair]) -> list[bool]:
+        """One decision per pair, in order."""
+
+
+def identity_of(verifier: Verifier) -> str:
+    """All that the decisions of a verifier depend on, as far as it says."""
+    identity: str = getattr(verifier, "identity", verifier.name)
+    return identity
+
+
+def decide(verifier: Verifier, pairs: Iterable[Pair], known: dict[Pair, bool]) -> None:
+    """Add to `known` the decisions on those pairs that it lacks, each asked once."""
+    unknown = [pair for pair in dict.fromkeys(pairs) if pair not in known]
+    if unknown:
+        known.update(zip(unknown, verifier.entails(unknown), strict=True))

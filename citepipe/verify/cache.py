@@ -1,0 +1,118 @@
+"""Decisions on disk: asked once, known to every later run and to every process beside."""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from citepipe.errors import InputError
+from citepipe.verify.base import Pair, Verifier, identity_of
+
+_WAIT_SECONDS = 120.0
+_KEYS_PER_QUERY = 500
+
+
+class DecisionCache:
+    """An SQLite file of decisions under the sha256 of a verifier's identity and the pair.
+
+    Several processes may read and write it at once (write-ahead log; a writer waits its turn).
+
+    Args:
+        path: the file; it and its folder are made if need be.
+
+    Raises:
+        InputError: the file cannot be opened or is not a cache.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._connection = sqlite3.connect(
+                self.path, timeout=_WAIT_SECONDS, isolation_level=None
+            )
+            self._connection.execute("PRAGMA journal_mode=WAL")
+            self._connection.execute("PRAGMA synchronous=NORMAL")
+            self._connection.execute(
+                "CREATE TABLE IF NOT EXISTS decisions "
+                "(key BLOB PRIMARY KEY, entailed INTEGER NOT NULL) WITHOUT ROWID"
+            )
+        except (OSError, sqlite3.Error) as error:
+            raise InputError(f"{path}: cannot be used as a verifier cache: {error}") from None
+
+    def get(self, keys: Sequence[bytes]) -> dict[bytes, bool]:
+        """The decisions that are known among `keys`."""
+        found: dict[bytes, bool] = {}
+        for begin in range(0, len(keys), _KEYS_PER_QUERY):
+            some = keys[begin : begin + _KEYS_PER_QUERY]
+            places = ",".join("?" * len(some))
+            rows = self._connection.execute(
+                f"SELECT key, entailed FROM decisions WHERE key IN ({places})", some
+            )
+            found.update((key, bool(entailed)) for key, entailed in rows)
+        return found
+
+    def put(self, decisions: Iterable[tuple[bytes, bool]]) -> None:
+        """Store decisions, all or none.
+
+        Raises:
+            InputError: they cannot be written, for want of space for instance.
+        """
+        try:
+            self._connection.execute("BEGIN IMMEDIATE")
+            self._connection.executemany(
+                "INSERT OR REPLACE INTO decisions VALUES (?, ?)", decisions
+            )
+            self._connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+            raise InputError(f"{self.path}: decisions cannot be stored: {error}") from None
+
+    def close(self) -> None:
+        """Close the file."""
+        self._connection.close()
+
+
+class CachedVerifier:
+    """A verifier that asks another one only for what the cache does not know.
+
+    Args:
+        verifier: whom to ask; `identity_of(verifier)` is part of every key.
+        cache: where decisions are kept.
+        chunk: pairs asked before their decisions are stored: what a killed run can lose.
+    """
+
+    def __init__(self, verifier: Verifier, cache: DecisionCache, chunk: int = 2048) -> None:
+        self.name = verifier.name
+        self.identity = identity_of(verifier)
+        self.question_first: bool = getattr(verifier, "question_first", False)
+        self._verifier = verifier
+        self._cache = cache
+        self._chunk = chunk
+
+    def entails(self, pairs: Sequence[Pair]) -> list[bool]:
+        """One decision per pair; equal pairs are asked once."""
+        keys = {pair: decision_key(self.identity, pair) for pair in dict.fromkeys(pairs)}
+        known = self._cache.get(list(keys.values()))
+        unknown = [pair for pair, key in keys.items() if key not in known]
+        for begin in range(0, len(unknown), self._chunk):
+            asked = unknown[begin : begin + self._chunk]
+            decisions = self._verifier.entails(asked)
+            decided = [(keys[p], d) for p, d in zip(asked, decisions, strict=True)]
+            self._cache.put(decided)
+            known.update(decided)
+        return [known[keys[pair]] for pair in pairs]
+
+
+def decision_key(identity: str, pair: Pair) -> bytes:
+    """sha256 of identity, premise and hypothesis, each behind its length in bytes."""
+    digest = hashlib.sha256()
+    for part in (identity, pair.premise, pair.hypothesis):
+        # An answer may hold a lone surrogate, half of a character that was cut.
+        encoded = part.encode("utf-8", "surrogatepass")
+        digest.update(len(encoded).to_bytes(8, "big"))
+        digest.update(encoded)
+    return digest.digest()

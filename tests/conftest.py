@@ -1,0 +1,50 @@
+"""Tiny real models that tests build: the code under test loads them as it loads any other."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+TEXTS = [
+    "Question: Who directed Silver River?\nDocument [1](Title: Silver River): Silver River was "
+    "directed by Anna Berg in 1995. It cost 3.5 million.\nAnswer: It was directed by Anna Berg "
+    "[1].",
+    "Where was Anna Berg born? Anna Berg was born in Zürich, Switzerland [2][3].",
+]
+
+
+@pytest.fixture(scope="session")
+def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Llama with random weights and a byte-level BPE tokenizer, in a directory."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from citepipe.train.scratch import train_tokenizer
+
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    tokenizer = train_tokenizer(TEXTS, 320, 512)
+    model = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=16,
+            intermediate_size=32,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            max_position_embeddings=512,
+            tie_word_embeddings=True,
+            bos_token_id=None,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+            initializer_range=0.3,
+        )
+    )
+    directory = tmp_path_factory.mktemp("tiny-base")
+    model.save_pretrained(directory)
+    tokenizer.save_pretrained(directory)
+    return directory

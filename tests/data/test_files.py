@@ -1,0 +1,90 @@
+"""Files are read with clear errors and written whole."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from citepipe.data.example import Document, Example
+from citepipe.data.files import (
+    atomic_writer,
+    read_examples,
+    read_jsonl,
+    write_examples,
+    write_jsonl,
+    write_result,
+)
+from citepipe.errors import InputError
+
+EXAMPLES = [Example("0", "asqa", "Who?", (Document("T", "é"),), output="Me [1].")]
+
+
+def test_examples_come_back_as_they_were_written(tmp_path: Path) -> None:
+    write_examples(tmp_path / "a.json", EXAMPLES)
+    write_jsonl(tmp_path / "a.jsonl", [e.to_row() for e in EXAMPLES])
+    assert read_examples(tmp_path / "a.json") == EXAMPLES
+    assert read_examples(tmp_path / "a.jsonl") == EXAMPLES
+
+
+def test_a_result_file_is_what_alce_reads(tmp_path: Path) -> None:
+    path = tmp_path / "asqa-result.json"
+    write_result(path, {"model": "m"}, EXAMPLES)
+    written = json.loads(path.read_text())
+    assert written["args"] == {"model": "m"}
+    assert written["data"][0]["output"] == "Me [1]."
+    assert read_examples(path)[0].output == "Me [1]."
+
+
+def test_the_dataset_is_taken_from_the_name_of_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "QAMPARI_eval_gtr_top100.json"
+    path.write_text('[{"question": "Which?", "docs": []}]')
+    assert read_examples(path)[0].dataset == "qampari"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.json", "[{]", "a.json, line 1: expected JSON, "),
+        ("a.json", "{}", "a.json: expected a list of rows"),
+        ("a.json", "[]", "a.json: expected at least one row"),
+        ("a.jsonl", '{"a": 1}\n{"a":\n', "a.jsonl, line 2: expected JSON"),
+    ],
+)
+def test_a_broken_file_is_one_clear_line(
+    tmp_path: Path, name: str, content: str, message: str
+) -> None:
+    (tmp_path / name).write_text(content)
+    with pytest.raises(InputError) as error:
+        read_examples(tmp_path / name)
+    assert str(error.value).startswith(f"{tmp_path}/{message}")
+    assert "\n" not in str(error.value)
+
+
+def test_bytes_that_are_not_utf8_are_one_clear_line(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_bytes(b'["\xff"]')
+    with pytest.raises(InputError, match="expected UTF-8 text, byte 2 is not"):
+        read_examples(tmp_path / "a.json")
+
+
+def test_a_missing_file_is_one_clear_line(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"none\.json: cannot be read: No such file"):
+        read_examples(tmp_path / "none.json")
+    with pytest.raises(InputError, match=r"none\.jsonl: cannot be read"):
+        read_jsonl(tmp_path / "none.jsonl")
+
+
+def test_a_failed_write_leaves_what_was_there(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("before")
+
+    def fail_half_way() -> None:
+        with atomic_writer(path) as stream:
+            stream.write("half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail_half_way()
+    assert path.read_text() == "before"
+    assert list(tmp_path.iterdir()) == [path]

@@ -1,0 +1,68 @@
+import pytest
+
+from citepipe.miniature.corpus import Corpus
+from citepipe.miniature.tokenizer import build_tokenizer
+from citepipe.options.miniature import BaseModelOptions
+from citepipe.options.prompt import PromptOptions
+
+PROMPT = PromptOptions(
+    instruction="", demo_prompt="Question: {Q}\n{D}Answer:", doc_prompt=" [{ID}] {T}: {P}\n"
+)
+
+
+@pytest.fixture(scope="module")
+def corpus() -> Corpus:
+    return Corpus(build_tokenizer(), PROMPT, BaseModelOptions(), seed=0)
+
+
+def test_no_answer_outside_the_drills_cites(corpus: Corpus) -> None:
+    for read in (corpus.answer, corpus.facts):
+        for _ in range(200):
+            text = corpus.tokenizer.decode(read().ids)
+            _, _, answer = text.rpartition("Answer:" if "Answer:" in text else "Facts:")
+            assert answer.endswith(".<eos>")
+            assert "[" not in answer
+
+
+def test_answers_weigh_fully_and_prompts_little(corpus: Corpus) -> None:
+    read = corpus.answer()
+    cue = read.ids.index(corpus.tokenizer.convert_tokens_to_ids("Answer:"))
+    assert set(read.weights[: cue + 1]) == {0.03}
+    assert set(read.weights[cue + 1 :]) == {1.0}
+
+
+def test_abstract_drill_repeats_every_chunk_with_its_number(corpus: Corpus) -> None:
+    read = corpus.abstract_drill()
+    text = corpus.tokenizer.decode(read.ids).removesuffix("<eos>")
+    numbered, _, repeated = text.partition("Facts:")
+    chunks = dict(part.strip().split(" ", 1) for part in numbered.split(".")[:-1])
+    assert list(chunks) == ["[1]", "[2]", "[3]", "[4]", "[5]"]
+    again = [part.strip().rsplit(" ", 1) for part in repeated.split(".")[:-1]]
+    assert sorted((number, chunk) for chunk, number in again) == sorted(chunks.items())
+
+
+def test_document_drill_cites_the_document_that_it_quotes(corpus: Corpus) -> None:
+    quoted = 0
+    for _ in range(100):
+        text = corpus.tokenizer.decode(corpus.document_drill().ids)
+        docs, _, quotes = text.partition("Facts:")
+        lines = docs.split("\n")
+        for quote in quotes.rstrip(".").replace(",", ".").split("."):
+            words, _, number = quote.strip().rpartition(" ")
+            line = lines[int(number.strip("[]")) - 1].replace(":", "")
+            assert set(words.split()) <= set(line.rstrip(".").split())
+            quoted += 1
+    assert quoted >= 200
+
+
+def test_first_token_of_a_repeat_has_no_weight(corpus: Corpus) -> None:
+    read = corpus.abstract_drill()
+    cue = read.ids.index(corpus.tokenizer.convert_tokens_to_ids("Facts:"))
+    assert set(read.weights[: cue + 2]) == {0.0}
+    # Five repeats have a first token each; everything else of them weighs fully.
+    assert read.weights[cue + 1 :].count(0.0) == 5
+
+
+def test_same_seed_same_corpus() -> None:
+    first, again = (Corpus(build_tokenizer(), PROMPT, BaseModelOptions(), seed=1) for _ in range(2))
+    assert [first.mixed() for _ in range(20)] == [again.mixed() for _ in range(20)]

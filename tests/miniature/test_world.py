@@ -1,0 +1,91 @@
+import re
+
+import pytest
+
+from citepipe.miniature.language import FIRST_NAMES, LAST_NAMES
+from citepipe.miniature.oracle import Oracle
+from citepipe.miniature.world import World, build_world
+from citepipe.options.miniature import WorldOptions
+from citepipe.verify.base import Pair
+
+SMALL = WorldOptions(train=40, dev=10, test=20, expertqa=10)
+
+
+@pytest.fixture(scope="module")
+def world() -> World:
+    return build_world(SMALL, seed=3)
+
+
+def test_sizes_and_datasets(world: World) -> None:
+    assert {split: len(drawn) for split, drawn in world.splits.items()} == {
+        "train": 120,
+        "dev": 30,
+        "test": 60,
+        "expertqa": 10,
+    }
+    kinds = [d.example.dataset for d in world.splits["test"]]
+    assert {kind: kinds.count(kind) for kind in kinds} == {"asqa": 20, "eli5": 20, "qampari": 20}
+    assert all(d.example.dataset == "expertqa" for d in world.splits["expertqa"])
+
+
+def test_same_seed_same_world(world: World) -> None:
+    assert build_world(SMALL, seed=3) == world
+    assert build_world(SMALL, seed=4) != world
+
+
+def test_every_question_has_five_documents_of_which_two_or_three_answer(world: World) -> None:
+    for drawn in sum(world.splits.values(), []):
+        assert len(drawn.example.docs) == 5
+        assert len({claim.document for claim in drawn.claims}) == len(drawn.claims)
+        assert len(drawn.claims) in (2, 3)
+
+
+def test_no_person_occurs_in_two_splits(world: World) -> None:
+    person = re.compile(rf"(?:{'|'.join(FIRST_NAMES)}) (?:{'|'.join(LAST_NAMES)})")
+    people = {
+        split: {
+            name
+            for d in drawn
+            for doc in d.example.docs
+            for name in person.findall(f"{d.example.question} {doc.passage}")
+        }
+        for split, drawn in world.splits.items()
+    }
+    assert len(people["test"]) > 20
+    assert not people["train"] & people["dev"]
+    assert not people["train"] & (people["test"] | people["expertqa"])
+    assert not people["dev"] & (people["test"] | people["expertqa"])
+
+
+def test_gold_answer_is_what_the_oracle_entails_and_only_from_its_document(world: World) -> None:
+    from citepipe.miniature.language import Fact
+
+    oracle = Oracle({p: {Fact(*fact) for fact in facts} for p, facts in world.facts.items()})
+    for drawn in sum(world.splits.values(), []):
+        passages = [doc.passage for doc in drawn.example.docs]
+        for claim in drawn.claims:
+            said = claim.text + "."
+            if drawn.example.dataset == "qampari":
+                said = f"{drawn.example.question} {claim.text}"
+            decisions = oracle.entails([Pair(passage, said) for passage in passages])
+            assert decisions == [place == claim.document for place in range(5)]
+
+
+def test_expertqa_questions_are_like_no_others(world: World) -> None:
+    def shape(question: str) -> str:
+        return re.sub(r"[A-Z]\w+ [A-Z]\w+", "N", question)
+
+    trained = {shape(d.example.question) for d in world.splits["train"]}
+    assert not trained & {shape(d.example.question) for d in world.splits["expertqa"]}
+
+
+def test_answers_in_text() -> None:
+    from citepipe.data.example import Example
+    from citepipe.miniature.world import Claim, Drawn
+
+    claims = (Claim("Silver River", 1, "directed"), Claim("Cold Night", 3, "directed"))
+    listed = Drawn(Example("0", "qampari", "Which?", ()), claims, "Anna Berg")
+    assert listed.answer() == "Silver River, Cold Night."
+    assert listed.gold == "Silver River [2], Cold Night [4]."
+    told = Drawn(Example("0", "eli5", "Who?", ()), claims, "Anna Berg")
+    assert told.answer([[], [0, 2]]) == "Silver River. Cold Night [1][3]."

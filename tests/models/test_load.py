@@ -1,0 +1,62 @@
+"""What is no model is one clear line, and what is merged answers as before."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+
+from citepipe.errors import InputError
+from citepipe.models.load import load_base, load_for_inference, load_tokenizer, publish
+from citepipe.options.model import ModelOptions
+
+
+def test_a_merged_adapter_answers_as_it_did_apart(tiny_base: Path, tmp_path: Path) -> None:
+    options = ModelOptions(base=str(tiny_base), dtype="float32")
+    model = get_peft_model(load_base(options), LoraConfig(r=4, target_modules="all-linear"))
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(generator=torch.Generator().manual_seed(0))
+    model.save_pretrained(tmp_path / "adapter")
+    ids = torch.tensor([[5, 6, 7]])
+    apart = PeftModel.from_pretrained(load_base(options), tmp_path / "adapter").eval()(ids).logits
+    merged = load_for_inference(options, tmp_path / "adapter")
+    assert not isinstance(merged, PeftModel)
+    torch.testing.assert_close(merged(ids).logits, apart, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("load", [load_base, load_tokenizer])
+def test_a_directory_that_is_not_a_model_is_one_clear_line(load, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(InputError, match=r"expected a model directory, config\.json is missing"):
+        load(ModelOptions(base=str(tmp_path)))
+
+
+def test_a_path_that_is_not_there_is_not_asked_of_the_hub(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such directory"):
+        load_base(ModelOptions(base=str(tmp_path / "none")))
+
+
+def test_a_directory_that_is_not_an_adapter_is_one_clear_line(
+    tiny_base: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match=r"expected a PEFT adapter, adapter_config\.json"):
+        load_for_inference(ModelOptions(base=str(tiny_base), dtype="float32"), tmp_path)
+
+
+def test_four_bits_without_a_gpu_is_one_clear_line(tiny_base: Path) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    with pytest.raises(InputError, match="4bit needs a GPU"):
+        load_base(ModelOptions(base=str(tiny_base), quantization="4bit"))
+
+
+def test_a_finished_directory_replaces_the_old_one_whole(tmp_path: Path) -> None:
+    for name in ("new", "out"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / name).touch()
+    publish(tmp_path / "new", tmp_path / "out")
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["new"]
+    assert not (tmp_path / "new").exists()

@@ -1,0 +1,114 @@
+"""Citations after the fact."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from citepipe.data.example import Document, Example
+from citepipe.data.files import read_examples, write_examples
+from citepipe.errors import InputError
+from citepipe.options.data import TeacherOptions
+from citepipe.teach.teacher import attribute, teach, with_citations
+from citepipe.text.sentences import load_splitter
+from citepipe.verify.base import Pair
+
+SPLITTER = load_splitter("punkt-rules")
+
+
+class AllWords:
+    """A premise supports what consists of its words only."""
+
+    name = "all words"
+
+    def entails(self, pairs: Sequence[Pair]) -> list[bool]:
+        return [
+            set(hypothesis.lower().strip(".").split()) <= set(premise.lower().split())
+            for premise, hypothesis in pairs
+        ]
+
+
+DOCS = (Document("A", "red green"), Document("B", "blue"), Document("C", "blue white"))
+
+
+def _attributed(answer: str, **options: object) -> str | None:
+    example = Example("0", "eli5", "?", DOCS, answer=answer)
+    teacher = TeacherOptions.model_validate({"citations": "attribute", **options})
+    return attribute([example], AllWords(), SPLITTER, teacher)[0].output
+
+
+def test_a_sentence_cites_the_smallest_set_and_of_those_the_first() -> None:
+    answer = "Red green. Blue. Red blue. Red white."
+    assert _attributed(answer) == "Red green [1]. Blue [2]. Red blue [1][2]. Red white [1][3]."
+
+
+def test_a_sentence_without_support_is_dropped_or_kept_uncited() -> None:
+    assert _attributed("Red. Black.") == "Red [1]."
+    assert _attributed("Red. Black.", keep_uncited=True) == "Red [1]. Black."
+    assert _attributed("Black.") is None
+
+
+def test_no_more_citations_than_allowed() -> None:
+    assert _attributed("Red blue.", at_most=1) is None
+
+
+@pytest.mark.parametrize(
+    ("sentence", "cited"),
+    [
+        ("It is so.", "It is so [1][3]."),
+        ("Is it?", "Is it [1][3]?"),
+        ("No stop", "No stop [1][3]."),
+        ("Wait...", "Wait [1][3]..."),
+    ],
+)
+def test_citations_stand_in_front_of_the_stop(sentence: str, cited: str) -> None:
+    assert with_citations(sentence, (0, 2)) == cited
+
+
+def _teach(folder: Path, examples: list[Example], citations: str) -> str:
+    write_examples(folder / "in.json", examples)
+    return teach(
+        folder / "in.json",
+        folder / "in.json",
+        TeacherOptions.model_validate({"citations": citations}),
+        "lexical",
+        None,
+        folder / "train.json",
+        folder / "dev.json",
+    )
+
+
+def test_given_answers_are_kept_and_questions_without_one_too(tmp_path: Path) -> None:
+    examples = [
+        Example("0", "eli5", "?", DOCS, output="Red [1].", answer="Blue."),
+        Example("1", "eli5", "??", DOCS, answer="Blue."),
+    ]
+    assert _teach(tmp_path, examples, "given") == "teach: train answers 1, dev answers 1"
+    assert [e.output for e in read_examples(tmp_path / "train.json")] == ["Red [1].", None]
+
+
+def test_the_training_verifier_attributes_real_sentences(tmp_path: Path) -> None:
+    docs = (
+        Document("Silver River", "Silver River was directed by Anna Berg."),
+        Document("Golden Hill", "Golden Hill was directed by Paul Stone."),
+    )
+    examples = [
+        Example(
+            "0",
+            "eli5",
+            "Who directed Golden Hill?",
+            docs,
+            answer="Golden Hill was directed by Paul Stone.",
+        )
+    ]
+    _teach(tmp_path, examples, "attribute")
+    output = read_examples(tmp_path / "train.json")[0].output
+    assert output == "Golden Hill was directed by Paul Stone [2]."
+
+
+def test_no_answer_at_all_is_one_clear_line(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"in\.json: expected rows with the teacher's cited"):
+        _teach(tmp_path, [Example("0", "eli5", "?", DOCS)], "given")
+    assert not (tmp_path / "train.json").exists()

@@ -1,0 +1,164 @@
+"""The configuration: what it accepts, and the one line it says otherwise."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from citepipe.config import json_schema, load_config
+from citepipe.errors import InputError
+from citepipe.options.sft import SFTOptions
+
+ROOT = Path(__file__).parents[1]
+
+
+def configuration(**changes: Any) -> dict[str, Any]:
+    """A small complete configuration with some sections replaced."""
+    return {
+        "data": {"train": ["train.json"], "dev": ["dev.json"], "test": {"asqa": "test.json"}},
+        "model": {"base": "base"},
+        "verifiers": {"train": "lexical", "report": {"lexical": "lexical"}},
+        "systems": {
+            "dist": {"train": "sft", "data": "teacher"},
+            "rs": {
+                "train": "sft",
+                "start": "dist",
+                "data": {"sample": "best_of_n", "from": "dist"},
+            },
+            "rl": {"train": "ppo", "start": "rs", "reward": "holistic"},
+        },
+    } | changes
+
+
+def systems(**changes: Any) -> dict[str, Any]:
+    return configuration(systems=configuration()["systems"] | changes)
+
+
+def mistake(raw: dict[str, Any]) -> str:
+    with pytest.raises(InputError) as caught:
+        load_config(raw)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [ROOT / "config.yaml", *sorted((ROOT / "experiments").glob("*.yaml"))],
+    ids=lambda p: p.stem,
+)
+def test_configurations_of_the_project_are_accepted(path: Path) -> None:
+    config = load_config(yaml.safe_load(path.read_text()))
+    seven = {"dist", "h_rs", "fg_rs", "h_rl", "fg_rl", "h_rs_rl", "fg_rs_rl"}
+    assert seven <= set(config.systems)
+
+
+def test_schema_file_is_the_one_that_the_models_generate() -> None:
+    path = ROOT / "workflow" / "schemas" / "config.schema.json"
+    assert json.loads(path.read_text()) == json_schema(), "run `make schema`"
+
+
+def test_mistyped_key_is_named_with_the_one_that_was_meant() -> None:
+    raw = configuration(rl={"lerning_rate": 1e-4})
+    assert mistake(raw) == "rl.lerning_rate: no such key, did you mean learning_rate?"
+
+
+def test_mistyped_section_is_named() -> None:
+    assert mistake(configuration(sytems={})) == "sytems: no such key, did you mean systems?"
+
+
+def test_bad_value_is_named_with_what_was_expected() -> None:
+    raw = configuration(best_of_n={"n": "many"})
+    assert mistake(raw).startswith("best_of_n.n: expected a valid integer")
+    assert mistake(raw).endswith("got 'many'")
+
+
+def test_missing_section_is_named() -> None:
+    raw = configuration()
+    del raw["verifiers"]
+    assert mistake(raw) == "verifiers: required, but missing"
+
+
+def test_places_inside_a_system_are_those_of_the_file() -> None:
+    raw = systems(rs={"train": "sft", "start": "dist", "data": {"sample": "all", "from": "dist"}})
+    assert mistake(raw).startswith("systems.rs.data.sample: expected 'best_of_n' or")
+
+
+def test_system_of_no_kind() -> None:
+    assert mistake(systems(odd={"train": "dpo"})) == (
+        "systems.odd: expected one with `train: sft`, `train: ppo`, `adapter` or `outputs`, "
+        "got {'train': 'dpo'}"
+    )
+
+
+def test_start_that_is_no_system() -> None:
+    raw = systems(rl={"train": "ppo", "start": "nobody", "reward": "holistic"})
+    assert mistake(raw) == (
+        "systems.rl.start: expected the name of a system (dist, rs, rl), got 'nobody'"
+    )
+
+
+def test_start_that_has_answers_only() -> None:
+    raw = systems(
+        people={"outputs": {"asqa": "people.json"}},
+        rl={"train": "ppo", "start": "people", "reward": "holistic"},
+    )
+    assert mistake(raw) == (
+        "systems.rl.start: expected a system with a model, got 'people', which has answers only"
+    )
+
+
+def test_circle_of_systems() -> None:
+    raw = systems(
+        rs={"train": "sft", "start": "rl", "data": {"sample": "best_of_n", "from": "dist"}}
+    )
+    assert mistake(raw) == "systems.rs: expected no circle, got rs -> rl -> rs"
+
+
+def test_repeated_seed() -> None:
+    assert mistake(configuration(seeds=[1, 1])) == "seeds: expected distinct numbers, got [1, 1]"
+
+
+@pytest.mark.parametrize("results", ["/tmp/out", "../out", "."])
+def test_results_outside_the_working_directory(results: str) -> None:
+    assert mistake(configuration(results=results)).startswith("results: expected a folder below")
+
+
+def test_results_stand_for_themselves_in_paths() -> None:
+    raw = configuration(results="out", model={"base": "{results}/base"})
+    model = load_config(raw).model
+    assert model is not None
+    assert model.base == "out/base"
+
+
+def test_overrides_reach_the_section_of_the_systems_stage() -> None:
+    raw = systems(
+        dist={"train": "sft", "data": "teacher", "options": {"epochs": 1}},
+        rs={
+            "train": "sft",
+            "start": "dist",
+            "data": {"sample": "best_of_n", "from": "dist"},
+            "options": {"learning_rate": 0.5},
+        },
+    )
+    config = load_config(raw | {"sft": {"epochs": 7, "batch_size": 3}, "rs_sft": {"epochs": 2}})
+    dist, rs = config.training_options("dist"), config.training_options("rs")
+    assert isinstance(dist, SFTOptions)
+    assert isinstance(rs, SFTOptions)
+    assert (dist.epochs, dist.batch_size) == (1, 3)
+    assert (rs.epochs, rs.learning_rate) == (2, 0.5)
+
+
+def test_override_that_the_stage_does_not_know() -> None:
+    raw = systems(dist={"train": "sft", "data": "teacher", "options": {"epoch": 1}})
+    assert mistake(raw) == "systems.dist.options.epoch: no such key, did you mean epochs?"
+
+
+def test_model_is_required_only_by_systems_that_have_one() -> None:
+    raw = configuration(systems={"people": {"outputs": {"asqa": "people.json"}}})
+    del raw["model"], raw["data"]
+    assert load_config(raw).model is None
+    raw = configuration()
+    del raw["model"]
+    assert mistake(raw) == "model: required, because systems.dist has a model"

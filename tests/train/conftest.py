@@ -1,0 +1,82 @@
+"""A trained adapter on the tiny base, and a few examples."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from citepipe.data.example import Document, Example
+from citepipe.data.files import write_examples
+from citepipe.options.model import AdapterOptions, ModelOptions
+from citepipe.options.prompt import PromptOptions
+from citepipe.options.sft import SFTOptions
+
+DOCS = (
+    Document("Silver River", "Silver River was directed by Anna Berg in 1995."),
+    Document("Golden Hill", "Golden Hill was directed by Paul Stone in 2001."),
+)
+
+
+@pytest.fixture(scope="session")
+def options(tiny_base: Path) -> ModelOptions:
+    adapter = AdapterOptions(r=4, alpha=8, dropout=0.1)
+    return ModelOptions(base=str(tiny_base), dtype="float32", adapter=adapter)
+
+
+@pytest.fixture(scope="session")
+def prompt() -> PromptOptions:
+    return PromptOptions(
+        instruction="",
+        demo_prompt="Question: {Q}\n{D}Answer:",
+        doc_prompt="[{ID}] {T}: {P}\n",
+        max_input_tokens=300,
+    )
+
+
+@pytest.fixture(scope="session")
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Twelve train and four dev questions, with answers to learn."""
+    folder = tmp_path_factory.mktemp("data")
+    paths = {}
+    for split, count in (("train", 12), ("dev", 4)):
+        examples = [
+            Example(
+                id=f"{split}-{i}",
+                dataset="asqa",
+                question=f"Who directed film {i}?",
+                docs=DOCS,
+                output="Silver River was directed by Anna Berg in 1995 [1].",
+            )
+            for i in range(count)
+        ]
+        paths[split] = folder / f"{split}.json"
+        write_examples(paths[split], examples)
+    return paths
+
+
+@pytest.fixture(scope="session")
+def adapter(
+    tmp_path_factory: pytest.TempPathFactory,
+    options: ModelOptions,
+    prompt: PromptOptions,
+    files: dict[str, Path],
+) -> Path:
+    """The adapter that a short supervised run on the train questions makes."""
+    from citepipe.train import sft
+
+    folder = tmp_path_factory.mktemp("adapter")
+    sft.run(
+        train=files["train"],
+        dev=files["dev"],
+        model=options,
+        prompt=prompt,
+        options=SFTOptions(max_steps=20, batch_size=4, learning_rate=1e-2, evaluations=2),
+        start=None,
+        out=folder / "out",
+        state=folder / "state",
+        fingerprint="a",
+        seed=0,
+        threads=1,
+    )
+    return folder / "out"

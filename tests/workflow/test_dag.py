@@ -1,0 +1,157 @@
+"""The whole workflow at a tiny size: it runs to the table, and then only what is stale runs again.
+
+The tests share one finished project. What they edit they restore.
+"""
+
+import csv
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from .command import ENVIRONMENT, SNAKEMAKE, snakemake, stale
+from .tiny import write_project
+
+SYSTEMS = ["dist", "h_rs", "fg_rs", "h_rl", "fg_rl", "h_rs_rl", "fg_rs_rl"]
+RL = ["h_rl", "fg_rl", "h_rs_rl", "fg_rs_rl"]
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project in which the workflow has run to its end."""
+    folder = tmp_path_factory.mktemp("project")
+    write_project(folder)
+    done = snakemake(folder, "--", "results/table.csv")
+    assert done.returncode == 0, done.stdout
+    return folder
+
+
+@contextmanager
+def edited(path: Path, old: str = "", new: str = "") -> Iterator[None]:
+    """A text file with `old` replaced, or with a comment at its end, for a while."""
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new) if old else f"{text}\n# edited\n")
+    yield
+    path.write_text(text)
+
+
+def after(*systems: str) -> set[str]:
+    """The jobs that follow once these systems' models have changed."""
+    return {f"{rule} {name}" for rule in ("predict", "score") for name in systems} | {"table"}
+
+
+def test_the_table_has_every_system_and_every_dataset(project: Path) -> None:
+    with (project / "results/table.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert [row["system"] for row in rows] == SYSTEMS
+    for column in (
+        "asqa_em_recall",
+        "asqa_citation_recall",
+        "asqa_citation_precision_lexical",
+        "qampari_recall_top5",
+        "eli5_claim_recall",
+        "expertqa_citation_f1",
+        "mean_citation_f1",
+        "mean_citation_f1_lexical",
+    ):
+        assert all(0 <= float(row[column]) <= 100 for row in rows), column
+
+
+def test_no_state_is_left_behind(project: Path) -> None:
+    assert not list((project / "results").rglob("*.state"))
+
+
+def test_a_second_run_has_nothing_to_do(project: Path) -> None:
+    done = snakemake(project, "--", "results/table.csv")
+    assert done.returncode == 0
+    assert "Nothing to be done" in done.stdout
+
+
+def test_editing_the_learning_rate_of_rl_reruns_rl(project: Path) -> None:
+    with edited(project / "config.yaml", "rl:\n", "rl:\n  learning_rate: 5.0e-05\n"):
+        assert stale(project) == {f"ppo {name}" for name in RL} | after(*RL) | {"all"}
+
+
+def test_editing_ppo_reruns_rl(project: Path) -> None:
+    with edited(project / "citepipe/train/ppo.py"):
+        assert stale(project) == {f"ppo {name}" for name in RL} | after(*RL) | {"all"}
+
+
+def test_editing_the_search_reruns_what_was_made_from_it(project: Path) -> None:
+    made = {"segment_search fg_rs", "sft fg_rs", "ppo fg_rs_rl"}
+    with edited(project / "citepipe/sample/segment_search.py"):
+        assert stale(project) == made | after("fg_rs", "fg_rs_rl") | {"all"}
+
+
+def test_editing_the_scorer_reruns_scores(project: Path) -> None:
+    scores = {f"score {name}" for name in SYSTEMS} | {"table", "all"}
+    with edited(project / "citepipe/score/files.py"):
+        assert stale(project) == scores
+
+
+def test_editing_the_report_reruns_the_table(project: Path) -> None:
+    with edited(project / "citepipe/report/table.py"):
+        assert stale(project) == {"table", "all"}
+
+
+def test_overriding_one_system_reruns_that_system(project: Path) -> None:
+    with edited(project / "config.yaml", "  h_rl:\n", "  h_rl:\n    options: {kl_coef: 0.5}\n"):
+        assert stale(project) == {"ppo h_rl"} | after("h_rl") | {"all"}
+
+
+def test_a_touched_file_reruns_nothing(project: Path) -> None:
+    (project / "citepipe/data/example.py").touch()
+    assert stale(project) == set()
+
+
+def test_a_new_system_trains_nothing_else(project: Path) -> None:
+    added = "systems:\n  eighth: {train: ppo, start: fg_rs, reward: holistic}\n"
+    with edited(project / "config.yaml", "systems:\n", added):
+        assert stale(project) == {"ppo eighth"} | after("eighth") | {"all"}
+
+
+def test_a_broken_file_is_told_of_in_one_line(project: Path) -> None:
+    with edited(project / "data/dev.json", "[", "[,"):
+        done = snakemake(project, "--", "results/data/dev.json")
+    assert done.returncode == 1
+    assert "data: data/dev.json, line 1: expected JSON" in done.stdout
+    assert "Traceback" not in done.stdout
+
+
+def test_a_run_killed_within_ppo_goes_on_with_the_same_command(
+    project: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "killed"
+    shutil.copytree(project, folder)
+    model = "results/models/fg_rl/seed0"
+    with edited(folder / "config.yaml", "episodes: 8\n", "episodes: 400\n"):
+        command = [*SNAKEMAKE, "--", model]
+        run = subprocess.Popen(
+            command,
+            cwd=folder,
+            env=ENVIRONMENT,
+            stderr=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            text=True,
+        )
+        assert run.stderr is not None
+        state = folder / f"{model}.state"
+        # A line of progress comes after the first saved steps.
+        for _ in run.stderr:
+            if list(state.glob("step-*/snapshot.json")):
+                break
+        run.send_signal(signal.SIGKILL)
+        # The pipe closes when the job itself, which holds it too, has ended.
+        run.stderr.read()
+        run.wait()
+        assert not (folder / model / "adapter_config.json").exists()
+        done = snakemake(folder, "--", model)
+    assert done.returncode == 0, done.stdout
+    assert "ppo: going on after step" in done.stdout
+    assert (folder / model / "adapter_config.json").exists()
+    assert not state.exists()

@@ -1,0 +1,298 @@
+"""The configuration, where results lie, and the files that each stage depends on."""
+
+import fcntl
+import os
+import re
+import sys
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+from snakemake.logging import logger
+
+ROOT = Path(workflow.basedir)
+# The package and the helper beside this workflow, whatever else is installed.
+sys.path[:0] = [str(ROOT), str(ROOT / "workflow")]
+
+from citepipe.config import (
+    AdapterSystem,
+    OutputsSystem,
+    PPOSystem,
+    Sampled,
+    SFTSystem,
+    load_config,
+)
+from citepipe.errors import InputError
+from closure import Closure
+
+try:
+    CONFIG = load_config(config)
+except InputError as error:
+    raise WorkflowError(f"Configuration: {error}")
+
+RESULTS = CONFIG.results
+WORLD = f"{RESULTS}/miniature/world"
+MINIATURE_BASE = f"{RESULTS}/miniature/base"
+SCRATCH_BASE = f"{RESULTS}/scratch/base"
+DATA = f"{RESULTS}/data"
+TEACHER = f"{RESULTS}/teacher"
+SAMPLES = f"{RESULTS}/samples/{{system}}/seed{{seed}}"
+MODEL = f"{RESULTS}/models/{{system}}/seed{{seed}}"
+PREDICTIONS = f"{RESULTS}/predictions/{{system}}/seed{{seed}}"
+SCORES = f"{RESULTS}/scores/{{system}}/seed{{seed}}.json"
+LOGS = f"{RESULTS}/logs"
+CACHE = f"{RESULTS}/cache/verifier.sqlite"
+
+# Jobs end when the process of their run does (see scripts/stage.py).
+os.environ.update(CITEPIPE_RUN=str(os.getpid()))
+
+SYSTEMS = CONFIG.systems
+TESTS = list(CONFIG.data.test) if CONFIG.data else []
+TRAIN_VERIFIER = CONFIG.verifiers.train
+RL_VERIFIER = CONFIG.verifiers.rl or TRAIN_VERIFIER
+
+CLOSURE = Closure(ROOT, "citepipe")
+
+
+wildcard_constraints:
+    system="[A-Za-z0-9_-]+",
+    seed=r"\d+",
+
+
+def hold_lock():
+    """Keep other runs out of the same results, for as long as this process lives.
+
+    The lock that Snakemake itself writes stays behind when a run is killed; the profiles switch it
+    off. This one is the system's, which lets go of it with the process.
+    """
+    Path(RESULTS).mkdir(parents=True, exist_ok=True)
+    lock = Path(RESULTS, ".lock").open("w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        raise WorkflowError(
+            f"{RESULTS}: another run is writing there; wait for it to end"
+        )
+    globals()["held_lock"] = lock
+
+
+onstart:
+    hold_lock()
+
+
+def one_of(names):
+    """A wildcard constraint that admits these names only; without names it admits nothing."""
+    return "|".join(map(re.escape, names)) or "(?!)"
+
+
+def systems_of(kind):
+    return [name for name, system in SYSTEMS.items() if isinstance(system, kind)]
+
+
+def systems_sampling_by(method):
+    return [
+        name
+        for name in systems_of(SFTSystem)
+        if isinstance(SYSTEMS[name].data, Sampled)
+        and SYSTEMS[name].data.sample == method
+    ]
+
+
+def seeds_of(name):
+    """The seeds that a system runs with; what was trained elsewhere does not vary with ours."""
+    if isinstance(SYSTEMS[name], (AdapterSystem, OutputsSystem)):
+        return CONFIG.seeds[:1]
+    return CONFIG.seeds
+
+
+def options(section):
+    """A section of the configuration as plain values in a fixed order, fit to be a parameter."""
+    return section.model_dump(mode="json", by_alias=True)
+
+
+def shown(path):
+    """A path as Snakemake should list it: relative where that is possible."""
+    return os.path.relpath(path) if Path(path).is_relative_to(Path.cwd()) else str(path)
+
+
+def code(script):
+    """A script and the files of the package that it runs on: a change to them is a new input."""
+    path = ROOT / "workflow" / "scripts" / script
+    return [shown(file) for file in [path, *CLOSURE.of_script(path)]]
+
+
+def files(path):
+    """What to depend on for a file or folder that the configuration names, or a hub name."""
+    if Path(path).is_relative_to(RESULTS):
+        return [path]
+    if Path(path).is_dir():
+        return sorted(str(file) for file in Path(path).rglob("*") if file.is_file())
+    return [path] if Path(path).is_file() else []
+
+
+def verifier_files(*specs):
+    """A verifier's own files: its model's folder, or its module and the path that it reads."""
+    found = []
+    for spec in specs:
+        target, _, argument = spec.partition("?")
+        if ":" in target:
+            found += map(shown, CLOSURE.of_module(target.partition(":")[0]))
+            found += files(argument) if argument else []
+        else:
+            found += files(target)
+    return found
+
+
+def is_model(spec):
+    """Whether a verifier is a neural one, which wants a GPU."""
+    return spec != "lexical" and ":" not in spec.partition("?")[0]
+
+
+def model_path(name, seed):
+    """The adapter of a system: trained here, or somebody's."""
+    system = SYSTEMS[name]
+    if isinstance(system, AdapterSystem):
+        return system.adapter
+    return MODEL.format(system=name, seed=seed)
+
+
+def start_of(wildcards):
+    """The adapter that a system's training goes on from, if any."""
+    start = SYSTEMS[wildcards.system].start
+    return model_path(start, wildcards.seed) if start else None
+
+
+def start_files(wildcards):
+    start = start_of(wildcards)
+    return files(start) if start else []
+
+
+def base_files(wildcards):
+    return files(CONFIG.model.base)
+
+
+def absent_files():
+    """What the configuration names that is neither there nor made by a rule, by its key."""
+    named = {}
+    if CONFIG.data:
+        named["data.train"] = CONFIG.data.train
+        named["data.dev"] = CONFIG.data.dev
+        named |= {
+            f"data.test.{name}": [path] for name, path in CONFIG.data.test.items()
+        }
+    if CONFIG.scratch:
+        named["scratch.texts"] = CONFIG.scratch.texts
+    for name, system in SYSTEMS.items():
+        if isinstance(system, OutputsSystem):
+            named |= {
+                f"systems.{name}.outputs.{d}": [p] for d, p in system.outputs.items()
+            }
+        if isinstance(system, AdapterSystem):
+            named[f"systems.{name}.adapter"] = [system.adapter]
+    return {
+        path: key
+        for key, paths in named.items()
+        for path in paths
+        if not Path(path).is_relative_to(RESULTS) and not Path(path).exists()
+    }
+
+
+def scratch_params():
+    if CONFIG.scratch is None:
+        return None
+    return {"scratch": options(CONFIG.scratch), "prompt": options(CONFIG.prompt)}
+
+
+def sft_answers(wildcards):
+    """What a system is trained on."""
+    if SYSTEMS[wildcards.system].data == "teacher":
+        return rules.teach.output.train
+    return f"{SAMPLES}/answers.json".format(**wildcards)
+
+
+def sft_params(wildcards):
+    return {
+        "model": options(CONFIG.model),
+        "prompt": options(CONFIG.prompt),
+        "sft": options(CONFIG.training_options(wildcards.system)),
+        "start": start_of(wildcards),
+    }
+
+
+def sampled_from(wildcards):
+    return model_path(SYSTEMS[wildcards.system].data.from_, wildcards.seed)
+
+
+def sampled_from_files(wildcards):
+    return files(sampled_from(wildcards))
+
+
+def sample_params(wildcards):
+    method = SYSTEMS[wildcards.system].data.sample
+    return {
+        "model": options(CONFIG.model),
+        "prompt": options(CONFIG.prompt),
+        "sample": options(getattr(CONFIG, method)),
+        "reward": options(CONFIG.reward),
+        "verifier": TRAIN_VERIFIER,
+        "cache": CACHE,
+        "adapter": sampled_from(wildcards),
+    }
+
+
+def ppo_params(wildcards):
+    return {
+        "model": options(CONFIG.model),
+        "prompt": options(CONFIG.prompt),
+        "rl": options(CONFIG.training_options(wildcards.system)),
+        "reward": options(CONFIG.reward),
+        "placement": SYSTEMS[wildcards.system].reward,
+        "verifier": RL_VERIFIER,
+        "cache": CACHE,
+        "start": start_of(wildcards),
+    }
+
+
+def predict_params(wildcards):
+    return {
+        "model": options(CONFIG.model),
+        "prompt": options(CONFIG.prompt),
+        "predict": options(CONFIG.predict),
+        "adapter": model_path(wildcards.system, wildcards.seed),
+        "datasets": TESTS,
+    }
+
+
+def predict_adapter_files(wildcards):
+    return files(model_path(wildcards.system, wildcards.seed))
+
+
+def answers_of(name):
+    """The files with a system's answers, by dataset: predicted here, or somebody's."""
+    system = SYSTEMS[name]
+    if isinstance(system, OutputsSystem):
+        return dict(system.outputs)
+    return {dataset: f"{PREDICTIONS}/{dataset}.json" for dataset in TESTS}
+
+
+def score_inputs(wildcards):
+    return [path.format(**wildcards) for path in answers_of(wildcards.system).values()]
+
+
+def score_params(wildcards):
+    return {
+        "verifiers": CONFIG.verifiers.report,
+        "cache": CACHE,
+        "score": options(CONFIG.score),
+        "datasets": list(answers_of(wildcards.system)),
+    }
+
+
+ABSENT = absent_files()
+for path, key in ABSENT.items():
+    message = (
+        f"{key}: no file {path} below {Path.cwd()} "
+        "(the configuration file says where its inputs come from)"
+    )
+    if not workflow.output_settings.dryrun:
+        raise WorkflowError(f"Configuration: {message}")
+    logger.warning(f"Before a run: {message}")

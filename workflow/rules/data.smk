@@ -1,0 +1,105 @@
+"""Questions, documents and gold answers; and base models where none is given."""
+
+
+rule world:
+    input:
+        code=code("make_world.py"),
+    output:
+        expand(
+            f"{WORLD}/{{split}}.json",
+            split=["train", "dev", "test", "expertqa", "world"],
+        ),
+    log:
+        f"{LOGS}/world.log",
+    conda:
+        "../../envs/citepipe.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=30,
+    params:
+        cfg=options(CONFIG.miniature) if CONFIG.miniature else None,
+    script:
+        "../scripts/make_world.py"
+
+
+rule miniature_base:
+    input:
+        code=code("pretrain_base.py"),
+        world=rules.world.output,
+    output:
+        directory(MINIATURE_BASE),
+    log:
+        f"{LOGS}/miniature_base.log",
+    conda:
+        "../../envs/citepipe.yaml"
+    threads: 4
+    resources:
+        gpu=1,
+        mem_mb=8000,
+        runtime=120,
+    params:
+        cfg=options(CONFIG.miniature) if CONFIG.miniature else None,
+    script:
+        "../scripts/pretrain_base.py"
+
+
+rule scratch_base:
+    input:
+        code=code("train_scratch.py"),
+        texts=CONFIG.scratch.texts if CONFIG.scratch else [],
+    output:
+        directory(SCRATCH_BASE),
+    log:
+        f"{LOGS}/scratch_base.log",
+    conda:
+        "../../envs/citepipe.yaml"
+    threads: 4
+    resources:
+        gpu=1,
+        mem_mb=16000,
+        runtime=720,
+    params:
+        cfg=scratch_params(),
+    script:
+        "../scripts/train_scratch.py"
+
+
+rule data:
+    input:
+        code=code("mix_data.py"),
+        files=(
+            [*CONFIG.data.train, *CONFIG.data.dev, *CONFIG.data.test.values()]
+            if CONFIG.data
+            else []
+        ),
+    output:
+        train=f"{DATA}/train.json",
+        dev=f"{DATA}/dev.json",
+        tests=expand(f"{DATA}/test/{{dataset}}.json", dataset=TESTS),
+    log:
+        f"{LOGS}/data.log",
+    conda:
+        "../../envs/citepipe.yaml"
+    threads: 1
+    resources:
+        mem_mb=8000,
+        runtime=60,
+    params:
+        cfg=options(CONFIG.data) if CONFIG.data else None,
+    script:
+        "../scripts/mix_data.py"
+
+
+if ABSENT:
+
+    # Only in a dry run, which shows the jobs whether or not their first inputs are there.
+    rule absent_inputs:
+        output:
+            list(ABSENT),
+        log:
+            f"{LOGS}/absent_inputs.log",
+        conda:
+            "../../envs/citepipe.yaml"
+        shell:
+            "exit 1 2> {log}"

@@ -1,0 +1,59 @@
+"""The teacher's cited answers, and supervised fine-tuning on them or on selected samples."""
+
+# Only a teacher whose citations are found by the verifier depends on it.
+ATTRIBUTED = CONFIG.teacher.citations == "attribute"
+
+
+rule teach:
+    input:
+        code=code("teach.py"),
+        verifier=verifier_files(TRAIN_VERIFIER) if ATTRIBUTED else [],
+        train=rules.data.output.train,
+        dev=rules.data.output.dev,
+    output:
+        train=f"{TEACHER}/train.json",
+        dev=f"{TEACHER}/dev.json",
+    log:
+        f"{LOGS}/teach.log",
+    conda:
+        "../../envs/citepipe.yaml"
+    threads: 4
+    resources:
+        gpu=int(ATTRIBUTED and is_model(TRAIN_VERIFIER)),
+        mem_mb=16000,
+        runtime=1440,
+    params:
+        cfg={
+            "teacher": options(CONFIG.teacher),
+            "verifier": TRAIN_VERIFIER if ATTRIBUTED else None,
+            "splitter": CONFIG.reward.splitter,
+            "cache": CACHE,
+        },
+    script:
+        "../scripts/teach.py"
+
+
+rule sft:
+    input:
+        code=code("train_sft.py"),
+        base=base_files,
+        start=start_files,
+        train=sft_answers,
+        dev=rules.teach.output.dev,
+    output:
+        directory(MODEL),
+    log:
+        f"{LOGS}/sft/{{system}}.seed{{seed}}.log",
+    wildcard_constraints:
+        system=one_of(systems_of(SFTSystem)),
+    conda:
+        "../../envs/citepipe.yaml"
+    threads: 4
+    resources:
+        gpu=1,
+        mem_mb=32000,
+        runtime=1440,
+    params:
+        cfg=sft_params,
+    script:
+        "../scripts/train_sft.py"

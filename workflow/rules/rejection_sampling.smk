@@ -1,0 +1,55 @@
+"""Answers sampled from a system, the best of them kept: whole answers, or segment by segment."""
+
+
+rule best_of_n:
+    input:
+        code=code("best_of_n.py"),
+        verifier=verifier_files(TRAIN_VERIFIER),
+        base=base_files,
+        adapter=sampled_from_files,
+        questions=rules.data.output.train,
+    output:
+        answers=f"{SAMPLES}/answers.json",
+        candidates=f"{SAMPLES}/candidates.jsonl",
+    log:
+        f"{LOGS}/best_of_n/{{system}}.seed{{seed}}.log",
+    wildcard_constraints:
+        system=one_of(systems_sampling_by("best_of_n")),
+    conda:
+        "../../envs/citepipe.yaml"
+    threads: 4
+    resources:
+        gpu=1,
+        mem_mb=32000,
+        runtime=2880,
+    params:
+        cfg=sample_params,
+    script:
+        "../scripts/best_of_n.py"
+
+
+rule segment_search:
+    input:
+        code=code("segment_search.py"),
+        verifier=verifier_files(TRAIN_VERIFIER),
+        base=base_files,
+        adapter=sampled_from_files,
+        questions=rules.data.output.train,
+    output:
+        answers=f"{SAMPLES}/answers.json",
+        candidates=f"{SAMPLES}/candidates.jsonl",
+    log:
+        f"{LOGS}/segment_search/{{system}}.seed{{seed}}.log",
+    wildcard_constraints:
+        system=one_of(systems_sampling_by("segment_search")),
+    conda:
+        "../../envs/citepipe.yaml"
+    threads: 4
+    resources:
+        gpu=1,
+        mem_mb=32000,
+        runtime=2880,
+    params:
+        cfg=sample_params,
+    script:
+        "../scripts/segment_search.py"

@@ -1,0 +1,28 @@
+"""One table of all systems, and all scores in tidy form."""
+
+RUNS = [[name, seed] for name in SYSTEMS for seed in seeds_of(name)]
+
+
+localrules:
+    table,
+
+
+rule table:
+    input:
+        code=code("write_table.py"),
+        scores=[SCORES.format(system=name, seed=seed) for name, seed in RUNS],
+    output:
+        table=f"{RESULTS}/table.csv",
+        scores=f"{RESULTS}/scores.csv",
+    log:
+        f"{LOGS}/table.log",
+    conda:
+        "../../envs/citepipe.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    params:
+        cfg={"runs": RUNS},
+    script:
+        "../scripts/write_table.py"
