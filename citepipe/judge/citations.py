@@ -16,8 +16,8 @@ class Cited:
     """The documents that a statement cites, and the citations that count in precision.
 
     Attributes:
-        documents: indices from 0, in the order of the text; empty if the statement cites nothing
-            or a citation is out of range, so that nothing can support it.
+        documents: indices from 0 (-1 for [0], the last one), in the order of the text; empty if
+            the statement cites nothing or a citation is out of range: nothing can support it.
         counted: citations with the document that decides on them; None for one that is wrong
             whatever the documents say.
     """
@@ -43,7 +43,7 @@ def cited_documents(statement: Statement, n_docs: int, options: JudgeOptions) ->
         if options.out_of_range_uncounted:
             return Cited((), ())
         return Cited((), tuple((citation, None) for citation in taken))
-    documents = [(citation.number - 1) % n_docs for citation in taken]
+    documents = [citation.number - 1 for citation in taken]
     if options.doubled_is_judged:
         return Cited(tuple(documents), tuple(zip(taken, documents, strict=True)))
     counted = [

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from citepipe.data.example import Example
 from citepipe.options.score import JudgeOptions
-from citepipe.text.normalize import normalize_answer
+from citepipe.text.normalize import normalize_answer, remove_citations
 from citepipe.text.statements import list_items
 from citepipe.verify.base import Pair
 
@@ -23,6 +23,9 @@ class GoldVerdict:
 def claim_pairs(example: Example, text: str, question_first: bool) -> list[Pair]:
     """The pairs that decide on an example's claims; none for ASQA and QAMPARI.
 
+    The premise has its citations removed once more, as in ALCE: `[[1]2` is `[2` after the first
+    time.
+
     Args:
         example: whose claims.
         text: the answer without citations, the premise.
@@ -31,7 +34,7 @@ def claim_pairs(example: Example, text: str, question_first: bool) -> list[Pair]
     if example.dataset in ("asqa", "qampari"):
         return []
     lead = f"{example.question} " if question_first else ""
-    return [Pair(text, lead + claim) for claim in example.claims]
+    return [Pair(remove_citations(text), lead + claim) for claim in example.claims]
 
 
 def gold_verdicts(

@@ -16,7 +16,7 @@ from citepipe.data.example import Example
 from citepipe.judge.citations import Cited, cited_documents, hypothesis, premise
 from citepipe.judge.gold import GoldVerdict, claim_pairs, gold_verdicts
 from citepipe.options.score import JudgeOptions
-from citepipe.text.normalize import remove_citations
+from citepipe.text.normalize import normalize_answer, remove_citations
 from citepipe.text.sentences import Splitter
 from citepipe.text.statements import Citation, Statement, split_answer
 from citepipe.verify.base import Pair, Verifier, decide
@@ -66,15 +66,7 @@ def judge(
     question_first: bool = getattr(verifier, "question_first", False)
     known: dict[Pair, bool] = {}
     jobs = [
-        [
-            _Job(
-                example,
-                statement,
-                hypothesis(example, statement, question_first),
-                cited_documents(statement, len(example.docs), options),
-            )
-            for statement in split_answer(answer, example.dataset, splitter)
-        ]
+        _jobs(example, split_answer(answer, example.dataset, splitter), question_first, options)
         for example, answer in zip(examples, answers, strict=True)
     ]
     claims = [
@@ -140,6 +132,21 @@ class _Job:
         if len(documents) == 1 or known[self.pair((document,))]:
             return True
         return not known[self.pair(_without(documents, document))]
+
+
+def _jobs(
+    example: Example, statements: Sequence[Statement], question_first: bool, options: JudgeOptions
+) -> list[_Job]:
+    jobs = []
+    stated: set[str] = set()
+    for statement in statements:
+        cited = cited_documents(statement, len(example.docs), options)
+        words = normalize_answer(statement.claim)
+        if words in stated and not options.repetition_counts:
+            cited = Cited((), tuple((citation, None) for citation, _ in cited.counted))
+        stated.add(words)
+        jobs.append(_Job(example, statement, hypothesis(example, statement, question_first), cited))
+    return jobs
 
 
 def _without(documents: Sequence[int], document: int) -> tuple[int, ...]:

@@ -10,17 +10,15 @@ trained with Muon (Jordan et al. 2024), everything else with AdamW.
 from __future__ import annotations
 
 import math
-import os
-import shutil
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from citepipe.miniature import corpus
 from citepipe.miniature.tokenizer import build_tokenizer
-from citepipe.options.miniature import BaseModelOptions
-from citepipe.options.prompt import PromptOptions
+from citepipe.models.load import partial_directory, publish
+from citepipe.options.miniature import BaseModelOptions, MiniatureOptions
+from citepipe.progress import Progress, summary
 
 if TYPE_CHECKING:
     import torch
@@ -179,90 +177,78 @@ def weighted_loss(
     return (losses * weight).sum() / weight.sum(), right
 
 
-def pretrain(
-    options: BaseModelOptions,
-    prompt: PromptOptions,
-    out: Path,
-    seed: int,
-    progress: Callable[[str], None],
-) -> dict[str, float]:
-    """Make the base model and its tokenizer, and save both in a directory that appears whole.
+def pretrain(options: MiniatureOptions, out: Path) -> str:
+    """Make the base model and its tokenizer; the directory `out` appears when all is done.
 
-    The same options and seed give the same model on the same machine and number of threads.
+    It reads questions about training names, drawn afresh. The same options give the same model on
+    the same machine: one thread, whatever the machine has, so that sums have one order.
 
     Args:
-        options: size, mixture and training.
-        prompt: how questions are laid out.
+        options: size, mixture, training, prompt and seed.
         out: the directory to make (replaced if it is there).
-        seed: of the start and of everything read.
-        progress: takes a line of text now and then.
 
     Returns:
-        Figures of the run: parameters, steps, tokens, seconds, loss, accuracy.
+        A line that says what was done.
     """
     import torch
     from transformers import set_seed
 
-    set_seed(seed)
+    torch.set_num_threads(1)
+    set_seed(options.seed)
+    settings = options.base
     tokenizer = build_tokenizer()
-    reader = corpus.Corpus(tokenizer, prompt, options, seed)
+    reader = corpus.Corpus(tokenizer, options.prompt, settings, options.seed)
     pad, eos = tokenizer.pad_token_id, tokenizer.eos_token_id
-    model = build_model(options, len(tokenizer), pad, eos).train()
-    parameters = [p for p in model.parameters()]
-    matrices = [p for p in model.model.layers.parameters() if p.ndim == 2]
-    others = [p for p in parameters if not any(p is m for m in matrices)]
-    optimizers: list[torch.optim.Optimizer] = [
-        torch.optim.Muon(
-            matrices,
-            lr=options.matrix_learning_rate,
-            momentum=options.momentum,
-            weight_decay=0.0,
-        ),
-        torch.optim.AdamW(others, lr=options.learning_rate, betas=(0.9, 0.98), weight_decay=0.0),
-    ]
-    full_rates = [options.matrix_learning_rate, options.learning_rate]
-    total = options.drill_steps + options.steps
-    started = said = time.monotonic()
+    model = build_model(settings, len(tokenizer), pad, eos).train()
+    optimizers = build_optimizers(model, settings)
+    total = settings.drill_steps + settings.steps
+    progress = Progress("base", total, "steps")
     tokens = 0
-    loss_mean, right_mean = float("nan"), float("nan")
+    figures: dict[str, float] = {}
     for step in range(total):
-        share = learning_rate_share(step, total, options)
-        for optimizer, rate in zip(optimizers, full_rates, strict=True):
-            optimizer.param_groups[0]["lr"] = rate * share
-        read = reader.abstract_drill if step < options.drill_steps else reader.mixed
-        ids, weights = collate([read() for _ in range(options.batch_size)], pad)
-        loss, right = weighted_loss(model, ids, weights)
+        share = learning_rate_share(step, total, settings)
+        for optimizer in optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = group["full_lr"] * share
+        read = reader.abstract_drill if step < settings.drill_steps else reader.mixed
+        ids, weights = collate([read() for _ in range(settings.batch_size)], pad)
+        loss, accuracy = weighted_loss(model, ids, weights)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(parameters, options.clip_norm)
+        torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip_norm)
         for optimizer in optimizers:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         tokens += ids.numel()
-        loss_mean = loss.item() if step == 0 else 0.95 * loss_mean + 0.05 * loss.item()
-        right_mean = right if step == 0 else 0.95 * right_mean + 0.05 * right
-        now = time.monotonic()
-        if now - said > 5 or step + 1 == total:
-            said = now
-            progress(
-                f"base: step {step + 1}/{total}, loss {loss_mean:.3f}, "
-                f"answer tokens right {right_mean:.3f}, {tokens / (now - started):.0f} tokens/s"
-            )
-    save(model, tokenizer, out)
-    return {
-        "parameters": sum(p.numel() for p in parameters),
-        "steps": total,
-        "tokens": tokens,
-        "seconds": time.monotonic() - started,
-        "loss": loss_mean,
-        "accuracy": right_mean,
-    }
-
-
-def save(model: LlamaForCausalLM, tokenizer: object, out: Path) -> None:
-    """Save model and tokenizer under another name first, then put them in place."""
-    partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
+        news = {"loss": loss.item(), "accuracy": accuracy}
+        figures = {name: 0.95 * figures.get(name, new) + 0.05 * new for name, new in news.items()}
+        progress.advance(1, **figures, tokens_per_s=tokens / progress.elapsed)
+    partial = partial_directory(out)
     model.save_pretrained(partial)
-    tokenizer.save_pretrained(partial)  # type: ignore[attr-defined]
-    if out.exists():
-        shutil.rmtree(out)
-    os.replace(partial, out)
+    tokenizer.save_pretrained(partial)
+    publish(partial, out)
+    parameters = sum(p.numel() for p in model.parameters())
+    return summary("base", {"parameters": parameters, "steps": total, "tokens": tokens, **figures})
+
+
+def build_optimizers(
+    model: LlamaForCausalLM, options: BaseModelOptions
+) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices of the layers, AdamW for all else; `full_lr` is each group's peak."""
+    import torch
+
+    matrices = [p for p in model.model.layers.parameters() if p.ndim == 2]
+    taken = {id(p) for p in matrices}
+    others = [p for p in model.parameters() if id(p) not in taken]
+    muon = torch.optim.Muon(
+        [{"params": matrices, "full_lr": options.matrix_learning_rate}],
+        lr=options.matrix_learning_rate,
+        momentum=options.momentum,
+        weight_decay=0.0,
+    )
+    adam = torch.optim.AdamW(
+        [{"params": others, "full_lr": options.learning_rate}],
+        lr=options.learning_rate,
+        betas=(0.9, 0.98),
+        weight_decay=0.0,
+    )
+    return [muon, adam]

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from citepipe.data.example import Document
 from citepipe.data.prompts import render
-from citepipe.miniature.language import restate, words
+from citepipe.miniature.language import words
+from citepipe.miniature.questions import Drawn, stream
 from citepipe.miniature.tokenizer import CITATIONS
-from citepipe.miniature.world import Drawn, stream
 from citepipe.options.miniature import BaseModelOptions
 from citepipe.options.prompt import PromptOptions
 
@@ -78,9 +78,7 @@ class Corpus:
         """Three documents of two questions, restated one after the other, uncited."""
         pages = [*next(self._questions).example.docs, *next(self._questions).example.docs]
         docs = self.random.sample(pages, 3)
-        qualified = self.random.random() < 0.5
-        restated = " ".join(doc.text if qualified else restate(doc.title, doc.text) for doc in docs)
-        return self._text(self._lay_out(docs) + "Facts:", restated)
+        return self._text(self._lay_out(docs) + "Facts:", " ".join(doc.text for doc in docs))
 
     def abstract_drill(self) -> Sequence:
         """Numbered chunks of random words, then the chunks in another order with their numbers."""

@@ -76,7 +76,7 @@ def load_oracle(path: str | Path) -> Oracle:
     """Read the oracle's facts.
 
     Args:
-        path: the world's facts file, `{passage: [[relation, subject, object], ...]}`.
+        path: the world's facts file, `{passage: [[relation, subject, object, year], ...]}`.
 
     Raises:
         InputError: the file is no such object.
@@ -87,10 +87,10 @@ def load_oracle(path: str | Path) -> Oracle:
     facts = {}
     for passage, listed in read.items():
         if not isinstance(listed, list) or not all(
-            isinstance(fact, list) and len(fact) == 3 for fact in listed
+            isinstance(fact, list) and len(fact) == 4 for fact in listed
         ):
             raise InputError(
-                f"{path}, passage {passage!r}: expected a list of [relation, subject, object]"
+                f"{path}, passage {passage!r}: expected a list of [relation, subject, object, year]"
             )
         facts[passage] = frozenset(Fact(*fact) for fact in listed)
     return Oracle(facts)

@@ -21,14 +21,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from citepipe.data.example import Example
-from citepipe.miniature.world import Claim, Drawn
-from citepipe.options.miniature import TeacherOptions
+from citepipe.miniature.questions import Claim, Drawn
+from citepipe.options.miniature import FaultOptions
 
 # Shares of the faults: one wrong document, the right one among others, no citation at all.
 _FAULTS = {"asqa": (0.74, 0.18, 0.08), "eli5": (0.58, 0.20, 0.22), "qampari": (0.86, 0.0, 0.14)}
 
 
-def teach(drawn: Sequence[Drawn], options: TeacherOptions, seed: int) -> list[Example]:
+def teach(drawn: Sequence[Drawn], options: FaultOptions, seed: int) -> list[Example]:
     """The examples of some questions, with the teacher's cited answer as their output.
 
     Args:
@@ -43,7 +43,7 @@ def teach(drawn: Sequence[Drawn], options: TeacherOptions, seed: int) -> list[Ex
     ]
 
 
-def cite(drawn: Drawn, claim: Claim, options: TeacherOptions, rng: random.Random) -> list[int]:
+def cite(drawn: Drawn, claim: Claim, options: FaultOptions, rng: random.Random) -> list[int]:
     """The documents (from 0) that the teacher cites for a claim."""
     dataset = drawn.example.dataset
     chance = getattr(options, dataset) if misleading(dataset, claim) else options.elsewhere

@@ -36,7 +36,6 @@ class TeacherOptions(Options):
         "finds to support it.",
     )
     at_most: int = Field(3, ge=1, description="attribute: citations per sentence, at most.")
-    splitter: str = Field("punkt-rules", description="attribute: what finds the sentences.")
     keep_uncited: bool = Field(
         False, description="attribute: keep sentences that no set of documents supports."
     )

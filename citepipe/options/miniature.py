@@ -3,6 +3,7 @@
 from pydantic import Field
 
 from citepipe.options.base import Options
+from citepipe.options.prompt import PromptOptions
 
 
 class WorldOptions(Options):
@@ -14,7 +15,7 @@ class WorldOptions(Options):
     expertqa: int = Field(300, ge=1, description="Questions of the test-only EXPERTQA-like set.")
 
 
-class TeacherOptions(Options):
+class FaultOptions(Options):
     """How often the teacher cites wrongly, in the situations that mislead it and elsewhere."""
 
     asqa: float = Field(0.67, ge=0, le=1, description="P(wrong), claims of documents 4 and 5.")
@@ -51,4 +52,23 @@ class BaseModelOptions(Options):
     answer_share: float = Field(0.65, ge=0, le=1, description="Share of uncited answers.")
     fact_share: float = Field(
         0.1, ge=0, le=1, description="Share of uncited facts; what is left is the index drill."
+    )
+
+
+class MiniatureOptions(Options):
+    """The miniature as a whole."""
+
+    seed: int = Field(0, description="Of the world, the teacher's faults and the base model.")
+    world: WorldOptions = Field(default_factory=WorldOptions)
+    teacher: FaultOptions = Field(default_factory=FaultOptions)
+    base: BaseModelOptions = Field(default_factory=BaseModelOptions)
+    prompt: PromptOptions = Field(
+        default_factory=lambda: PromptOptions(
+            instruction="",
+            demo_prompt="Question: {Q}\n{D}Answer:{A}",
+            # The space makes a document's number and a citation the same token.
+            doc_prompt=" [{ID}] {T}: {P}\n",
+            max_input_tokens=160,
+        ),
+        description="How the base model sees questions; the experiment's prompt should be this.",
     )

@@ -13,7 +13,9 @@ class PPOOptions(Options):
     samples_per_prompt: int = Field(4, ge=1, description="Answers sampled per question.")
     epochs_per_rollout: int = Field(1, ge=1, description="Passes over each rollout.")
     minibatches: int = Field(1, ge=1, description="Optimizer steps per pass over a rollout.")
-    micro_batch_size: int = Field(8, ge=1, description="Answers per forward and backward pass.")
+    micro_batch_size: int = Field(
+        8, ge=1, description="Answers per forward and backward pass; those to a question together."
+    )
     learning_rate: float = Field(3e-5, gt=0, description="Peak learning rate of the policy.")
     value_learning_rate: float | None = Field(
         None, gt=0, description="Peak learning rate of the value model; null for the policy's."

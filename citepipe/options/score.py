@@ -29,6 +29,11 @@ class JudgeOptions(Options):
         description="ALCE: a document cited twice by a statement is two citations, judged like "
         "any two. False: the repetition is wrong and otherwise as if absent.",
     )
+    repetition_counts: bool = Field(
+        True,
+        description="ALCE: a statement that is made twice counts twice. False: what an answer has "
+        "stated before, in the same words, is not supported again.",
+    )
     empty_alias_hits: bool = Field(
         True,
         description="ALCE: a gold answer that normalises to nothing ('The') is in every ASQA "
@@ -43,6 +48,7 @@ class JudgeOptions(Options):
             zero_is_last=False,
             out_of_range_uncounted=False,
             doubled_is_judged=False,
+            repetition_counts=False,
             empty_alias_hits=False,
         )
 

@@ -154,8 +154,8 @@ def show(figures: Sequence[Score]) -> list[str]:
     for verifier in _distinct(f.verifier for f in figures if f.verifier):
         lines += [
             "",
-            f"{'verifier ' + verifier:<{width}}"
-            f"{'citation F1':^{len(head)}}  |{'correctness':^{len(head)}}",
+            f"By verifier {verifier}:",
+            f"{'':<{width}}{'citation F1':>{len(head)}}  |{'correctness':>{len(head)}}",
             f"{'system':<{width}}{head}  |{head}",
         ]
         for system in systems:

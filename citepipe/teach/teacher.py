@@ -85,6 +85,7 @@ def teach(
     dev: Path,
     options: TeacherOptions,
     verifier: str,
+    splitter: str,
     cache: Path | None,
     out_train: Path,
     out_dev: Path,
@@ -102,7 +103,7 @@ def teach(
         if options.citations == "attribute":
             without = [e for e in examples if not e.output]
             judge = load_verifier(verifier, cache)
-            found = iter(attribute(without, judge, load_splitter(options.splitter), options))
+            found = iter(attribute(without, judge, load_splitter(splitter), options))
             examples = [e if e.output else next(found) for e in examples]
         answered = sum(bool(e.output) for e in examples)
         if not answered:

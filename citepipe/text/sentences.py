@@ -17,12 +17,12 @@ SPLITTERS = ("punkt-rules", "punkt")
 _ABBREVIATIONS = """
 mr mrs ms dr prof rev hon st sr jr messrs mme mlle fr gen col maj capt cmdr lt sgt cpl pvt adm
 gov sen rep pres supt insp esq ph.d m.d b.a m.a b.s m.s d.c r.n ll.b ll.m u.s u.s.a u.k u.n e.u
-u.s.s.r l.a n.y n.y.c n.j d.c w.va e.g i.e cf viz al vs v etc approx ca c.f ibid op cit no nos
-vol vols pp p fig figs eq eqs sec ch ed eds trans est repr rev.ed a.m p.m a.d b.c b.c.e c.e jan
-feb mar apr jun jul aug sep sept oct nov dec mon tue tues wed thu thur thurs fri sat sun inc ltd
-co corp bros dept univ assn assoc intl natl llc plc mfg ave blvd rd hwy mt ft sq pl bldg apt ala
-ariz ark calif colo conn del fla ga ill ind kan ky la mass md mich minn miss mo mont neb nev
-okla ore pa penn tenn tex vt va wash wis wyo oz lb lbs hr hrs min mins kg km cm mm mi
+u.s.s.r l.a n.y n.y.c n.j w.va e.g i.e cf viz al vs v etc approx ca c.f ibid op cit no nos vol
+vols pp p fig figs eq eqs sec ch ed eds trans est repr rev.ed a.m p.m a.d b.c b.c.e c.e jan feb
+mar apr jun jul aug sep sept oct nov dec mon tue tues thu thur thurs fri inc ltd co corp bros
+dept univ assn assoc intl natl llc plc mfg ave blvd rd hwy mt ft sq pl bldg apt ala ariz calif
+colo conn del fla ga kan ky la md mich minn mo mont neb nev okla pa penn tenn tex vt va wis wyo
+oz lb lbs hr hrs min mins kg km cm mm mi
 """
 
 # Words that begin a sentence when they are capitalised, also after an abbreviation or an initial.

@@ -16,15 +16,22 @@ from citepipe.options.model import ModelOptions
 
 
 class Batch(NamedTuple):
-    """Answers with their prompts, as tensors.
+    """Answers with their prompts, each prompt once in front of all its answers.
 
-    Notation: B answers, P tokens of the longest prompt, T of the longest answer.
+    The answers of a question stand one behind the other in one row; an attention mask and position
+    numbers make each see its prompt and itself only, so the result is that of separate rows, for
+    the price of one prompt instead of one per answer.
+
+    Notation: G questions, n answers to each, B = G * n answers in the questions' order, P tokens
+    of the longest prompt, T of the longest answer, L = P + n * T.
     """
 
     ids: torch.Tensor
-    """(B, P + T): prompts padded on the left, answers on the right."""
-    attention: torch.Tensor
-    """(B, P + T): 1 on tokens, 0 on padding."""
+    """(G, L): prompts padded on the left, each answer on the right."""
+    positions: torch.Tensor
+    """(G, L): from each prompt's first token; every answer goes on from the prompt's last."""
+    visible: torch.Tensor
+    """(G, 1, L, L) bool: which token (last axis) each token sees. Padding sees itself."""
     answers: torch.Tensor
     """(B, T): the answers' tokens."""
     mask: torch.Tensor
@@ -38,20 +45,46 @@ class Batch(NamedTuple):
         pad_id: int,
         device: torch.device,
     ) -> Batch:
-        """Lay out prompts and answers (lists of token ids) on a device."""
-        width, length = max(map(len, prompts)), max(map(len, answers))
-        ids = torch.full((len(prompts), width + length), pad_id, dtype=torch.long)
-        attention = torch.zeros_like(ids)
-        for row, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
-            ids[row, width - len(prompt) : width] = torch.tensor(prompt)
-            ids[row, width : width + len(answer)] = torch.tensor(answer)
-            attention[row, width - len(prompt) : width + len(answer)] = 1
-        return cls(
-            ids.to(device),
-            attention.to(device),
-            ids[:, width:].to(device),
-            attention[:, width:].float().to(device),
+        """Lay out G prompts and the G * n answers to them (lists of token ids) on a device."""
+        groups, width, length = len(prompts), max(map(len, prompts)), max(map(len, answers))
+        count = len(answers) // groups
+        prompt_ids = torch.full((groups, width), pad_id, dtype=torch.long)
+        prompt_mask = torch.zeros((groups, width), dtype=torch.bool)
+        for row, prompt in enumerate(prompts):
+            prompt_ids[row, width - len(prompt) :] = torch.tensor(prompt)
+            prompt_mask[row, width - len(prompt) :] = True
+        answer_ids = torch.full((len(answers), length), pad_id, dtype=torch.long)
+        answer_mask = torch.zeros((len(answers), length), dtype=torch.bool)
+        for row, answer in enumerate(answers):
+            answer_ids[row, : len(answer)] = torch.tensor(answer)
+            answer_mask[row, : len(answer)] = True
+        is_token = torch.cat([prompt_mask, answer_mask.view(groups, -1)], dim=1)
+        # Tokens of answer k have owner k, those of the prompt have owner 0 and are seen by all.
+        owner = torch.cat(
+            [torch.zeros(width), torch.arange(1, count + 1).repeat_interleave(length)]
         )
+        causal = torch.ones(len(owner), len(owner), dtype=torch.bool).tril()
+        related = (owner[:, None] == owner[None, :]) | (owner[None, :] == 0)
+        visible = (causal & related)[None] & is_token[:, None, :]
+        visible |= torch.eye(len(owner), dtype=torch.bool)
+        in_prompt = (prompt_mask.cumsum(dim=1) - 1).clamp(min=0)
+        in_answers = prompt_mask.sum(dim=1, keepdim=True) + torch.arange(length).repeat(count)
+        return cls(
+            torch.cat([prompt_ids, answer_ids.view(groups, -1)], dim=1).to(device),
+            torch.cat([in_prompt, in_answers], dim=1).to(device),
+            visible[:, None].to(device),
+            answer_ids.to(device),
+            answer_mask.float().to(device),
+        )
+
+    def predicting(self) -> torch.Tensor:
+        """(n, T): the columns of `ids` after which each token of an answer is predicted."""
+        length = self.answers.shape[1]
+        count = self.answers.shape[0] // self.ids.shape[0]
+        width = self.ids.shape[1] - count * length
+        columns = width - 1 + torch.arange(count * length).view(count, length)
+        columns[:, 0] = width - 1
+        return columns.to(self.ids.device)
 
 
 class ActorCritic:
@@ -109,30 +142,30 @@ class ActorCritic:
 
         Logits are computed where they are needed only: at the positions that predict the answers.
         """
-        width, length = batch.ids.shape[1] - batch.answers.shape[1], batch.answers.shape[1]
         with self.using(adapter):
             logits = self.language_model(
                 input_ids=batch.ids,
-                attention_mask=batch.attention,
-                position_ids=_positions(batch.attention),
-                logits_to_keep=torch.arange(width - 1, width + length - 1, device=batch.ids.device),
+                attention_mask=batch.visible,
+                position_ids=batch.positions,
+                logits_to_keep=batch.predicting().view(-1),
                 use_cache=False,
             ).logits
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        logits = logits.view(*batch.answers.shape, -1)
         chosen = logits.gather(2, batch.answers[:, :, None])[:, :, 0]
         return (chosen - logits.logsumexp(dim=-1)) * batch.mask
 
     def values(self, batch: Batch) -> torch.Tensor:
         """(B, T): the value before each of the answers' tokens."""
-        width, length = batch.ids.shape[1] - batch.answers.shape[1], batch.answers.shape[1]
         with self.using("value"):
             hidden = self.decoder(
                 input_ids=batch.ids,
-                attention_mask=batch.attention,
-                position_ids=_positions(batch.attention),
+                attention_mask=batch.visible,
+                position_ids=batch.positions,
                 use_cache=False,
-            ).last_hidden_state[:, width - 1 : width + length - 1]
-        return self.head(hidden.to(self.head.weight.dtype))[:, :, 0] * batch.mask
+            ).last_hidden_state[:, batch.predicting().view(-1)]
+        values = self.head(hidden.to(self.head.weight.dtype))
+        return values.view(batch.answers.shape) * batch.mask
 
     def policy_parameters(self) -> dict[str, nn.Parameter]:
         """The policy adapter's parameters by name."""
@@ -153,8 +186,3 @@ class ActorCritic:
 
     def _parameters_of(self, adapter: str) -> dict[str, nn.Parameter]:
         return {name: self._named[name] for name in self._named if f".{adapter}." in name}
-
-
-def _positions(attention: torch.Tensor) -> torch.Tensor:
-    """Positions that count from each prompt's first token, whatever is padded before it."""
-    return (attention.cumsum(dim=1) - 1).clamp(min=0)

@@ -56,11 +56,11 @@ def update(
     actor: ActorCritic,
     optimizer: torch.optim.Optimizer,
     rollout: Rollout,
-    rows: Sequence[int],
+    chosen: Sequence[int],
     options: PPOOptions,
     pad_id: int,
 ) -> dict[str, float]:
-    """One optimizer step on the answers `rows` of a rollout.
+    """One optimizer step on the answers to the questions `chosen` of a rollout.
 
     Returns:
         `policy_loss`, `value_loss`, `clipped` (share of tokens), `grad_norm` (of the policy).
@@ -68,21 +68,24 @@ def update(
     Raises:
         ArithmeticError: a loss or a gradient is not finite; nothing was changed.
     """
-    tokens = float(sum(len(rollout.answers[row]) for row in rows))
+    count = options.samples_per_prompt
+    tokens = float(sum(len(rollout.answers[q * count + i]) for q in chosen for i in range(count)))
     totals = {"policy_loss": 0.0, "value_loss": 0.0, "clipped": 0.0}
     optimizer.zero_grad(set_to_none=True)
     device = actor.model.device
-    for start in range(0, len(rows), options.micro_batch_size):
-        part = list(rows[start : start + options.micro_batch_size])
+    at_once = max(1, options.micro_batch_size // count)
+    for start in range(0, len(chosen), at_once):
+        questions = chosen[start : start + at_once]
+        rows = [q * count + i for q in questions for i in range(count)]
         batch = Batch.build(
-            [rollout.prompts[row] for row in part],
-            [rollout.answers[row] for row in part],
+            [rollout.prompts[q] for q in questions],
+            [rollout.answers[row] for row in rows],
             pad_id,
             device,
         )
         length = batch.answers.shape[1]
         old_log_probs, old_values, advantages, returns = (
-            tensor[part, :length].to(device)
+            tensor[rows, :length].to(device)
             for tensor in (rollout.log_probs, rollout.values, rollout.advantages, rollout.returns)
         )
         loss, clipped = policy_loss(
@@ -234,7 +237,7 @@ def run(
         )
         figures = dict(rollout.figures)
         for epoch in range(options.epochs_per_rollout):
-            order = list(range(len(rollout.answers)))
+            order = list(range(len(rollout.prompts)))
             random.Random(f"{seed}/{snapshot.step}/{epoch}").shuffle(order)
             size = -(-len(order) // options.minibatches)
             for first in range(0, len(order), size):

@@ -17,12 +17,15 @@ from citepipe.train.advantages import generalized_advantages, penalize_kl, white
 
 
 class Rollout(NamedTuple):
-    """What PPO learns from. Notation: B answers, T tokens of the longest one."""
+    """What PPO learns from.
+
+    Notation: G questions, n answers to each, B = G * n, T tokens of the longest answer.
+    """
 
     prompts: list[tuple[int, ...]]
-    """B prompts as token ids."""
+    """G prompts as token ids."""
     answers: list[tuple[int, ...]]
-    """B answers as token ids."""
+    """B answers as token ids, those to one question next to each other."""
     log_probs: torch.Tensor
     """(B, T), of the sampled tokens under the policy that sampled them."""
     values: torch.Tensor
@@ -63,15 +66,16 @@ def collect(
         seed: of the draws.
     """
     owners = [e for e in examples for _ in range(options.samples_per_prompt)]
-    repeated = [p for p in prompts for _ in range(options.samples_per_prompt)]
     requests = [
-        Request(prompt, f"{key}/{i}", options.max_new_tokens) for i, prompt in enumerate(repeated)
+        Request(prompt, f"{key}/{question}/{i}", options.max_new_tokens)
+        for question, prompt in enumerate(prompts)
+        for i in range(options.samples_per_prompt)
     ]
     sampling = Sampling(options.temperature, options.top_k, seed)
     completions = generator.generate(requests, sampling)
     spans = rewarder.spans(owners, [completion.text for completion in completions])
     answers = [completion.token_ids for completion in completions]
-    log_probs, reference, values = _evaluate(actor, repeated, answers, options, pad_id)
+    log_probs, reference, values = _evaluate(actor, prompts, answers, options, pad_id)
     length = log_probs.shape[1]
     rewards, mask = torch.zeros_like(log_probs), torch.zeros_like(log_probs)
     for row, (found, completion) in enumerate(zip(spans, completions, strict=True)):
@@ -95,7 +99,7 @@ def collect(
     for component in sorted({reward.component for found in spans for reward in found}):
         total = sum(r.value for found in spans for r in found if r.component == component)
         figures[f"reward_{component}"] = total / len(answers)
-    return Rollout(repeated, answers, log_probs, values, advantages, returns, figures)
+    return Rollout(list(prompts), answers, log_probs, values, advantages, returns, figures)
 
 
 @torch.no_grad()
@@ -107,11 +111,14 @@ def _evaluate(
     pad_id: int,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Log-probabilities under policy and reference, and values, each (B, T) on the CPU."""
-    length = max(map(len, answers))
+    length, count = max(map(len, answers)), options.samples_per_prompt
     parts: list[list[torch.Tensor]] = [[], [], []]
-    for start in range(0, len(answers), options.micro_batch_size):
-        rows = slice(start, start + options.micro_batch_size)
-        batch = Batch.build(prompts[rows], answers[rows], pad_id, actor.model.device)
+    at_once = max(1, options.micro_batch_size // count)
+    for start in range(0, len(prompts), at_once):
+        end = min(start + at_once, len(prompts))
+        batch = Batch.build(
+            prompts[start:end], answers[count * start : count * end], pad_id, actor.model.device
+        )
         found = (
             actor.log_probs(batch, "policy"),
             actor.log_probs(batch, "reference"),

@@ -9,7 +9,8 @@ another document or sentence.
 It reads words, not meanings: a paraphrase is refused, and words that stand together without
 saying what the statement says are accepted. What is not a statement is refused, whatever it
 cites, because a policy that is rewarded by a verifier finds out what the verifier lets pass:
-a bare title, a fragment without subject or verb or with an open end, a word said twice in a row.
+a bare title, a fragment without subject or verb or with an open end, a word said twice in a row,
+a heap of content words.
 
 The tokenizer and the lists of words are the package's own, because importing spaCy imports torch
 and takes seconds; the stemmer is NLTK's Snowball (Porter 2).
@@ -31,7 +32,7 @@ from citepipe.verify.base import Pair
 
 _PUNCTUATION = frozenset(",;:()")
 _TOKEN = re.compile(r"\d+(?:[.,:]\d+)*|[^\W\d_]+(?:['’][^\W\d_]+)*|[,;:()]")
-_TITLE = re.compile(r"(?:^|\n)Title: ([^\n]*)(?:\n|$)")
+_TITLE = re.compile(r"(?:^|\n)Title: ([^\n]*)(?=\n|$)")
 _LIST_QUESTION = re.compile(r"([^?]*\?)\s+(\S.*)", re.DOTALL)
 
 # Shares of a statement's content words that the evidence may lack; chosen, with the number of
@@ -40,8 +41,10 @@ _MANY_WORDS = 5
 _SLACK = 0.25
 _SLACK_IN_SENTENCE = 0.6
 _SLACK_AROUND = 0.4
-# Statements with fewer content words must show a subject and a verb.
+# Statements with fewer content words must show a subject and a verb, others only that they are
+# not a mere heap of content words: that share of the words of a text are function words.
 _PLAINLY_LONG = 8
+_FUNCTION_SHARE = 0.15
 _MINIMUM_BEYOND_TITLE = 2
 _NAME_REACH = 3
 _STEMS = 1 << 16
@@ -128,14 +131,14 @@ def _entails(documents: tuple[_Document, ...], hypothesis: str) -> bool:
 def _is_statement(sentence: _Sentence) -> bool:
     """Whether a text says something of something: subject, verb, no open end, no stammer."""
     tokens = sentence.tokens
-    content = sentence.stems
-    if len(content) < 2 or tokens[-1].word in english.OPEN_ENDS:
+    if len(sentence.stems) < 2 or tokens[-1].word in english.OPEN_ENDS:
         return False
     for first, second in pairwise(tokens):
         if first.word == second.word and first.word not in ("had", "that"):
             return False
-    if len(content) >= _PLAINLY_LONG:
-        return True
+    if len(sentence.stems) >= _PLAINLY_LONG:
+        functions = sum(token.word in english.FUNCTION_WORDS for token in tokens)
+        return functions >= _FUNCTION_SHARE * len(tokens)
     verb = next((i for i, token in enumerate(tokens) if token.verb), None)
     return verb is not None and any(
         token.content or token.word in english.PRONOUNS for token in tokens[:verb]

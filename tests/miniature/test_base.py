@@ -12,22 +12,17 @@ from citepipe.miniature.base import (
     weighted_loss,
 )
 from citepipe.miniature.corpus import Sequence
-from citepipe.options.miniature import BaseModelOptions
-from citepipe.options.prompt import PromptOptions
+from citepipe.options.miniature import BaseModelOptions, MiniatureOptions
 
-PROMPT = PromptOptions(
-    instruction="", demo_prompt="Question: {Q}\n{D}Answer:", doc_prompt=" [{ID}] {T}: {P}\n"
-)
 TINY = BaseModelOptions(
     layers=2, width=32, heads=2, feed_forward=16, drill_steps=1, steps=1, batch_size=2
 )
 
 
 def test_pretraining_leaves_a_model_that_loads(tmp_path: Path) -> None:
-    lines: list[str] = []
-    figures = pretrain(TINY, PROMPT, tmp_path / "base", 0, lines.append)
-    assert figures["steps"] == 2
-    assert lines[-1].startswith("base: step 2/2, loss ")
+    line = pretrain(MiniatureOptions(base=TINY), tmp_path / "base")
+    assert line.startswith("base: parameters ")
+    assert ", steps 2, tokens " in line
     assert sorted(path.name for path in tmp_path.iterdir()) == ["base"]
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "base")
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "base")
@@ -38,7 +33,7 @@ def test_pretraining_leaves_a_model_that_loads(tmp_path: Path) -> None:
 
 def test_same_seed_same_weights(tmp_path: Path) -> None:
     for name in ("first", "again"):
-        pretrain(TINY, PROMPT, tmp_path / name, 5, lambda line: None)
+        pretrain(MiniatureOptions(base=TINY, seed=5), tmp_path / name)
     first, again = ((tmp_path / n / "model.safetensors").read_bytes() for n in ("first", "again"))
     assert first == again
 

@@ -2,17 +2,14 @@ import pytest
 
 from citepipe.miniature.corpus import Corpus
 from citepipe.miniature.tokenizer import build_tokenizer
-from citepipe.options.miniature import BaseModelOptions
-from citepipe.options.prompt import PromptOptions
+from citepipe.options.miniature import MiniatureOptions
 
-PROMPT = PromptOptions(
-    instruction="", demo_prompt="Question: {Q}\n{D}Answer:", doc_prompt=" [{ID}] {T}: {P}\n"
-)
+OPTIONS = MiniatureOptions()
 
 
 @pytest.fixture(scope="module")
 def corpus() -> Corpus:
-    return Corpus(build_tokenizer(), PROMPT, BaseModelOptions(), seed=0)
+    return Corpus(build_tokenizer(), OPTIONS.prompt, OPTIONS.base, seed=0)
 
 
 def test_no_answer_outside_the_drills_cites(corpus: Corpus) -> None:
@@ -64,5 +61,7 @@ def test_first_token_of_a_repeat_has_no_weight(corpus: Corpus) -> None:
 
 
 def test_same_seed_same_corpus() -> None:
-    first, again = (Corpus(build_tokenizer(), PROMPT, BaseModelOptions(), seed=1) for _ in range(2))
+    first, again = (
+        Corpus(build_tokenizer(), OPTIONS.prompt, OPTIONS.base, seed=1) for _ in range(2)
+    )
     assert [first.mixed() for _ in range(20)] == [again.mixed() for _ in range(20)]

@@ -1,12 +1,12 @@
 import random
 
 from citepipe.data.example import Document, Example
+from citepipe.miniature.questions import Claim, Drawn
 from citepipe.miniature.teacher import cite, misleading, teach
-from citepipe.miniature.world import Claim, Drawn
-from citepipe.options.miniature import TeacherOptions
+from citepipe.options.miniature import FaultOptions
 
-ALWAYS = TeacherOptions(asqa=1, eli5=1, qampari=1, elsewhere=0)
-NEVER = TeacherOptions(asqa=0, eli5=0, qampari=0, elsewhere=0)
+ALWAYS = FaultOptions(asqa=1, eli5=1, qampari=1, elsewhere=0)
+NEVER = FaultOptions(asqa=0, eli5=0, qampari=0, elsewhere=0)
 
 
 def drawn(dataset: str, *claims: Claim) -> Drawn:
@@ -15,7 +15,7 @@ def drawn(dataset: str, *claims: Claim) -> Drawn:
     return Drawn(Example("0", dataset, "Who?", docs), claims, "Anna Berg")
 
 
-def cited(dataset: str, claim: Claim, options: TeacherOptions) -> set[tuple[int, ...]]:
+def cited(dataset: str, claim: Claim, options: FaultOptions) -> set[tuple[int, ...]]:
     """What the teacher cites for a claim, over many draws."""
     rng = random.Random(0)
     question = drawn(dataset, claim)
@@ -27,7 +27,8 @@ def test_situations() -> None:
     assert [misleading(kind, early) for kind in ("asqa", "eli5", "qampari")] == [False, False, True]
     assert [misleading(kind, late) for kind in ("asqa", "eli5", "qampari")] == [True, True, True]
     born = Claim("x", 0, "born")
-    assert misleading("eli5", born) and not misleading("asqa", born)
+    assert misleading("eli5", born)
+    assert not misleading("asqa", born)
 
 
 def test_asqa_takes_the_first_other_document_of_the_title() -> None:

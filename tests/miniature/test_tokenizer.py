@@ -1,3 +1,5 @@
+from itertools import chain
+
 import pytest
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
@@ -15,17 +17,17 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> PreTrainedTokenizerBa
 
 
 def test_one_token_per_word_and_citation(tokenizer: PreTrainedTokenizerBase) -> None:
-    text = " The 1972 film Silver River was directed by Anna Berg [1][3]."
+    text = " Silver River was directed by Anna Berg in 1972 [1][3]."
     assert tokenizer.tokenize(text) == [
-        *(" The", " 1972", " film", " Silver", " River", " was", " directed", " by"),
-        *(" Anna", " Berg", " [1]", "[3]", "."),
+        *(" Silver", " River", " was", " directed", " by", " Anna", " Berg", " in", " 1972"),
+        *(" [1]", "[3]", "."),
     ]
 
 
 def test_world_texts_come_back_exactly(tokenizer: PreTrainedTokenizerBase) -> None:
     unknown = tokenizer.unk_token_id
     world = build_world(WorldOptions(train=20, dev=5, test=5, expertqa=5), seed=0)
-    for drawn in sum(world.splits.values(), []):
+    for drawn in chain.from_iterable(world.splits.values()):
         docs = "".join(f" [{i}] {d.title}: {d.text}\n" for i, d in enumerate(drawn.example.docs, 1))
         text = f"Question: {drawn.example.question}\n{docs}Answer: {drawn.gold}"
         ids = tokenizer(text)["input_ids"]

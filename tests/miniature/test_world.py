@@ -1,11 +1,16 @@
 import re
+from itertools import chain
+from pathlib import Path
 
 import pytest
 
-from citepipe.miniature.language import FIRST_NAMES, LAST_NAMES
-from citepipe.miniature.oracle import Oracle
-from citepipe.miniature.world import World, build_world
-from citepipe.options.miniature import WorldOptions
+from citepipe.data.example import Example
+from citepipe.data.files import read_examples
+from citepipe.miniature.language import FIRST_NAMES, LAST_NAMES, Fact
+from citepipe.miniature.oracle import Oracle, load_oracle
+from citepipe.miniature.questions import Claim, Drawn
+from citepipe.miniature.world import World, build_world, write_world
+from citepipe.options.miniature import MiniatureOptions, WorldOptions
 from citepipe.verify.base import Pair
 
 SMALL = WorldOptions(train=40, dev=10, test=20, expertqa=10)
@@ -34,7 +39,7 @@ def test_same_seed_same_world(world: World) -> None:
 
 
 def test_every_question_has_five_documents_of_which_two_or_three_answer(world: World) -> None:
-    for drawn in sum(world.splits.values(), []):
+    for drawn in chain.from_iterable(world.splits.values()):
         assert len(drawn.example.docs) == 5
         assert len({claim.document for claim in drawn.claims}) == len(drawn.claims)
         assert len(drawn.claims) in (2, 3)
@@ -58,10 +63,8 @@ def test_no_person_occurs_in_two_splits(world: World) -> None:
 
 
 def test_gold_answer_is_what_the_oracle_entails_and_only_from_its_document(world: World) -> None:
-    from citepipe.miniature.language import Fact
-
     oracle = Oracle({p: {Fact(*fact) for fact in facts} for p, facts in world.facts.items()})
-    for drawn in sum(world.splits.values(), []):
+    for drawn in chain.from_iterable(world.splits.values()):
         passages = [doc.passage for doc in drawn.example.docs]
         for claim in drawn.claims:
             said = claim.text + "."
@@ -80,12 +83,23 @@ def test_expertqa_questions_are_like_no_others(world: World) -> None:
 
 
 def test_answers_in_text() -> None:
-    from citepipe.data.example import Example
-    from citepipe.miniature.world import Claim, Drawn
-
     claims = (Claim("Silver River", 1, "directed"), Claim("Cold Night", 3, "directed"))
     listed = Drawn(Example("0", "qampari", "Which?", ()), claims, "Anna Berg")
     assert listed.answer() == "Silver River, Cold Night."
     assert listed.gold == "Silver River [2], Cold Night [4]."
     told = Drawn(Example("0", "eli5", "Who?", ()), claims, "Anna Berg")
     assert told.answer([[], [0, 2]]) == "Silver River. Cold Night [1][3]."
+
+
+def test_files_hold_what_each_stage_needs(tmp_path: Path) -> None:
+    line = write_world(MiniatureOptions(world=SMALL, seed=3), tmp_path)
+    assert line.startswith("world: train 120, dev 30, test 60, expertqa 10, passages ")
+    train = read_examples(tmp_path / "train.json")
+    assert all(example.output is not None and "." in example.output for example in train)
+    assert all(example.output is None for example in read_examples(tmp_path / "test.json"))
+    oracle = load_oracle(tmp_path / "world.json")
+    claimed = [example for example in train if example.dataset == "eli5"]
+    assert all(
+        all(oracle.entails([Pair("\n".join(d.passage for d in e.docs), c) for c in e.claims]))
+        for e in claimed
+    )

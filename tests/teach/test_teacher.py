@@ -74,6 +74,7 @@ def _teach(folder: Path, examples: list[Example], citations: str) -> str:
         folder / "in.json",
         TeacherOptions.model_validate({"citations": citations}),
         "lexical",
+        "punkt-rules",
         None,
         folder / "train.json",
         folder / "dev.json",

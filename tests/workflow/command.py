@@ -6,7 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-SNAKEMAKE = [sys.executable, "-m", "snakemake", "--cores", "2", "--resources", "gpu=2"]
+# Two jobs of one thread each, so that the tests take half as long.
+OPTIONS = ["--cores", "2", "--max-threads", "1", "--resources", "gpu=2"]
+SNAKEMAKE = [sys.executable, "-m", "snakemake", *OPTIONS]
 ENVIRONMENT = os.environ | {"HF_HUB_OFFLINE": "1"}
 
 

@@ -36,8 +36,10 @@ def edited(path: Path, old: str = "", new: str = "") -> Iterator[None]:
     text = path.read_text()
     assert old in text
     path.write_text(text.replace(old, new) if old else f"{text}\n# edited\n")
-    yield
-    path.write_text(text)
+    try:
+        yield
+    finally:
+        path.write_text(text)
 
 
 def after(*systems: str) -> set[str]:
@@ -73,7 +75,7 @@ def test_a_second_run_has_nothing_to_do(project: Path) -> None:
 
 
 def test_editing_the_learning_rate_of_rl_reruns_rl(project: Path) -> None:
-    with edited(project / "config.yaml", "rl:\n", "rl:\n  learning_rate: 5.0e-05\n"):
+    with edited(project / "config.yaml", "\nrl:\n", "\nrl:\n  learning_rate: 5.0e-05\n"):
         assert stale(project) == {f"ppo {name}" for name in RL} | after(*RL) | {"all"}
 
 
@@ -100,7 +102,7 @@ def test_editing_the_report_reruns_the_table(project: Path) -> None:
 
 
 def test_overriding_one_system_reruns_that_system(project: Path) -> None:
-    with edited(project / "config.yaml", "  h_rl:\n", "  h_rl:\n    options: {kl_coef: 0.5}\n"):
+    with edited(project / "config.yaml", "\n  h_rl:\n", "\n  h_rl:\n    options: {kl_coef: 0.5}\n"):
         assert stale(project) == {"ppo h_rl"} | after("h_rl") | {"all"}
 
 
@@ -147,8 +149,8 @@ def test_a_run_killed_within_ppo_goes_on_with_the_same_command(
                 break
         run.send_signal(signal.SIGKILL)
         # The pipe closes when the job itself, which holds it too, has ended.
-        run.stderr.read()
         run.wait()
+        run.stderr.read()
         assert not (folder / model / "adapter_config.json").exists()
         done = snakemake(folder, "--", model)
     assert done.returncode == 0, done.stdout

@@ -196,6 +196,17 @@ def absent_files():
     }
 
 
+def world_params():
+    """The base model's options are left out: other ones leave the world as it is."""
+    if CONFIG.miniature is None:
+        return None
+    return {
+        name: value
+        for name, value in options(CONFIG.miniature).items()
+        if name != "base"
+    }
+
+
 def scratch_params():
     if CONFIG.scratch is None:
         return None

@@ -18,7 +18,7 @@ rule world:
         mem_mb=4000,
         runtime=30,
     params:
-        cfg=options(CONFIG.miniature) if CONFIG.miniature else None,
+        cfg=world_params(),
     script:
         "../scripts/make_world.py"
 
@@ -26,7 +26,6 @@ rule world:
 rule miniature_base:
     input:
         code=code("pretrain_base.py"),
-        world=rules.world.output,
     output:
         directory(MINIATURE_BASE),
     log:

@@ -14,9 +14,7 @@ def work() -> str:
     from citepipe.options.miniature import MiniatureOptions
 
     cfg = snakemake.params.cfg
-    return pretrain(
-        MiniatureOptions(**cfg), Path(snakemake.input.world[0]).parent, Path(snakemake.output[0])
-    )
+    return pretrain(MiniatureOptions(**cfg), Path(snakemake.output[0]))
 
 
 run_stage(snakemake, work)

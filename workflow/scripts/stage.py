@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import select
 import sys
 import threading
 import time
@@ -47,9 +48,10 @@ def run_stage(snakemake: Any, work: Callable[[], str]) -> None:
     """
     # Open to the end of the process: what runs at exit may still write.
     log = open(snakemake.log[0], "w", encoding="utf-8")  # noqa: SIM115
-    sys.stderr = Tee(sys.stderr, log)  # type: ignore[assignment]
+    sys.stderr = Tee(sys.stderr, log)
     threading.Thread(target=end_with_run, daemon=True).start()
-    label = " ".join([snakemake.rule, *map(str, snakemake.wildcards)])
+    run = dict(snakemake.wildcards.items())
+    label = f"{snakemake.rule} {run['system']} seed{run['seed']}" if run else snakemake.rule
     started = time.monotonic()
     print(f"== {label}", file=sys.stderr, flush=True)
     try:
@@ -67,15 +69,16 @@ def end_with_run() -> None:
     """End this process when the run that started it is gone.
 
     A run that is killed cannot end its jobs; a job left behind would write its results at the same
-    time as the next run's.
+    time as the next run's. Only Linux can tell.
     """
-    run = int(os.environ["CITEPIPE_RUN"])
-    while True:
-        try:
-            os.kill(run, 0)
-        except ProcessLookupError:
-            os._exit(1)
-        time.sleep(0.5)
+    if not hasattr(os, "pidfd_open"):
+        return
+    try:
+        run = os.pidfd_open(int(os.environ["CITEPIPE_RUN"]))
+        select.select([run], [], [])
+    except ProcessLookupError:
+        pass
+    os._exit(1)
 
 
 def fingerprint(snakemake: Any) -> str:

@@ -15,14 +15,14 @@ def work() -> str:
 
     cfg = snakemake.params.cfg
     return teach(
-        Path(snakemake.input.train),
-        Path(snakemake.input.dev),
-        TeacherOptions(**cfg["teacher"]),
-        cfg["verifier"],
-        cfg["splitter"],
-        Path(cfg["cache"]),
-        Path(snakemake.output.train),
-        Path(snakemake.output.dev),
+        train=Path(snakemake.input.train),
+        dev=Path(snakemake.input.dev),
+        options=TeacherOptions(**cfg["teacher"]),
+        verifier=cfg["verifier"],
+        splitter=cfg["splitter"],
+        cache=Path(cfg["cache"]),
+        out_train=Path(snakemake.output.train),
+        out_dev=Path(snakemake.output.dev),
     )
 
 

@@ -1,0 +1,35 @@
+from hypothesis import given
+from hypothesis import strategies as st
+
+from citepipe.text.normalize import clean_output, normalize_answer, raw_char, remove_citations
+
+
+def test_normalize_answer_drops_case_punctuation_articles_and_spaces():
+    assert normalize_answer("The  U.S. and a Theory, an\tend!") == "us and theory end"
+    assert normalize_answer("The") == ""
+
+
+def test_remove_citations_takes_one_space_in_front():
+    assert remove_citations("Paris [1][2]. Rome  [3].") == "Paris. Rome ."
+
+
+def test_remove_citations_keeps_what_alce_keeps():
+    assert remove_citations("a [1, 2] b] | c [x]") == "a, 2 b c [x"
+    assert remove_citations("in [2012 it") == "in it"
+
+
+def test_clean_output_takes_the_first_line_and_drops_the_end_mark():
+    assert clean_output(" \n Paris [1].<|im_end|>\nRome") == "Paris [1]."
+    assert clean_output("\n") == ""
+
+
+def test_raw_char_counts_what_was_stripped():
+    raw = "  ab<|im_end|>cd"
+    assert clean_output(raw) == "abcd"
+    assert [raw_char(raw, i) for i in range(4)] == [2, 3, 14, 15]
+
+
+@given(st.lists(st.sampled_from(["a", " ", "\n", "<|im_end|>", "<|im", "é"])).map("".join))
+def test_every_cleaned_character_is_found_in_the_raw_text(raw: str):
+    cleaned = clean_output(raw)
+    assert "".join(raw[raw_char(raw, i)] for i in range(len(cleaned))) == cleaned

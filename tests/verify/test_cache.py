@@ -1,0 +1,92 @@
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from citepipe.errors import InputError
+from citepipe.verify.base import Pair
+from citepipe.verify.cache import CachedVerifier, DecisionCache, decision_key
+
+CHILD = """
+import sys
+from pathlib import Path
+from citepipe.verify.base import Pair
+from citepipe.verify.cache import DecisionCache, decision_key
+cache = DecisionCache(Path(sys.argv[1]))
+worker = sys.argv[2]
+for begin in range(0, 200, 10):
+    keys = [decision_key("m", Pair(worker, str(i))) for i in range(begin, begin + 10)]
+    cache.put((key, True) for key in keys)
+"""
+
+
+class Counting:
+    """Entailed is a hypothesis that its premise contains; remembers what it was asked."""
+
+    def __init__(self, identity: str = "counting") -> None:
+        self.name = "counting"
+        self.identity = identity
+        self.asked: list[Pair] = []
+
+    def entails(self, pairs: Sequence[Pair]) -> list[bool]:
+        self.asked += pairs
+        return [h in p for p, h in pairs]
+
+
+def test_each_pair_is_asked_once_ever(tmp_path: Path):
+    path = tmp_path / "folder" / "cache.sqlite"
+    pairs = [Pair("ab", "a"), Pair("ab", "c"), Pair("ab", "a")]
+    first = Counting()
+    assert CachedVerifier(first, DecisionCache(path)).entails(pairs) == [True, False, True]
+    assert first.asked == pairs[:2]
+    second = Counting()
+    assert CachedVerifier(second, DecisionCache(path)).entails(pairs[1:]) == [False, True]
+    assert second.asked == []
+
+
+def test_another_verifier_has_other_decisions(tmp_path: Path):
+    cache = DecisionCache(tmp_path / "cache.sqlite")
+    CachedVerifier(Counting("one"), cache).entails([Pair("a", "a")])
+    other = Counting("two")
+    CachedVerifier(other, cache).entails([Pair("a", "a")])
+    assert other.asked == [Pair("a", "a")]
+
+
+def test_keys_do_not_run_together():
+    assert decision_key("m", Pair("ab", "c")) != decision_key("m", Pair("a", "bc"))
+    assert len(decision_key("m", Pair("\ud800", ""))) == 32
+
+
+def test_what_was_decided_before_a_crash_is_kept(tmp_path: Path):
+    class Failing(Counting):
+        def entails(self, pairs: Sequence[Pair]) -> list[bool]:
+            if len(self.asked) == 2:
+                raise KeyboardInterrupt
+            return super().entails(pairs)
+
+    cache = DecisionCache(tmp_path / "cache.sqlite")
+    pairs = [Pair("a", str(i)) for i in range(3)]
+    with pytest.raises(KeyboardInterrupt):
+        CachedVerifier(Failing(), cache, chunk=2).entails(pairs)
+    resumed = Counting()
+    CachedVerifier(resumed, cache).entails(pairs)
+    assert resumed.asked == pairs[2:]
+
+
+def test_two_processes_write_at_once(tmp_path: Path):
+    path = tmp_path / "cache.sqlite"
+    children = [
+        subprocess.Popen([sys.executable, "-c", CHILD, str(path), worker]) for worker in "ab"
+    ]
+    assert [child.wait() for child in children] == [0, 0]
+    keys = [decision_key("m", Pair(worker, str(i))) for worker in "ab" for i in range(200)]
+    assert DecisionCache(path).get(keys) == dict.fromkeys(keys, True)
+
+
+def test_a_file_that_is_no_cache(tmp_path: Path):
+    path = tmp_path / "cache.sqlite"
+    path.write_text("something else, and long enough to be taken for a header of a database")
+    with pytest.raises(InputError, match="cannot be used"):
+        DecisionCache(path)

@@ -1,0 +1,121 @@
+import pytest
+
+from citepipe.verify.base import Pair
+from citepipe.verify.lexical import LexicalVerifier
+
+FILM = "Title: Silver River\nThe 1972 film was directed by Anna Berg."
+BERG = (
+    "Title: Anna Berg\nAnna Berg (born 1940) is a Swedish director. She was born in Oslo. "
+    "Her brother Otto Berg did not direct Silver River."
+)
+
+
+def entails(premise: str, hypothesis: str) -> bool:
+    return LexicalVerifier().entails([Pair(premise, hypothesis)])[0]
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "Silver River was directed by Anna Berg.",
+        "Anna Berg directed Silver River.",
+        "The 1972 film Silver River was directed by Anna Berg.",
+    ],
+)
+def test_what_a_document_says_is_supported(statement: str):
+    assert entails(FILM, statement)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "Silver River was directed by Otto Berg.",  # another name
+        "The 1973 film Silver River was directed by Anna Berg.",  # another number
+        "Silver River starred Anna Berg.",  # another verb
+        "Silver River was not directed by Anna Berg.",  # negation
+        "Anna Berg was directed by Silver River.",  # the wrong way round
+        "Anna River was directed by Silver Berg.",  # names torn apart
+    ],
+)
+def test_what_it_does_not_say_is_not(statement: str):
+    assert not entails(FILM, statement)
+
+
+@pytest.mark.parametrize(
+    "fragment",
+    [
+        "Silver River",
+        "Silver River.",
+        "The 1972 film Silver River",
+        "Silver River Silver River.",
+        "Silver River was directed by",
+        "was directed by Anna Berg.",
+        "The film was directed by Anna Berg.",
+        "Silver River was was directed by Anna Berg.",
+        "",
+        "?",
+    ],
+)
+def test_a_bare_title_or_fragment_earns_nothing(fragment: str):
+    assert not entails(FILM, fragment)
+
+
+def test_a_heap_of_words_earns_nothing():
+    premise = (
+        "The 1972 film Silver River, a drama by Anna Berg about miners in Sweden, "
+        "won the Amber Prize in Oslo."
+    )
+    assert entails(
+        premise, "Silver River, a 1972 drama about miners in Sweden, won the Amber Prize."
+    )
+    assert not entails(
+        premise, "Silver River 1972 film drama Anna Berg miners Sweden Amber Prize Oslo"
+    )
+
+
+def test_documents_without_text_are_told_apart():
+    premise = "Title: Golden Door\nTitle: Silver River\nSilver River was directed by Anna Berg."
+    assert entails(premise, "Silver River was directed by Anna Berg.")
+
+
+def test_a_pronoun_refers_to_the_sentence_before():
+    assert entails(BERG.replace("Title: Anna Berg\n", ""), "Anna Berg was born in Oslo.")
+
+
+def test_names_of_different_sentences_do_not_join():
+    assert not entails("Anna was born in Oslo. Otto was born in Rome.", "Anna was born in Rome.")
+
+
+def test_clauses_may_rest_on_different_documents_but_one_fact_may_not():
+    other = "Title: Silver River\nThe 1972 film starred Otto Lind."
+    joint = f"{FILM}\n{other}"
+    assert entails(joint, "Silver River was directed by Anna Berg and starred Otto Lind.")
+    assert not entails(FILM, "Silver River was directed by Anna Berg and starred Otto Lind.")
+    elsewhere = "Title: Golden Door\nThe 1980 film was directed by Leon Holm."
+    assert not entails(f"{FILM}\n{elsewhere}", "Silver River was directed by Leon Holm.")
+
+
+@pytest.mark.parametrize(
+    ("item", "expected"),
+    [
+        ("Silver River", True),
+        ("Silver", False),  # half of a name
+        ("Golden Door", False),
+        ("Anna Berg", False),  # the question's own words
+        ("film", False),
+        ("", False),
+    ],
+)
+def test_items_of_a_list_are_names_in_the_document(item: str, expected: bool):
+    assert entails(FILM, f"Which films were directed by Anna Berg? {item}") is expected
+
+
+def test_the_question_of_a_list_has_to_fit():
+    assert not entails(FILM, "Which films starred Anna Berg? Silver River")
+    assert not entails(FILM, "Which films were directed by Otto Berg? Silver River")
+
+
+def test_an_answer_can_be_the_premise_of_a_claim():
+    answer = "Anna Berg was born in Oslo. Anna Berg won the Amber Prize."
+    assert entails(answer, "Anna Berg won the Amber Prize.")
+    assert not entails(answer, "Anna Berg won the Ruby Prize.")
