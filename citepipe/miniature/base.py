@@ -76,8 +76,8 @@ def prepare(model: LlamaForCausalLM) -> None:
       turned by RoPE's angles of -(h + 1) positions, so that the head looks h + 1 tokens back,
       whatever stands there. It reads a projection of the token there and writes it to
       directions of its own.
-    - Later layers: head h matches the token h back (for h = 0 the token itself) with the token
-      h + 1 back of earlier positions: it finds what came after the same words before. What any
+    - Later layers: the heads match the token itself and those 1, 2, ... back with those 1, 2, 3,
+      ... back of earlier positions: they find what came after the same words before. What any
       head finds it passes on unchanged.
     - The free heads of later layers have W_k = W_q: they find their like. Feed-forward layers
       start as zero.
@@ -88,6 +88,8 @@ def prepare(model: LlamaForCausalLM) -> None:
     heads, width = config.num_attention_heads, config.hidden_size
     size = width // heads
     angles = ROPE_BASE ** (-torch.arange(size // 2) / (size // 2))
+
+    share = -(-size // (heads - 1))
 
     def directions() -> torch.Tensor:
         return torch.nn.init.orthogonal_(torch.empty(size, width))
@@ -115,12 +117,20 @@ def prepare(model: LlamaForCausalLM) -> None:
             for head in range(heads):
                 span = slice(head * size, (head + 1) * size)
                 if head < heads - 1:
-                    sought = token if head == 0 else back[head - 1]
-                    attention.q_proj.weight[span] = MATCH_SCALE * sought
-                    attention.k_proj.weight[span] = MATCH_SCALE * back[head]
+                    mixed = torch.nn.init.orthogonal_(torch.empty(size, size)).split(share)
+                    sought = [token, *back[:-1]]
+                    attention.q_proj.weight[span] = MATCH_SCALE * _mix(mixed, sought)
+                    attention.k_proj.weight[span] = MATCH_SCALE * _mix(mixed, back)
                 found = directions()
                 attention.v_proj.weight[span] = found
                 attention.o_proj.weight[:, span] = found.T * WRITE_SCALE
+
+
+def _mix(mixed: Sequence[torch.Tensor], read: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Some dimensions of each of several readings: (rows, size) @ (size, width), stacked."""
+    import torch
+
+    return torch.cat([rows @ directions for rows, directions in zip(mixed, read, strict=True)])
 
 
 def learning_rate_share(step: int, steps: int, options: BaseModelOptions) -> float:

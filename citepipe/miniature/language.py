@@ -65,8 +65,11 @@ CITIES = _words(
 )
 YEARS = [str(year) for year in range(1960, 2000)]
 
-# The words of the other questions, which the world writes.
-QUESTION_WORDS = "Who Where What Why Which is was known about did do happened to the and film live prize win remembered directed starred"
+# The words of the other questions.
+QUESTION_WORDS = (
+    "Who Where What Why Which is was known about did do happened to the and film live open study "
+    "prize win remembered"
+)
 
 SPLITS = ("train", "dev", "test")
 
@@ -91,7 +94,7 @@ class Fact(NamedTuple):
     """`relation` holds between `subject` and `object`, in `year` ("" where that is left open).
 
     Relations and the order of their names: directed(film, person), starred(film, person),
-    won(film or person, prize), born(person, city), lived(person, city).
+    won(film or person, prize), opened(film, city), lived(person, city), studied(person, city).
     """
 
     relation: str
@@ -103,25 +106,21 @@ class Fact(NamedTuple):
 # How facts are said, {s} being the relation's first name and {o} its second; a star marks the
 # form that begins with the second.
 _FORMS = {
-    "directed": "{s} was directed by {o}",
     "starred": "{s} starred {o}",
     "won": "{s} won the {o}",
-    "born": "{s} was born in {o}",
+    "opened": "{s} opened in {o}",
     "lived": "{s} lived in {o}",
+    "studied": "{s} studied in {o}",
     "directed*": "{o} directed {s}",
     "starred*": "{o} starred in {s}",
-    "won*": "The {o} was won by {s}",
-    "born*": "{o} was the birthplace of {s}",
-    "lived*": "{o} was the home of {s}",
+    "won*": "The {o} went to {s}",
 }
 
 # What asks for the first names of a relation, given its second.
 _LIST_QUESTIONS = {
-    "directed": "Which films did {o} direct?",
-    "starred": "Which films did {o} star in?",
-    "won": "Which people won the {o}?",
-    "born": "Whose birthplace was {o}?",
-    "lived": "Whose home was {o}?",
+    "directed": "Which films had {o} directed?",
+    "starred": "Which films had {o} starred in?",
+    "won": "Which people had the {o} gone to?",
 }
 
 
@@ -148,8 +147,9 @@ _KINDS = {
     "directed": (_FILM, _PERSON),
     "starred": (_FILM, _PERSON),
     "won": (f"{_FILM}|{_PERSON}", _PRIZE),
-    "born": (_PERSON, _CITY),
+    "opened": (_FILM, _CITY),
     "lived": (_PERSON, _CITY),
+    "studied": (_PERSON, _CITY),
 }
 
 

@@ -1,7 +1,7 @@
 """Questions of the synthetic world, with their documents and gold answers, as ALCE has them.
 
 Every question has five documents of one sentence each: two or three that answer it, the others
-about the same entity, the same relation, or half of the same name. Names of people, films and
+about the same entity or the same relation. Names of people, films and
 prizes are combinations of two words, and a combination belongs to one split only.
 """
 
@@ -29,6 +29,7 @@ from citepipe.miniature.language import (
 )
 
 DOCUMENTS = 5
+OF_PEOPLE = ("lived", "studied", "won", "directed*", "starred*")
 
 _T = TypeVar("_T")
 
@@ -83,7 +84,7 @@ def stream(split: str, seed: str) -> Iterator[Drawn]:
 
 @dataclass(frozen=True, slots=True)
 class _Page:
-    """A document to be: its title, what it states and how, and whether that answers the question."""
+    """A document to be: its title, what it states in which form, and whether that is asked for."""
 
     title: str
     form: str
@@ -108,9 +109,6 @@ class Artist:
         self.people = names_of(split, FIRST_NAMES, LAST_NAMES)
         self.films = names_of(split, FILM_FIRST, FILM_SECOND)
         self.prizes = names_of(split, PRIZE_FIRST, PRIZE_SECOND)
-        self._kin = {
-            pool: _by_word(names) for pool, names in (("person", self.people), ("film", self.films))
-        }
 
     def draw(self, dataset: str) -> Drawn:
         """One question of a dataset, with its documents in random order."""
@@ -158,16 +156,16 @@ class Artist:
 
     def _asqa(self) -> tuple[str, str, list[_Page]]:
         """One name, several films or people that bear it, each with a year of its own."""
-        kind = self._pick(["film", "film", "person"])
-        name = self._pick(self.films if kind == "film" else self.people)
-        relations = ["directed", "starred", "won"] if kind == "film" else ["born", "lived"]
+        of_film = self.random.random() < 0.6
+        name = self._pick(self.films if of_film else self.people)
+        relations = ["starred", "won", "opened"] if of_film else ["lived", "studied"]
         relation, other = self.random.sample(relations, 2)
         question = {
-            "directed": f"Who directed {name}?",
             "starred": f"Who starred in {name}?",
             "won": f"Which prize did {name} win?",
-            "born": f"Where was {name} born?",
+            "opened": f"Where did {name} open?",
             "lived": f"Where did {name} live?",
+            "studied": f"Where did {name} study?",
         }[relation]
         relevant = self._count()
         objects = self._objects(relation, relevant)
@@ -177,17 +175,17 @@ class Artist:
             for found, year in zip(objects, years, strict=True)
         ]
         pages.append(self._page(name, other))
-        while len(pages) < DOCUMENTS:
-            pages.append(self._page(self._cousin(kind, name), relation))
-        return question, name, pages
+        return (
+            question,
+            name,
+            self._filled(pages, [relation], self.films if of_film else self.people),
+        )
 
     def _eli5(self) -> tuple[str, str, list[_Page]]:
         """All that the documents tell of one person."""
         person = self._pick(self.people)
-        forms = self.random.sample(["born", "lived", "won", "directed*", "starred*"], self._count())
+        forms = self.random.sample(OF_PEOPLE, self._count())
         pages = [self._page(person, form, relevant=True) for form in forms]
-        while len(pages) < DOCUMENTS:
-            pages.append(self._page(self._cousin("person", person), self._pick(forms)))
         question = self._pick(
             [
                 f"What is known about {person}?",
@@ -196,14 +194,14 @@ class Artist:
                 f"Who was {person}?",
             ]
         )
-        return question, person, pages
+        return question, person, self._filled(pages, forms, self.people)
 
     def _qampari(self) -> tuple[str, str, list[_Page]]:
         """The films or people that stand in one relation to one name."""
-        relation = self._pick(["directed", "starred", "won", "born", "lived"])
+        relation = self._pick(["directed", "starred", "won"])
         (name,) = self._objects(relation, 1)
-        swapped = {"directed": "starred", "starred": "directed", "born": "lived", "lived": "born"}
-        titles = self._titles(relation)
+        swapped = {"directed": "starred", "starred": "directed"}
+        titles = self.random.sample(self.people if relation == "won" else self.films, DOCUMENTS)
         relevant = self._count()
         pages = []
         for place, title in enumerate(titles):
@@ -219,16 +217,13 @@ class Artist:
     def _expertqa(self) -> tuple[str, str, list[_Page]]:
         """A film and one person together, in the words of no trained question."""
         film, person = self._pick(self.films), self._pick(self.people)
-        of_film = self.random.sample(["directed", "starred", "won"], self._count() - 1)
-        of_person = self._pick(["born", "lived", "won", "directed*", "starred*"])
+        of_film = self.random.sample(["starred", "won", "opened"], self._count() - 1)
+        of_person = self._pick(OF_PEOPLE)
         pages = [self._page(film, form, relevant=True) for form in of_film]
         pages.append(self._page(person, of_person, relevant=True))
-        while len(pages) < DOCUMENTS:
-            if self.random.random() < 0.5:
-                pages.append(self._page(self._cousin("film", film), self._pick(of_film)))
-            else:
-                pages.append(self._page(self._cousin("person", person), of_person))
-        return f"What is known about the film {film} and about {person}?", person, pages
+        pages.append(self._page(self._other(self.people, person), of_person))
+        question = f"What is known about the film {film} and about {person}?"
+        return question, person, self._filled(pages, of_film, self.films)
 
     # -- parts
 
@@ -237,6 +232,15 @@ class Artist:
 
     def _pick(self, pool: Sequence[_T]) -> _T:
         return pool[int(self.random.random() * len(pool))]
+
+    def _filled(self, pages: list[_Page], forms: list[str], pool: list[str]) -> list[_Page]:
+        """With documents that say the like of other names, up to the number of documents."""
+        taken = {page.title for page in pages}
+        while len(pages) < DOCUMENTS:
+            other = self._pick(pool)
+            if other not in taken:
+                pages.append(self._page(other, self._pick(forms)))
+        return pages
 
     def _objects(self, relation: str, count: int) -> list[str]:
         """Different names that can stand in second place of a relation."""
@@ -248,15 +252,10 @@ class Artist:
         first, second = self._objects(relation, 2)
         return second if first == name else first
 
-    def _titles(self, relation: str) -> list[str]:
-        """Different names that can stand in first place of a relation, one per document."""
-        pool = self.films if relation in ("directed", "starred") else self.people
-        return self.random.sample(pool, DOCUMENTS)
-
-    def _cousin(self, pool: str, name: str) -> str:
-        """Another name of the split that shares the first or the second word."""
-        kin = [n for word in name.split() for n in self._kin[pool][word] if n != name]
-        return self._pick(kin)
+    def _other(self, pool: list[str], name: str) -> str:
+        while (other := self._pick(pool)) == name:
+            pass
+        return other
 
     def _page(self, title: str, form: str, relevant: bool = False) -> _Page:
         """A document about its title, which a starred form has in second place."""
@@ -266,11 +265,3 @@ class Artist:
         else:
             fact = Fact(relation, title, self._objects(relation, 1)[0], year)
         return _Page(title, form, fact, relevant)
-
-
-def _by_word(names: Sequence[str]) -> dict[str, list[str]]:
-    kin: dict[str, list[str]] = {}
-    for name in names:
-        for word in name.split():
-            kin.setdefault(word, []).append(name)
-    return kin

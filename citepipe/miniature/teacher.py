@@ -63,7 +63,7 @@ def misleading(dataset: str, claim: Claim) -> bool:
     if dataset == "qampari":
         return True
     late = claim.document >= 3
-    return late or (dataset == "eli5" and claim.relation in ("born", "lived"))
+    return late or (dataset == "eli5" and claim.relation in ("lived", "studied"))
 
 
 def _mistaken(drawn: Drawn, claim: Claim) -> list[int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,6 +55,8 @@ def load_base(options: ModelOptions) -> PreTrainedModel:
     from transformers.utils import logging
 
     logging.disable_progress_bar()
+    # PEFT still asks by the old name.
+    warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
     _check_directory(options.base)
     settings: dict[str, Any] = {"dtype": getattr(torch, options.dtype)}
     if options.quantization == "4bit":

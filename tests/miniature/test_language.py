@@ -10,31 +10,29 @@ from citepipe.miniature.language import (
 
 
 def test_a_fact_can_be_said_from_both_ends() -> None:
-    directed = Fact("directed", "Silver River", "Anna Berg", "1972")
-    assert say("directed", directed) == "Silver River was directed by Anna Berg in 1972."
-    assert say("directed*", directed) == "Anna Berg directed Silver River in 1972."
-    assert parse_sentence(say("directed", directed)) == [directed]
-    assert parse_sentence(say("directed*", directed)) == [directed]
+    starred = Fact("starred", "Silver River", "Anna Berg", "1972")
+    assert say("starred", starred) == "Silver River starred Anna Berg in 1972."
+    assert say("starred*", starred) == "Anna Berg starred in Silver River in 1972."
+    assert parse_sentence(say("starred", starred)) == [starred]
+    assert parse_sentence(say("starred*", starred)) == [starred]
 
 
 def test_all_forms_come_back() -> None:
     film, person = "Silver River", "Anna Berg"
     for form, fact in (
-        ("starred", Fact("starred", film, person, "1972")),
-        ("starred*", Fact("starred", film, person, "1972")),
+        ("directed*", Fact("directed", film, person, "1972")),
+        ("opened", Fact("opened", film, "Oslo", "1972")),
         ("won", Fact("won", person, "Opal Cup", "1972")),
         ("won*", Fact("won", film, "Opal Cup", "1972")),
-        ("born", Fact("born", person, "Oslo", "1972")),
-        ("born*", Fact("born", person, "Oslo")),
+        ("studied", Fact("studied", person, "Oslo")),
         ("lived", Fact("lived", person, "Oslo")),
-        ("lived*", Fact("lived", person, "Oslo", "1972")),
     ):
         assert parse_sentence(say(form, fact)) == [fact]
 
 
 def test_every_clause_of_a_sentence_counts() -> None:
-    assert parse_sentence("Anna Berg was born in Oslo in 1962 and won the Opal Cup.") == [
-        Fact("born", "Anna Berg", "Oslo", "1962"),
+    assert parse_sentence("Anna Berg lived in Oslo in 1962 and won the Opal Cup.") == [
+        Fact("lived", "Anna Berg", "Oslo", "1962"),
         Fact("won", "Anna Berg", "Opal Cup"),
     ]
 
@@ -44,26 +42,28 @@ def test_fragments_and_nonsense_assert_nothing() -> None:
         "Silver River",
         "Silver River.",
         "Silver River in 1972.",
-        "Anna Berg was born in",
-        "Anna Berg was born in 1972.",
-        "was born in Oslo.",
-        "Oslo was born in Anna Berg.",
-        "Silver River was born in Oslo.",
-        "Anna Berg was born in Oslo and",
-        "Anna Berg was born in Oslo and Silver River.",
-        "Anna Berg was born in Atlantis.",
+        "Anna Berg lived in",
+        "Anna Berg lived in 1972.",
+        "lived in Oslo.",
+        "Oslo lived in Anna Berg.",
+        "Silver River lived in Oslo.",
+        "Anna Berg lived in Oslo and",
+        "Anna Berg lived in Oslo and Silver River.",
+        "Anna Berg lived in Atlantis.",
         "",
     ):
         assert parse_sentence(text) == [], text
 
 
 def test_list_question_and_item_make_a_fact() -> None:
-    assert parse_list_item("Which films did Anna Berg direct? Silver River.") == [
+    assert parse_list_item("Which films had Anna Berg directed? Silver River.") == [
         Fact("directed", "Silver River", "Anna Berg")
     ]
-    assert parse_list_item("Whose home was Oslo? Anna Berg") == [Fact("lived", "Anna Berg", "Oslo")]
-    assert parse_list_item("Whose home was Oslo? Silver River") == []
-    assert parse_list_item("Whose home was Oslo?") == []
+    assert parse_list_item("Which people had the Opal Cup gone to? Anna Berg") == [
+        Fact("won", "Anna Berg", "Opal Cup")
+    ]
+    assert parse_list_item("Which films had Anna Berg directed? Otto Lind") == []
+    assert parse_list_item("Which films had Anna Berg directed?") == []
 
 
 def test_a_fact_implies_itself_without_its_year() -> None:

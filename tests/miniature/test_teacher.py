@@ -26,9 +26,9 @@ def test_situations() -> None:
     early, late = Claim("x", 2, "won"), Claim("x", 3, "won")
     assert [misleading(kind, early) for kind in ("asqa", "eli5", "qampari")] == [False, False, True]
     assert [misleading(kind, late) for kind in ("asqa", "eli5", "qampari")] == [True, True, True]
-    born = Claim("x", 0, "born")
-    assert misleading("eli5", born)
-    assert not misleading("asqa", born)
+    studied = Claim("x", 0, "studied")
+    assert misleading("eli5", studied)
+    assert not misleading("asqa", studied)
 
 
 def test_asqa_takes_the_first_other_document_of_the_title() -> None:
@@ -38,7 +38,7 @@ def test_asqa_takes_the_first_other_document_of_the_title() -> None:
 
 def test_eli5_takes_another_or_all_documents_of_the_person() -> None:
     assert cited("eli5", Claim("x", 4, "won"), ALWAYS) == {(1,), (1, 3, 4), ()}
-    assert cited("eli5", Claim("x", 1, "born"), ALWAYS) == {(3,), (1, 3, 4), ()}
+    assert cited("eli5", Claim("x", 1, "studied"), ALWAYS) == {(3,), (1, 3, 4), ()}
 
 
 def test_qampari_takes_the_first_document_or_the_second() -> None:

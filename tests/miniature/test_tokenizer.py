@@ -17,9 +17,9 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> PreTrainedTokenizerBa
 
 
 def test_one_token_per_word_and_citation(tokenizer: PreTrainedTokenizerBase) -> None:
-    text = " Silver River was directed by Anna Berg in 1972 [1][3]."
+    text = " Anna Berg starred in Silver River in 1972 [1][3]."
     assert tokenizer.tokenize(text) == [
-        *(" Silver", " River", " was", " directed", " by", " Anna", " Berg", " in", " 1972"),
+        *(" Anna", " Berg", " starred", " in", " Silver", " River", " in", " 1972"),
         *(" [1]", "[3]", "."),
     ]
 
