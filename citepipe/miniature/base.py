@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from citepipe.miniature import corpus
+from citepipe.miniature.corpus import Corpus, Reading
 from citepipe.miniature.tokenizer import build_tokenizer
 from citepipe.models.load import partial_directory, publish
 from citepipe.options.miniature import BaseModelOptions, MiniatureOptions
@@ -76,9 +76,9 @@ def prepare(model: LlamaForCausalLM) -> None:
       turned by RoPE's angles of -(h + 1) positions, so that the head looks h + 1 tokens back,
       whatever stands there. It reads a projection of the token there and writes it to
       directions of its own.
-    - Later layers: the heads match the token itself and those 1, 2, ... back with those 1, 2, 3,
-      ... back of earlier positions: they find what came after the same words before. What any
-      head finds it passes on unchanged.
+    - Later layers: the heads match a position and the words before it with the words before
+      earlier positions, and so find what came after the same words. What a head finds it
+      passes on unchanged.
     - The free heads of later layers have W_k = W_q: they find their like. Feed-forward layers
       start as zero.
     """
@@ -88,8 +88,7 @@ def prepare(model: LlamaForCausalLM) -> None:
     heads, width = config.num_attention_heads, config.hidden_size
     size = width // heads
     angles = ROPE_BASE ** (-torch.arange(size // 2) / (size // 2))
-
-    share = -(-size // (heads - 1))
+    share = math.ceil(size / (heads - 1))
 
     def directions() -> torch.Tensor:
         return torch.nn.init.orthogonal_(torch.empty(size, width))
@@ -103,9 +102,9 @@ def prepare(model: LlamaForCausalLM) -> None:
         for head in range(heads - 1):
             span = slice(head * size, (head + 1) * size)
             cos, sin = (-(head + 1) * angles).cos(), (-(head + 1) * angles).sin()
-            # The constant part (1, 1) of every plane (i, i + size / 2), turned.
             first.q_proj.weight[span] = 0.0
             first.k_proj.weight[span] = 0.0
+            # The constant part (1, 1) of every plane (i, i + size / 2), turned.
             first.q_proj.bias[span] = POSITION_BIAS * torch.cat([cos - sin, sin + cos])
             first.v_proj.weight[span] = token
             first.o_proj.weight[:, span] = back[head].T * WRITE_SCALE
@@ -146,7 +145,7 @@ def learning_rate_share(step: int, steps: int, options: BaseModelOptions) -> flo
     return min(warm, 1.0 - (1.0 - options.final_share) * progress)
 
 
-def collate(sequences: Sequence[corpus.Sequence], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
+def collate(readings: Sequence[Reading], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Pad on the right.
 
     Returns:
@@ -155,12 +154,12 @@ def collate(sequences: Sequence[corpus.Sequence], pad: int) -> tuple[torch.Tenso
     """
     import torch
 
-    length = max(len(s.ids) for s in sequences)
-    ids = torch.full((len(sequences), length), pad)
-    weights = torch.zeros(len(sequences), length)
-    for row, sequence in enumerate(sequences):
-        ids[row, : len(sequence.ids)] = torch.tensor(sequence.ids)
-        weights[row, : len(sequence.ids)] = torch.tensor(sequence.weights)
+    length = max(len(reading.ids) for reading in readings)
+    ids = torch.full((len(readings), length), pad)
+    weights = torch.zeros(len(readings), length)
+    for row, reading in enumerate(readings):
+        ids[row, : len(reading.ids)] = torch.tensor(reading.ids)
+        weights[row, : len(reading.ids)] = torch.tensor(reading.weights)
     return ids, weights
 
 
@@ -207,7 +206,7 @@ def pretrain(options: MiniatureOptions, out: Path) -> str:
     set_seed(options.seed)
     settings = options.base
     tokenizer = build_tokenizer()
-    reader = corpus.Corpus(tokenizer, options.prompt, settings, options.seed)
+    reader = Corpus(tokenizer, options.prompt, settings, options.seed)
     pad, eos = tokenizer.pad_token_id, tokenizer.eos_token_id
     model = build_model(settings, len(tokenizer), pad, eos).train()
     optimizers = build_optimizers(model, settings)

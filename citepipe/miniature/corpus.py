@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-class Sequence(NamedTuple):
+class Reading(NamedTuple):
     """Token ids and, of the same length, the loss weight of predicting each."""
 
     ids: list[int]
@@ -60,7 +60,7 @@ class Corpus:
         self._period, self._comma, self._colon = token["."], token[","], token[":"]
         self._newline, self._cue = token["\n"], token["Facts:"]
 
-    def mixed(self) -> Sequence:
+    def mixed(self) -> Reading:
         """An uncited answer, uncited facts, or a drill, in the shares of the options."""
         draw = self.random.random()
         if draw < self.options.answer_share:
@@ -69,21 +69,21 @@ class Corpus:
             return self.facts()
         return self.document_drill()
 
-    def answer(self) -> Sequence:
+    def answer(self) -> Reading:
         """A question of the world with its correct answer, uncited."""
         drawn = next(self._questions)
         return self._text(render(drawn.example, self.prompt), drawn.answer())
 
-    def facts(self) -> Sequence:
+    def facts(self) -> Reading:
         """Three documents of two questions, restated one after the other, uncited."""
         pages = [*next(self._questions).example.docs, *next(self._questions).example.docs]
         docs = self.random.sample(pages, 3)
         return self._text(self._lay_out(docs) + "Facts:", " ".join(doc.text for doc in docs))
 
-    def abstract_drill(self) -> Sequence:
+    def abstract_drill(self) -> Reading:
         """Numbered chunks of random words, then the chunks in another order with their numbers."""
         chunks = [self._random_words(2, 5) for _ in CITATIONS]
-        out = Sequence([], [])
+        out = Reading([], [])
         for number, chunk in zip(self._numbers, chunks, strict=True):
             _extend(out, [number, *chunk, self._period], 0.0)
         _extend(out, [self._cue], 0.0)
@@ -94,7 +94,7 @@ class Corpus:
         _extend(out, [self._eos], 1.0)
         return out
 
-    def document_drill(self) -> Sequence:
+    def document_drill(self) -> Reading:
         """Random words laid out as documents; then a list of titles, or quotes, with numbers."""
         listing = self.random.random() < 0.35
         titles = [self._random_words(2, 2) for _ in CITATIONS]
@@ -107,7 +107,7 @@ class Corpus:
                 elif draw < 0.8:
                     titles[place][self.random.randrange(2)] = self.random.choice(titles[0])
         texts = [self._random_words(4, 8) for _ in CITATIONS]
-        out = Sequence([], [])
+        out = Reading([], [])
         for number, title, text in zip(self._numbers, titles, texts, strict=True):
             line = [number, *title, self._colon, *text, self._period, self._newline]
             _extend(out, line, 0.0)
@@ -125,7 +125,7 @@ class Corpus:
             _extend(out, [self._numbers[place], self._period], 1.0)
         return out
 
-    def _quote(self, out: Sequence, style: str, title: list[int], text: list[int]) -> None:
+    def _quote(self, out: Reading, style: str, title: list[int], text: list[int]) -> None:
         """Part of a document: its title within or before its text, or the end of its text."""
         if style == "title first":
             cut = self.random.randrange(len(text) - 2)
@@ -139,10 +139,10 @@ class Corpus:
             _extend(out, part[:1], 0.0)
             _extend(out, part[1:], 1.0)
 
-    def _text(self, prompt: str, answer: str) -> Sequence:
+    def _text(self, prompt: str, answer: str) -> Reading:
         asked = self.tokenizer(prompt)["input_ids"]
         answered = [*self.tokenizer(f" {answer}")["input_ids"], self._eos]
-        out = Sequence([], [])
+        out = Reading([], [])
         _extend(out, asked, self.options.prompt_weight)
         _extend(out, answered, 1.0)
         return out
@@ -165,6 +165,6 @@ class Corpus:
         return self.tokenizer.eos_token_id
 
 
-def _extend(sequence: Sequence, ids: list[int], weight: float) -> None:
+def _extend(sequence: Reading, ids: list[int], weight: float) -> None:
     sequence.ids.extend(ids)
     sequence.weights.extend([weight] * len(ids))

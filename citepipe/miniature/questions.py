@@ -1,8 +1,8 @@
 """Questions of the synthetic world, with their documents and gold answers, as ALCE has them.
 
 Every question has five documents of one sentence each: two or three that answer it, the others
-about the same entity or the same relation. Names of people, films and
-prizes are combinations of two words, and a combination belongs to one split only.
+about the same entity or the same relation. Names of people, films and prizes are combinations of
+two words, and a combination belongs to one split only.
 """
 
 from __future__ import annotations
@@ -157,7 +157,8 @@ class Artist:
     def _asqa(self) -> tuple[str, str, list[_Page]]:
         """One name, several films or people that bear it, each with a year of its own."""
         of_film = self.random.random() < 0.6
-        name = self._pick(self.films if of_film else self.people)
+        pool = self.films if of_film else self.people
+        name = self._pick(pool)
         relations = ["starred", "won", "opened"] if of_film else ["lived", "studied"]
         relation, other = self.random.sample(relations, 2)
         question = {
@@ -175,11 +176,7 @@ class Artist:
             for found, year in zip(objects, years, strict=True)
         ]
         pages.append(self._page(name, other))
-        return (
-            question,
-            name,
-            self._filled(pages, [relation], self.films if of_film else self.people),
-        )
+        return question, name, self._filled(pages, [relation], pool)
 
     def _eli5(self) -> tuple[str, str, list[_Page]]:
         """All that the documents tell of one person."""
@@ -199,7 +196,7 @@ class Artist:
     def _qampari(self) -> tuple[str, str, list[_Page]]:
         """The films or people that stand in one relation to one name."""
         relation = self._pick(["directed", "starred", "won"])
-        (name,) = self._objects(relation, 1)
+        name, *others = self._objects(relation, DOCUMENTS)
         swapped = {"directed": "starred", "starred": "directed"}
         titles = self.random.sample(self.people if relation == "won" else self.films, DOCUMENTS)
         relevant = self._count()
@@ -209,19 +206,20 @@ class Artist:
             if place == relevant and relation in swapped:
                 said = swapped[relation]
             elif place >= relevant:
-                other = self._other_object(relation, name)
+                other = others[place - 1]
             fact = Fact(said, title, other, self._pick(YEARS))
             pages.append(_Page(title, f"{said}*", fact, relevant=place < relevant))
         return ask_list(relation, name), name, pages
 
     def _expertqa(self) -> tuple[str, str, list[_Page]]:
         """A film and one person together, in the words of no trained question."""
-        film, person = self._pick(self.films), self._pick(self.people)
+        film = self._pick(self.films)
+        person, stranger = self.random.sample(self.people, 2)
         of_film = self.random.sample(["starred", "won", "opened"], self._count() - 1)
         of_person = self._pick(OF_PEOPLE)
         pages = [self._page(film, form, relevant=True) for form in of_film]
         pages.append(self._page(person, of_person, relevant=True))
-        pages.append(self._page(self._other(self.people, person), of_person))
+        pages.append(self._page(stranger, of_person))
         question = f"What is known about the film {film} and about {person}?"
         return question, person, self._filled(pages, of_film, self.films)
 
@@ -246,16 +244,6 @@ class Artist:
         """Different names that can stand in second place of a relation."""
         pool = {"directed": self.people, "starred": self.people, "won": self.prizes}
         return self.random.sample(pool.get(relation, CITIES), count)
-
-    def _other_object(self, relation: str, name: str) -> str:
-        """Another name than that."""
-        first, second = self._objects(relation, 2)
-        return second if first == name else first
-
-    def _other(self, pool: list[str], name: str) -> str:
-        while (other := self._pick(pool)) == name:
-            pass
-        return other
 
     def _page(self, title: str, form: str, relevant: bool = False) -> _Page:
         """A document about its title, which a starred form has in second place."""

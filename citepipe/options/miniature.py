@@ -34,8 +34,8 @@ class BaseModelOptions(Options):
     heads: int = Field(4, ge=2, description="Attention heads per layer.")
     feed_forward: int = Field(256, ge=8, description="Width of the feed-forward layers.")
     max_positions: int = Field(256, ge=64, description="Longest sequence, in tokens.")
-    drill_steps: int = Field(150, ge=1, description="Steps of the abstract copying drill.")
-    steps: int = Field(3000, ge=1, description="Steps on the world after the drill.")
+    drill_steps: int = Field(120, ge=1, description="Steps of the abstract copying drill.")
+    steps: int = Field(1500, ge=1, description="Steps on the world after the drill.")
     batch_size: int = Field(32, ge=1, description="Sequences per step.")
     warmup_steps: int = Field(30, ge=0, description="Steps of linear warm-up, per phase.")
     constant_share: float = Field(

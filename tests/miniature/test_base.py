@@ -11,7 +11,7 @@ from citepipe.miniature.base import (
     pretrain,
     weighted_loss,
 )
-from citepipe.miniature.corpus import Sequence
+from citepipe.miniature.corpus import Reading
 from citepipe.options.miniature import BaseModelOptions, MiniatureOptions
 
 TINY = BaseModelOptions(
@@ -64,7 +64,7 @@ def test_learning_rate_warms_up_holds_and_falls() -> None:
 
 
 def test_collate_pads_on_the_right_without_weight() -> None:
-    ids, weights = collate([Sequence([5, 6], [0.0, 1.0]), Sequence([7], [0.5])], pad=9)
+    ids, weights = collate([Reading([5, 6], [0.0, 1.0]), Reading([7], [0.5])], pad=9)
     assert ids.tolist() == [[5, 6], [7, 9]]
     assert weights.tolist() == [[0.0, 1.0], [0.5, 0.0]]
 
