@@ -19,9 +19,7 @@ def claim(state: Path, fingerprint: str, label: str) -> None:
     if mark.exists() and read_json(mark) == fingerprint:
         return
     if state.exists():
-        say(
-            f"{label}: configuration, code or inputs changed since the run was cut off; starting clean"
-        )
+        say(f"{label}: starting clean, as configuration, code or inputs changed since the cut-off")
         shutil.rmtree(state)
     state.mkdir(parents=True)
     write_json(mark, fingerprint)

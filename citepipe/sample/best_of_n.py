@@ -3,21 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
 from citepipe.data.example import Example
 from citepipe.generate.completion import Generator, Request, Sampling
-from citepipe.generate.engine import HuggingFaceGenerator
-from citepipe.models.encode import encode_prompt
-from citepipe.models.load import check_adapter, load_for_inference, load_tokenizer
-from citepipe.options.model import ModelOptions
-from citepipe.options.prompt import PromptOptions
-from citepipe.options.reward import RewardOptions
 from citepipe.options.sample import BestOfNOptions
-from citepipe.progress import summary
 from citepipe.rewards.answers import Rewarder
-from citepipe.sample.record import candidate, choose_questions, sample_all
+from citepipe.sample.record import Candidates, Job, candidate, run_job
 
 
 def best_of_n(
@@ -27,7 +18,7 @@ def best_of_n(
     rewarder: Rewarder,
     options: BestOfNOptions,
     seed: int,
-) -> list[list[dict[str, Any]]]:
+) -> Candidates:
     """Sample `options.n` answers to every question, all rewarded in one batch.
 
     Args:
@@ -55,46 +46,16 @@ def best_of_n(
     return [sorted(group, key=lambda c: -c["reward"]) for group in groups]
 
 
-def run(
-    questions: Path,
-    model: ModelOptions,
-    prompt: PromptOptions,
-    options: BestOfNOptions,
-    reward: RewardOptions,
-    verifier: str,
-    cache: Path | None,
-    adapter: Path,
-    out_answers: Path,
-    out_candidates: Path,
-    state: Path,
-    fingerprint: str,
-    seed: int,
-    threads: int,
-) -> str:
-    """Sample answers to the questions of a file and keep the best; see `record.sample_all`."""
-    import torch
+def run(job: Job, options: BestOfNOptions) -> str:
+    """Sample answers to the questions of a job and keep the best; see `record.run_job`."""
 
-    torch.set_num_threads(threads)
-    examples = choose_questions(questions, options.questions, seed)
-    check_adapter(adapter)
-    rewarder = Rewarder(verifier, reward, cache)
-    tokenizer = load_tokenizer(model)
-    generator = HuggingFaceGenerator(
-        load_for_inference(model, adapter), tokenizer, options.batch_size
-    )
+    def search(
+        examples: Sequence[Example],
+        prompts: Sequence[tuple[int, ...]],
+        generator: Generator,
+        rewarder: Rewarder,
+    ) -> Candidates:
+        return best_of_n(examples, prompts, generator, rewarder, options, job.seed)
 
-    def sample(chunk: Sequence[Example]) -> list[list[dict[str, Any]]]:
-        prompts = [encode_prompt(example, prompt, tokenizer).token_ids for example in chunk]
-        return best_of_n(chunk, prompts, generator, rewarder, options, seed)
-
-    figures = sample_all(
-        label="best of n",
-        questions=examples,
-        sample=sample,
-        at_once=max(1, 4 * options.batch_size // options.n),
-        state=state,
-        fingerprint=fingerprint,
-        out_answers=out_answers,
-        out_candidates=out_candidates,
-    )
-    return summary("best of n", figures)
+    at_once = max(1, 4 * options.batch_size // options.n)
+    return run_job("best of n", job, options.questions, options.batch_size, at_once, search)

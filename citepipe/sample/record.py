@@ -6,17 +6,29 @@ import json
 import os
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from citepipe.data.example import Example
 from citepipe.data.files import read_examples, write_examples, write_jsonl
-from citepipe.progress import Progress, say
+from citepipe.generate.completion import Generator
+from citepipe.generate.engine import HuggingFaceGenerator
+from citepipe.models.encode import encode_prompt
+from citepipe.models.load import check_adapter, load_for_inference, load_tokenizer
+from citepipe.options.model import ModelOptions
+from citepipe.options.prompt import PromptOptions
+from citepipe.options.reward import RewardOptions
+from citepipe.progress import Progress, say, summary
+from citepipe.rewards.answers import Rewarder
 from citepipe.runstate import claim, discard
 
-Sample = Callable[[Sequence[Example]], list[list[dict[str, Any]]]]
-"""Questions to their candidates, best first: `text`, `reward` and `rewards` by component."""
+Candidates = list[list[dict[str, Any]]]
+"""Per question its candidates, best first: `text`, `reward` and `rewards` by component."""
+
+Sample = Callable[[Sequence[Example]], Candidates]
+Search = Callable[[Sequence[Example], Sequence[tuple[int, ...]], Generator, Rewarder], Candidates]
+"""Questions and their prompts, a generator and a rewarder, to candidates."""
 
 
 def candidate(text: str, rewards: Mapping[str, float]) -> dict[str, Any]:
@@ -36,15 +48,80 @@ def choose_questions(path: Path, count: int | None, seed: int) -> list[Example]:
     return random.Random(f"{seed}/questions").sample(examples, count)
 
 
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What to sample from, how to reward it, and where everything goes.
+
+    Attributes:
+        questions: file of the questions to sample from.
+        model: the base model.
+        adapter: the adapter that answers.
+        prompt: the prompt's templates and budget.
+        reward: the size of each reward.
+        verifier: which entailment verifier finds the rewards.
+        cache: file of the verifier's decisions, or None.
+        out_answers: examples with the chosen answer as `output`; a question without a single
+            non-empty candidate is left out, and counted.
+        out_candidates: per question a JSON line with every candidate.
+        state: folder of the unfinished run.
+        fingerprint: of everything the result depends on; another one starts clean.
+        seed: of the choice of questions and of all draws.
+        threads: CPU threads.
+    """
+
+    questions: Path
+    model: ModelOptions
+    adapter: Path
+    prompt: PromptOptions
+    reward: RewardOptions
+    verifier: str
+    cache: Path | None
+    out_answers: Path
+    out_candidates: Path
+    state: Path
+    fingerprint: str
+    seed: int
+    threads: int
+
+
+def run_job(
+    label: str, job: Job, questions: int | None, batch_size: int, at_once: int, search: Search
+) -> str:
+    """Load what a job names, sample answers to its questions, and keep the best.
+
+    Args:
+        label: the stage's name in progress lines.
+        job: inputs, outputs and seed.
+        questions: how many questions are asked; None for all.
+        batch_size: sequences generated at once.
+        at_once: questions searched at once.
+        search: finds the candidates of a chunk of questions.
+
+    Returns:
+        A line that says what was done.
+
+    Raises:
+        InputError: a file, model, adapter or verifier is not what it should be.
+    """
+    import torch
+
+    torch.set_num_threads(job.threads)
+    examples = choose_questions(job.questions, questions, job.seed)
+    check_adapter(job.adapter)
+    rewarder = Rewarder(job.verifier, job.reward, job.cache)
+    tokenizer = load_tokenizer(job.model)
+    model = load_for_inference(job.model, job.adapter)
+    generator = HuggingFaceGenerator(model, tokenizer, batch_size)
+
+    def sample(chunk: Sequence[Example]) -> Candidates:
+        prompts = [encode_prompt(example, job.prompt, tokenizer).token_ids for example in chunk]
+        return search(chunk, prompts, generator, rewarder)
+
+    return summary(label, sample_all(label, examples, sample, at_once, job))
+
+
 def sample_all(
-    label: str,
-    questions: Sequence[Example],
-    sample: Sample,
-    at_once: int,
-    state: Path,
-    fingerprint: str,
-    out_answers: Path,
-    out_candidates: Path,
+    label: str, questions: Sequence[Example], sample: Sample, at_once: int, job: Job
 ) -> dict[str, Any]:
     """Sample answers chunk by chunk, keeping what is done, and write the chosen ones.
 
@@ -53,17 +130,13 @@ def sample_all(
         questions: what to ask.
         sample: finds candidates for a chunk of questions.
         at_once: questions per chunk.
-        state: folder of the unfinished run.
-        fingerprint: of everything the result depends on; another one starts clean.
-        out_answers: examples with the chosen answer as `output`; a question without a single
-            non-empty candidate is left out, and counted.
-        out_candidates: per question a JSON line with every candidate.
+        job: where state and results go.
 
     Returns:
         Figures for the summary line.
     """
-    claim(state, fingerprint, label)
-    journal = state / "candidates.jsonl"
+    claim(job.state, job.fingerprint, label)
+    journal = job.state / "candidates.jsonl"
     done = _read_journal(journal)
     if done:
         say(f"{label}: going on after {len(done)} of {len(questions)} questions")
@@ -88,9 +161,9 @@ def sample_all(
         if candidates:
             chosen.append(replace(question, output=candidates[0]["text"]))
             rewards.append(candidates[0]["reward"])
-    write_jsonl(out_candidates, (done[question.id] for question in questions))
-    write_examples(out_answers, chosen)
-    discard(state)
+    write_jsonl(job.out_candidates, (done[question.id] for question in questions))
+    write_examples(job.out_answers, chosen)
+    discard(job.state)
     return {
         "questions": len(questions),
         "without answer": len(questions) - len(chosen),

@@ -13,21 +13,12 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
-from typing import Any
 
 from citepipe.data.example import Example
 from citepipe.generate.completion import Generator, Request, Sampling
-from citepipe.generate.engine import HuggingFaceGenerator
-from citepipe.models.encode import encode_prompt
-from citepipe.models.load import check_adapter, load_for_inference, load_tokenizer
-from citepipe.options.model import ModelOptions
-from citepipe.options.prompt import PromptOptions
-from citepipe.options.reward import RewardOptions
 from citepipe.options.sample import SegmentSearchOptions
-from citepipe.progress import summary
 from citepipe.rewards.answers import Rewarder
-from citepipe.sample.record import candidate, choose_questions, sample_all
+from citepipe.sample.record import Candidates, Job, candidate, run_job
 from citepipe.text.sentences import Splitter, load_splitter
 from citepipe.text.statements import is_list
 
@@ -77,7 +68,7 @@ def segment_search(
     options: SegmentSearchOptions,
     splitter: Splitter,
     seed: int,
-) -> list[list[dict[str, Any]]]:
+) -> Candidates:
     """Search for well rewarded answers to all questions, level by level.
 
     At each level every open beam is continued by `samples_per_beam` segments (by `beams` segments
@@ -179,47 +170,17 @@ def _abstains(text: str) -> bool:
     )
 
 
-def run(
-    questions: Path,
-    model: ModelOptions,
-    prompt: PromptOptions,
-    options: SegmentSearchOptions,
-    reward: RewardOptions,
-    verifier: str,
-    cache: Path | None,
-    adapter: Path,
-    out_answers: Path,
-    out_candidates: Path,
-    state: Path,
-    fingerprint: str,
-    seed: int,
-    threads: int,
-) -> str:
-    """Search answers to the questions of a file and keep the best; see `record.sample_all`."""
-    import torch
+def run(job: Job, options: SegmentSearchOptions) -> str:
+    """Search answers to the questions of a job and keep the best; see `record.run_job`."""
+    splitter = load_splitter(job.reward.splitter)
 
-    torch.set_num_threads(threads)
-    examples = choose_questions(questions, options.questions, seed)
-    check_adapter(adapter)
-    rewarder = Rewarder(verifier, reward, cache)
-    splitter = load_splitter(reward.splitter)
-    tokenizer = load_tokenizer(model)
-    generator = HuggingFaceGenerator(
-        load_for_inference(model, adapter), tokenizer, options.batch_size
-    )
+    def search(
+        examples: Sequence[Example],
+        prompts: Sequence[tuple[int, ...]],
+        generator: Generator,
+        rewarder: Rewarder,
+    ) -> Candidates:
+        return segment_search(examples, prompts, generator, rewarder, options, splitter, job.seed)
 
-    def sample(chunk: Sequence[Example]) -> list[list[dict[str, Any]]]:
-        prompts = [encode_prompt(example, prompt, tokenizer).token_ids for example in chunk]
-        return segment_search(chunk, prompts, generator, rewarder, options, splitter, seed)
-
-    figures = sample_all(
-        label="segment search",
-        questions=examples,
-        sample=sample,
-        at_once=max(1, 4 * options.batch_size // options.beams),
-        state=state,
-        fingerprint=fingerprint,
-        out_answers=out_answers,
-        out_candidates=out_candidates,
-    )
-    return summary("segment search", figures)
+    at_once = max(1, 4 * options.batch_size // options.beams)
+    return run_job("segment search", job, options.questions, options.batch_size, at_once, search)

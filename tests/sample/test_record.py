@@ -10,7 +10,10 @@ import pytest
 
 from citepipe.data.example import Example
 from citepipe.data.files import read_examples, read_jsonl, write_examples
-from citepipe.sample.record import candidate, choose_questions, sample_all
+from citepipe.options.model import ModelOptions
+from citepipe.options.prompt import PromptOptions
+from citepipe.options.reward import RewardOptions
+from citepipe.sample.record import Job, candidate, choose_questions, sample_all
 
 QUESTIONS = [Example(f"q{i}", "asqa", f"Question {i}?", ()) for i in range(5)]
 
@@ -32,16 +35,22 @@ class Sampler:
 
 
 def _run(folder: Path, sampler: Sampler, fingerprint: str = "a") -> dict[str, Any]:
-    return sample_all(
-        "test",
-        QUESTIONS,
-        sampler,
-        2,
-        folder / "state",
-        fingerprint,
-        folder / "answers.json",
-        folder / "candidates.jsonl",
+    job = Job(
+        questions=folder / "questions.json",
+        model=ModelOptions(base="none"),
+        adapter=folder,
+        prompt=PromptOptions(),
+        reward=RewardOptions(),
+        verifier="lexical",
+        cache=None,
+        out_answers=folder / "answers.json",
+        out_candidates=folder / "candidates.jsonl",
+        state=folder / "state",
+        fingerprint=fingerprint,
+        seed=0,
+        threads=1,
     )
+    return sample_all("test", QUESTIONS, sampler, 2, job)
 
 
 def test_a_run_goes_on_where_it_was_cut_off(tmp_path: Path) -> None:

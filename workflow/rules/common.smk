@@ -114,10 +114,11 @@ def shown(path):
     return os.path.relpath(path) if Path(path).is_relative_to(Path.cwd()) else str(path)
 
 
-def code(script):
-    """A script and the files of the package that it runs on: a change to them is a new input."""
-    path = ROOT / "workflow" / "scripts" / script
-    return [shown(file) for file in [path, *CLOSURE.of_script(path)]]
+def code(*scripts):
+    """Scripts and the files of the package that they run on: a change to them is a new input."""
+    paths = [ROOT / "workflow" / "scripts" / script for script in scripts]
+    package = {file for path in paths for file in CLOSURE.of_script(path)}
+    return [shown(file) for file in [*paths, *sorted(package)]]
 
 
 def files(path):

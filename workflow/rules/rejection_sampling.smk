@@ -3,7 +3,7 @@
 
 rule best_of_n:
     input:
-        code=code("best_of_n.py"),
+        code=code("best_of_n.py", "sampling.py"),
         verifier=verifier_files(TRAIN_VERIFIER),
         base=base_files,
         adapter=sampled_from_files,
@@ -30,7 +30,7 @@ rule best_of_n:
 
 rule segment_search:
     input:
-        code=code("segment_search.py"),
+        code=code("segment_search.py", "sampling.py"),
         verifier=verifier_files(TRAIN_VERIFIER),
         base=base_files,
         adapter=sampled_from_files,
