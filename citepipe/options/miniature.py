@@ -37,7 +37,7 @@ class BaseModelOptions(Options):
     drill_steps: int = Field(120, ge=1, description="Steps of the abstract copying drill.")
     steps: int = Field(1500, ge=1, description="Steps on the world after the drill.")
     batch_size: int = Field(32, ge=1, description="Sequences per step.")
-    warmup_steps: int = Field(30, ge=0, description="Steps of linear warm-up, per phase.")
+    warmup_steps: int = Field(30, ge=0, description="Steps of linear warm-up.")
     constant_share: float = Field(
         0.5, ge=0, le=1, description="Share of the steps before the learning rate falls."
     )
