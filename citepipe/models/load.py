@@ -74,7 +74,7 @@ def load_base(options: ModelOptions) -> PreTrainedModel:
 
 
 def load_trainable(
-    options: ModelOptions, start: Path | None, seed: int, name: str = "default"
+    options: ModelOptions, start: Path | None, seed: int = 0, name: str = "default"
 ) -> PeftModel:
     """The base with one trainable adapter.
 

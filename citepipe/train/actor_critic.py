@@ -97,11 +97,10 @@ class ActorCritic:
     Args:
         options: the base model.
         start: the adapter that training starts from.
-        seed: unused by copies; kept for adapters that are new.
     """
 
-    def __init__(self, options: ModelOptions, start: Path, seed: int) -> None:
-        self.model = load_trainable(options, start, seed, name="policy")
+    def __init__(self, options: ModelOptions, start: Path) -> None:
+        self.model = load_trainable(options, start, name="policy")
         self.model.load_adapter(start, "reference", is_trainable=False)
         self.model.load_adapter(start, "value", is_trainable=True)
         for module in self.model.modules():
@@ -115,18 +114,26 @@ class ActorCritic:
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
 
+        # Gradient checkpointing works in training mode only.
+        self.model.train()
         self._activate("policy")
 
     @contextmanager
     def using(self, name: str) -> Iterator[None]:
-        """Run the block with the adapter `name`; outside of such blocks the policy is active."""
+        """Run the block with the adapter `name`; outside of such blocks the policy is active.
+
+        A backward pass belongs into the block of its forward pass: with gradient checkpointing it
+        runs the model again, and must find the same adapter there.
+        """
+        before = self._active
         self._activate(name)
         try:
             yield
         finally:
-            self._activate("policy")
+            self._activate(before)
 
     def _activate(self, name: str) -> None:
+        self._active = name
         self.model.set_adapter(name)
         # PEFT freezes every adapter but the active one; policy and value learn at the same time.
         for learns, parameters in (

@@ -88,18 +88,21 @@ def update(
             tensor[rows, :length].to(device)
             for tensor in (rollout.log_probs, rollout.values, rollout.advantages, rollout.returns)
         )
-        loss, clipped = policy_loss(
-            actor.log_probs(batch, "policy"),
-            old_log_probs,
-            advantages,
-            batch.mask,
-            options.clip_ratio,
-            tokens,
-        )
-        squared = value_loss(
-            actor.values(batch), old_values, returns, batch.mask, options.clip_value, tokens
-        )
-        (loss + options.value_coef * squared).backward()
+        with actor.using("policy"):
+            loss, clipped = policy_loss(
+                actor.log_probs(batch, "policy"),
+                old_log_probs,
+                advantages,
+                batch.mask,
+                options.clip_ratio,
+                tokens,
+            )
+            loss.backward()
+        with actor.using("value"):
+            squared = value_loss(
+                actor.values(batch), old_values, returns, batch.mask, options.clip_value, tokens
+            )
+            (options.value_coef * squared).backward()
         totals["policy_loss"] += float(loss.detach())
         totals["value_loss"] += float(squared.detach())
         totals["clipped"] += float(clipped) / tokens
@@ -185,7 +188,7 @@ def run(
     dev_prompts = [encode_prompt(e, prompt, tokenizer).token_ids for e in dev_questions]
     pad_id = int(tokenizer.pad_token_id)
     claim(state, fingerprint, "ppo")
-    actor = ActorCritic(model, start, seed)
+    actor = ActorCritic(model, start)
     per_rollout = options.prompts_per_step * options.samples_per_prompt
     generator = HuggingFaceGenerator(
         actor.model, tokenizer, max(per_rollout, options.dev_questions)

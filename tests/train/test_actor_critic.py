@@ -20,7 +20,7 @@ ANSWERS = [[11, 12], [13], [14, 15, 16], [17]]
 
 @pytest.fixture
 def actor(options: ModelOptions, adapter: Path) -> ActorCritic:
-    return ActorCritic(options, adapter, seed=0)
+    return ActorCritic(options, adapter)
 
 
 def _batch() -> Batch:

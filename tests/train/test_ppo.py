@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from citepipe.data.files import read_jsonl
@@ -16,6 +17,8 @@ from citepipe.options.prompt import PromptOptions
 from citepipe.options.reward import RewardOptions
 from citepipe.options.rl import PPOOptions
 from citepipe.train import ppo
+from citepipe.train.actor_critic import ActorCritic
+from citepipe.train.rollout import Rollout
 
 OPTIONS = PPOOptions(
     episodes=24,
@@ -44,6 +47,31 @@ def test_every_question_comes_once_before_any_comes_twice() -> None:
 def test_the_learning_rate_warms_up_and_decays() -> None:
     factors = [ppo.learning_rate_factor(i, updates=6, warmup=2) for i in range(6)]
     assert factors == [0.5, 1.0, 1.0, 0.75, 0.5, 0.25]
+
+
+def test_gradient_checkpointing_changes_no_gradient(options: ModelOptions, adapter: Path) -> None:
+    torch.manual_seed(0)
+    noise = torch.randn(4, 2, 3)
+    rollout = Rollout(
+        [(5, 6, 7)], [(8, 9, 10), (11,)], -noise[0].abs(), noise[1], noise[2], noise[3], {}
+    )
+    two = PPOOptions(samples_per_prompt=2, clip_value=100)
+    moved = []
+    for checkpointing in (False, True):
+        model = options.model_copy(update={"gradient_checkpointing": checkpointing})
+        actor = ActorCritic(model, adapter)
+        torch.manual_seed(1)
+        parameters = actor.policy_parameters() | actor.value_parameters()
+        # Apart from each other, so that a pass that is run again by the other adapter shows.
+        with torch.no_grad():
+            for parameter in parameters.values():
+                parameter.add_(0.3 * torch.randn_like(parameter))
+        optimizer = torch.optim.SGD(parameters.values(), lr=0.0)
+        ppo.update(actor, optimizer, rollout, [0], two, pad_id=1)
+        moved.append({name: parameter.grad for name, parameter in parameters.items()})
+    assert any(gradient.any() for name, gradient in moved[0].items() if ".value." in name)
+    for name, gradient in moved[0].items():
+        torch.testing.assert_close(moved[1][name], gradient)
 
 
 @pytest.fixture
