@@ -12,8 +12,18 @@ rule table:
         code=code("write_table.py"),
         scores=[SCORES.format(system=name, seed=seed) for name, seed in RUNS],
     output:
-        table=f"{RESULTS}/table.csv",
-        scores=f"{RESULTS}/scores.csv",
+        table=report(
+            f"{RESULTS}/table.csv",
+            caption="../report/table.rst",
+            category="Scores",
+            labels={"file": "systems"},
+        ),
+        scores=report(
+            f"{RESULTS}/scores.csv",
+            caption="../report/scores.rst",
+            category="Scores",
+            labels={"file": "all scores"},
+        ),
     log:
         f"{LOGS}/table.log",
     conda:
