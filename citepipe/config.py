@@ -30,6 +30,7 @@ from citepipe.options.scratch import ScratchOptions
 from citepipe.options.sft import SFTOptions
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]+$")]
+Seed = Annotated[int, Field(strict=True, ge=0, lt=2**32)]
 _Section = TypeVar("_Section", bound=Options)
 
 
@@ -119,7 +120,7 @@ class Config(Options):
     """Everything a run of the workflow is told."""
 
     results: str = Field("results", description="The folder of everything that is written.")
-    seeds: list[int] = Field([0], min_length=1, description="Every system is trained per seed.")
+    seeds: list[Seed] = Field([0], min_length=1, description="Every system is trained per seed.")
     data: DataOptions | None = Field(None, description="Null if no system needs questions.")
     prompt: PromptOptions = Field(default_factory=PromptOptions)
     model: ModelOptions | None = Field(None, description="Null if systems are only scored.")
@@ -191,9 +192,10 @@ def _fill(value: Any, results: str) -> Any:
 def _check(config: Config) -> None:
     """What must hold between sections; raises InputError."""
     path = PurePosixPath(config.results)
-    if path.is_absolute() or ".." in path.parts or config.results in ("", "."):
+    if path.is_absolute() or ".." in path.parts or config.results != str(path) or not path.parts:
         raise InputError(
-            f"results: expected a folder below the working directory, got {config.results!r}"
+            "results: expected a folder below the working directory, such as results/mine, got "
+            f"{config.results!r}"
         )
     if len(set(config.seeds)) < len(config.seeds):
         raise InputError(f"seeds: expected distinct numbers, got {config.seeds}")
@@ -265,7 +267,7 @@ def _one_line(error: ValidationError, model: type[Options]) -> str:
         return f"{key}: no such key, {hint}" if known else f"{key}: no such key"
     if finding["type"] == "missing":
         return f"{key}: required, but missing"
-    expected = re.sub(r"^\w+ should (be )?", "", finding["msg"])
+    expected = re.sub(r"^\w+ should (?:be |have |match )?", "", finding["msg"])
     return f"{key}: expected {expected}, got {finding['input']!r}"
 
 

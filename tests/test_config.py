@@ -116,11 +116,16 @@ def test_circle_of_systems() -> None:
     assert mistake(raw) == "systems.rs: expected no circle, got rs -> rl -> rs"
 
 
+@pytest.mark.parametrize("seed", [-1, True, 2**32, 0.5])
+def test_what_is_no_seed(seed: object) -> None:
+    assert mistake(configuration(seeds=[seed])).startswith("seeds.0: expected ")
+
+
 def test_repeated_seed() -> None:
     assert mistake(configuration(seeds=[1, 1])) == "seeds: expected distinct numbers, got [1, 1]"
 
 
-@pytest.mark.parametrize("results", ["/tmp/out", "../out", "."])
+@pytest.mark.parametrize("results", ["/tmp/out", "../out", ".", "./out", "out/"])
 def test_results_outside_the_working_directory(results: str) -> None:
     assert mistake(configuration(results=results)).startswith("results: expected a folder below")
 

@@ -114,7 +114,7 @@ class Example:
             answers=tuple(
                 tuple(_strings(a, f"{where}, field answers[{i}]")) for i, a in enumerate(answers)
             ),
-            claims=tuple(_strings(row.get("claims") or [], f"{where}, field claims")),
+            claims=tuple(_strings(fields.optional("claims", list) or [], f"{where}, field claims")),
             extra={key: value for key, value in row.items() if key not in read},
         )
 

@@ -56,11 +56,13 @@ def read_json(path: Path | str) -> Any:
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from None
     try:
-        return json.loads(text)
+        return _unicode_only(json.loads(text), text, str(path))
     except json.JSONDecodeError as error:
         raise InputError(
             f"{path}, line {error.lineno}: expected JSON, {error.msg} at column {error.colno}"
         ) from None
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: expected JSON of ordinary size and depth, {error}") from None
 
 
 def read_jsonl(path: Path | str) -> list[Any]:
@@ -70,7 +72,7 @@ def read_jsonl(path: Path | str) -> list[Any]:
         InputError: the file is missing, or a line is not JSON; the message has the line.
     """
     try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
+        lines = Path(path).read_text(encoding="utf-8").split("\n")
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: expected UTF-8 text, byte {error.start} is not") from None
     except OSError as error:
@@ -80,10 +82,29 @@ def read_jsonl(path: Path | str) -> list[Any]:
         if not line.strip():
             continue
         try:
-            values.append(json.loads(line))
+            values.append(_unicode_only(json.loads(line), line, f"{path}, line {number}"))
         except json.JSONDecodeError as error:
             raise InputError(f"{path}, line {number}: expected JSON, {error.msg}") from None
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"{path}, line {number}: expected JSON, {error}") from None
     return values
+
+
+def _unicode_only(value: Any, source: str, where: str) -> Any:
+    """The decoded value, if every escape in its source stands for text that can be written."""
+    if "\\ud" not in source.lower():
+        return value
+    rows = enumerate(value) if isinstance(value, list) else [(None, value)]
+    for number, row in rows:
+        try:
+            json.dumps(row, ensure_ascii=False).encode("utf-8")
+        except UnicodeEncodeError as error:
+            surrogate = ascii(error.object[error.start])
+            row_named = "" if number is None else f", row {number}"
+            raise InputError(
+                f"{where}{row_named}: expected Unicode text, got half a character, {surrogate}"
+            ) from None
+    return value
 
 
 def read_examples(path: Path | str, dataset: str | None = None) -> list[Example]:

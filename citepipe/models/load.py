@@ -109,7 +109,10 @@ def load_trainable(
         lora_dropout=adapter.dropout,
         target_modules=adapter.target_modules,
     )
-    return get_peft_model(base, config, adapter_name=name)
+    try:
+        return get_peft_model(base, config, adapter_name=name)
+    except ValueError as error:
+        raise InputError(f"model.adapter.target_modules: {_line(error)}") from None
 
 
 def load_for_inference(options: ModelOptions, adapter: Path | None) -> PreTrainedModel:
@@ -140,6 +143,23 @@ def check_adapter(path: Path) -> None:
     for name in ("adapter_config.json", "adapter_model.safetensors"):
         if not (path / name).is_file():
             raise InputError(f"{path}: expected a PEFT adapter, {name} is missing")
+    _check_weights(path)
+
+
+def _check_weights(directory: Path) -> None:
+    """Check that the safetensors files of a directory are whole.
+
+    Raises:
+        InputError: one is cut off or is something else.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    for path in sorted(directory.glob("*.safetensors")):
+        try:
+            with safe_open(path, framework="np"):
+                pass
+        except SafetensorError as error:
+            raise InputError(f"{path}: expected safetensors, {error}") from None
 
 
 def publish(partial: Path, out: Path) -> None:
@@ -165,6 +185,8 @@ def _check_directory(base: str) -> None:
     looks_local = base.startswith((".", "/", "~")) or base.count("/") != 1
     if path.exists() and not (path / "config.json").is_file():
         raise InputError(f"model.base {base}: expected a model directory, config.json is missing")
+    if path.is_dir():
+        _check_weights(path)
     if looks_local and "/" in base and not path.exists():
         raise InputError(f"model.base {base}: no such directory")
 

@@ -45,16 +45,20 @@ def read_answers(
 
     Args:
         path: the file.
-        dataset: the dataset of rows that do not name theirs.
+        dataset: the dataset of all rows; None takes what the rows say.
         splitter: finds sentences for ROUGE.
         options: say whether ROUGE is computed.
 
     Raises:
-        InputError: a bad row, or one without `output`.
+        InputError: a bad row, one without `output`, or one of another dataset.
     """
     examples = read_examples(path, dataset)
     texts = []
     for number, example in enumerate(examples):
+        if dataset is not None and example.dataset != dataset:
+            raise InputError(
+                f"{path}, row {number}, field dataset: expected {dataset}, got {example.dataset}"
+            )
         if example.output is None:
             raise InputError(f"{path}, row {number}, field output: missing")
         texts.append(clean_output(example.output))

@@ -9,11 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 from citepipe.data.files import read_json, write_json
+from citepipe.errors import InputError
 from citepipe.models.load import partial_directory
+from citepipe.progress import say
 
 
 @dataclass(slots=True)
@@ -71,12 +74,17 @@ def save(
 def restore(
     state: Path, parameters: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer
 ) -> Snapshot | None:
-    """Load the newest snapshot into parameters and optimizer; None if there is none."""
+    """Load the newest snapshot into parameters and optimizer; None if there is no whole one."""
     newest = max(state.glob("step-*"), default=None)
     if newest is None:
         return None
-    snapshot = Snapshot(**read_json(newest / "snapshot.json"))
-    tensors = load_file(newest / "tensors.safetensors")
+    try:
+        snapshot = Snapshot(**read_json(newest / "snapshot.json"))
+        tensors = load_file(newest / "tensors.safetensors")
+    except (InputError, SafetensorError, TypeError, OSError):
+        say(f"{newest}: this snapshot is damaged; starting from the beginning")
+        shutil.rmtree(newest)
+        return None
     with torch.no_grad():
         for name, parameter in parameters.items():
             parameter.copy_(tensors[f"parameter/{name}"])

@@ -43,14 +43,23 @@ class DecisionCache:
             raise InputError(f"{path}: cannot be used as a verifier cache: {error}") from None
 
     def get(self, keys: Sequence[bytes]) -> dict[bytes, bool]:
-        """The decisions that are known among `keys`."""
+        """The decisions that are known among `keys`.
+
+        Raises:
+            InputError: the file cannot be read.
+        """
         found: dict[bytes, bool] = {}
         for begin in range(0, len(keys), _KEYS_PER_QUERY):
             some = keys[begin : begin + _KEYS_PER_QUERY]
             places = ",".join("?" * len(some))
-            rows = self._connection.execute(
-                f"SELECT key, entailed FROM decisions WHERE key IN ({places})", some
-            )
+            query = f"SELECT key, entailed FROM decisions WHERE key IN ({places})"
+            try:
+                rows = self._connection.execute(query, some).fetchall()
+            except sqlite3.Error as error:
+                raise InputError(
+                    f"{self.path}: decisions cannot be read: {error}; a new cache is begun if the "
+                    "file is deleted"
+                ) from None
             found.update((key, bool(entailed)) for key, entailed in rows)
         return found
 

@@ -28,6 +28,8 @@ def load_verifier(spec: str, cache: Path | None = None, device: str = "auto") ->
     """
     target, _, argument = spec.partition("?")
     if target == "lexical":
+        if argument:
+            raise InputError(f"verifier {spec!r}: lexical takes no argument, got {argument!r}")
         from citepipe.verify.lexical import LexicalVerifier
 
         return LexicalVerifier()
@@ -49,6 +51,8 @@ def load_verifier(spec: str, cache: Path | None = None, device: str = "auto") ->
 
 def _from_factory(spec: str, target: str, argument: str) -> Verifier:
     module_name, _, attribute = target.partition(":")
+    if not all(part.isidentifier() for part in [*module_name.split("."), attribute]):
+        raise InputError(f"verifier {spec!r}: expected package.module:function")
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
@@ -58,5 +62,10 @@ def _from_factory(spec: str, target: str, argument: str) -> Verifier:
     factory = getattr(module, attribute, None)
     if not callable(factory):
         raise InputError(f"verifier {spec!r}: {module_name} has no function {attribute!r}")
-    verifier: Verifier = factory(argument) if argument else factory()
+    try:
+        verifier: Verifier = factory(argument) if argument else factory()
+    except TypeError as error:
+        raise InputError(f"verifier {spec!r}: {attribute} cannot be called so: {error}") from None
+    if not callable(getattr(verifier, "entails", None)):
+        raise InputError(f"verifier {spec!r}: what {attribute} returns has no method entails")
     return verifier

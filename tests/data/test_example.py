@@ -70,7 +70,7 @@ def test_an_extract_takes_the_place_of_the_text() -> None:
         ),
         (
             {"claims": "c"},
-            "train.json, row 3, field claims: expected a list of strings, got a string",
+            "train.json, row 3, field claims: expected a list, got a string",
         ),
     ],
 )

@@ -62,6 +62,27 @@ def test_a_broken_file_is_one_clear_line(
     assert "\n" not in str(error.value)
 
 
+def test_what_was_written_is_read_whatever_characters_it_has(tmp_path: Path) -> None:
+    records = [{"a": "line\u2028separator\x85next\x0cpage"}, {"a": "🚲"}]
+    write_jsonl(tmp_path / "a.jsonl", records)
+    assert read_jsonl(tmp_path / "a.jsonl") == records
+
+
+def test_half_a_character_is_one_clear_line(tmp_path: Path) -> None:
+    row = '{"question": "whole \\ud83d\\udeb2", "docs": []}'
+    (tmp_path / "asqa.json").write_text(f"[{row}, {row.replace('udeb2', 'u0041')}]")
+    with pytest.raises(InputError, match=r"asqa\.json, row 1: expected Unicode text, got half"):
+        read_examples(tmp_path / "asqa.json")
+    (tmp_path / "asqa.json").write_text(f"[{row}]")
+    assert read_examples(tmp_path / "asqa.json")[0].question == "whole 🚲"
+
+
+def test_json_beyond_all_depth_is_one_clear_line(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text("[" * 200_000)
+    with pytest.raises(InputError, match=r"a\.json: expected JSON of ordinary size and depth"):
+        read_examples(tmp_path / "a.json")
+
+
 def test_bytes_that_are_not_utf8_are_one_clear_line(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_bytes(b'["\xff"]')
     with pytest.raises(InputError, match="expected UTF-8 text, byte 2 is not"):

@@ -9,8 +9,14 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 
 from citepipe.errors import InputError
-from citepipe.models.load import load_base, load_for_inference, load_tokenizer, publish
-from citepipe.options.model import ModelOptions
+from citepipe.models.load import (
+    load_base,
+    load_for_inference,
+    load_tokenizer,
+    load_trainable,
+    publish,
+)
+from citepipe.options.model import AdapterOptions, ModelOptions
 
 
 def test_a_merged_adapter_answers_as_it_did_apart(tiny_base: Path, tmp_path: Path) -> None:
@@ -44,6 +50,22 @@ def test_a_directory_that_is_not_an_adapter_is_one_clear_line(
 ) -> None:
     with pytest.raises(InputError, match=r"expected a PEFT adapter, adapter_config\.json"):
         load_for_inference(ModelOptions(base=str(tiny_base), dtype="float32"), tmp_path)
+
+
+def test_weights_that_are_cut_off_are_named(tiny_base: Path, tmp_path: Path) -> None:
+    options = ModelOptions(base=str(tiny_base), dtype="float32")
+    model = get_peft_model(load_base(options), LoraConfig(r=4, target_modules="all-linear"))
+    model.save_pretrained(tmp_path / "adapter")
+    weights = tmp_path / "adapter" / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:500])
+    with pytest.raises(InputError, match=r"adapter_model\.safetensors: expected safetensors"):
+        load_for_inference(options, tmp_path / "adapter")
+
+
+def test_modules_that_the_base_does_not_have_are_one_clear_line(tiny_base: Path) -> None:
+    adapter = AdapterOptions(target_modules=["zz"])
+    with pytest.raises(InputError, match=r"^model\.adapter\.target_modules: "):
+        load_trainable(ModelOptions(base=str(tiny_base), dtype="float32", adapter=adapter), None)
 
 
 def test_four_bits_without_a_gpu_is_one_clear_line(tiny_base: Path) -> None:

@@ -69,3 +69,10 @@ def test_a_row_without_an_answer_is_named(tmp_path: Path):
     answers.write_text('[{"dataset": "eli5", "question": "q", "docs": []}]')
     with pytest.raises(InputError, match="row 0, field output"):
         run({"eli5": answers}, {"l": "lexical"}, ScoreOptions(), None, tmp_path / "s.json")
+
+
+def test_a_row_of_another_dataset_is_named(tmp_path: Path):
+    answers = tmp_path / "answers.json"
+    answers.write_text('[{"dataset": "eli5", "question": "q", "docs": [], "output": "a"}]')
+    with pytest.raises(InputError, match="row 0, field dataset: expected asqa, got eli5"):
+        run({"asqa": answers}, {"l": "lexical"}, ScoreOptions(), None, tmp_path / "s.json")

@@ -51,6 +51,15 @@ def test_the_newest_snapshot_replaces_the_older(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["step-00000010"]
 
 
+def test_a_damaged_snapshot_is_as_none(tmp_path: Path) -> None:
+    parameters, optimizer = _training(0)
+    save(tmp_path, Snapshot(step=3), parameters, optimizer)
+    tensors = tmp_path / "step-00000003" / "tensors.safetensors"
+    tensors.write_bytes(tensors.read_bytes()[:50])
+    assert restore(tmp_path, parameters, optimizer) is None
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_snapshot_that_was_cut_off_is_not_there(tmp_path: Path) -> None:
     parameters, optimizer = _training(0)
     (tmp_path / ".step-00000004.partial").mkdir()

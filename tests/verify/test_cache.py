@@ -90,3 +90,16 @@ def test_a_file_that_is_no_cache(tmp_path: Path):
     path.write_text("something else, and long enough to be taken for a header of a database")
     with pytest.raises(InputError, match="cannot be used"):
         DecisionCache(path)
+
+
+def test_a_damaged_cache_is_one_clear_line(tmp_path: Path):
+    path = tmp_path / "cache.sqlite"
+    keys = [decision_key("m", Pair("premise", str(i))) for i in range(2000)]
+    cache = DecisionCache(path)
+    cache.put((key, True) for key in keys)
+    cache.close()
+    with path.open("r+b") as stream:
+        stream.seek(4096)
+        stream.write(b"\xff" * (path.stat().st_size - 4096))
+    with pytest.raises(InputError, match=r"cache\.sqlite: decisions cannot be read"):
+        DecisionCache(path).get(keys)

@@ -117,6 +117,27 @@ def test_a_new_system_trains_nothing_else(project: Path) -> None:
         assert stale(project) == {"ppo eighth"} | after("eighth") | {"all"}
 
 
+@pytest.mark.parametrize(
+    ("product", "made_by"),
+    [
+        ("models/h_rl/seed0", {"ppo h_rl"} | after("h_rl")),
+        ("samples/h_rs/seed0", {"best_of_n h_rs", "sft h_rs", "ppo h_rs_rl"}),
+        ("predictions/dist/seed0", {"predict dist", "score dist", "table"}),
+        ("data", {"data"}),
+    ],
+)
+def test_what_a_failed_job_took_away_is_made_again(
+    project: Path, tmp_path: Path, product: str, made_by: set[str]
+) -> None:
+    # Snakemake removes a job's output before it starts; if the job then dies, the rest looks done.
+    there, aside = project / "results" / product, tmp_path / "aside"
+    shutil.move(there, aside)
+    try:
+        assert stale(project, "--", "results/table.csv") >= made_by
+    finally:
+        shutil.move(aside, there)
+
+
 def test_a_broken_file_is_told_of_in_one_line(project: Path) -> None:
     with edited(project / "data/dev.json", "[", "[,"):
         done = snakemake(project, "--", "results/data/dev.json")

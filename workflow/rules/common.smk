@@ -171,6 +171,12 @@ def base_files(wildcards):
     return files(CONFIG.model.base)
 
 
+def is_local(base):
+    """Whether a model's name must be a folder here, since no hub name looks like it."""
+    parts = Path(base).parts
+    return len(parts) != 2 or base.startswith((".", "/")) or Path(parts[0]).is_dir()
+
+
 def absent_files():
     """What the configuration names that is neither there nor made by a rule, by its key."""
     named = {}
@@ -180,6 +186,8 @@ def absent_files():
         named |= {
             f"data.test.{name}": [path] for name, path in CONFIG.data.test.items()
         }
+    if CONFIG.model and is_local(CONFIG.model.base):
+        named["model.base"] = [CONFIG.model.base]
     if CONFIG.scratch:
         named["scratch.texts"] = CONFIG.scratch.texts
     for name, system in SYSTEMS.items():
@@ -284,6 +292,34 @@ def answers_of(name):
     if isinstance(system, OutputsSystem):
         return dict(system.outputs)
     return {dataset: f"{PREDICTIONS}/{dataset}.json" for dataset in TESTS}
+
+
+def products():
+    """Everything that the run makes on the way to the scores.
+
+    Snakemake removes the output of a job before the job starts, and does not miss it as long as
+    what was once made from it is there. A job that fails or is killed would leave the old table in
+    place as if it were current, so the table asks for all of it.
+    """
+    wanted = []
+    for name, system in SYSTEMS.items():
+        of_system = (
+            [] if isinstance(system, OutputsSystem) else list(answers_of(name).values())
+        )
+        if isinstance(system, (SFTSystem, PPOSystem)):
+            of_system.append(MODEL)
+        if isinstance(system, SFTSystem) and isinstance(system.data, Sampled):
+            of_system.append(f"{SAMPLES}/answers.json")
+        for seed in seeds_of(name):
+            wanted += [path.format(system=name, seed=seed) for path in of_system]
+    if TESTS:
+        wanted += [*rules.data.output, *CONFIG.data.train, *CONFIG.data.dev]
+        wanted += CONFIG.data.test.values()
+    if systems_of(SFTSystem):
+        wanted += rules.teach.output
+    if CONFIG.model:
+        wanted.append(CONFIG.model.base)
+    return [path for path in wanted if Path(path).is_relative_to(RESULTS)]
 
 
 def score_inputs(wildcards):

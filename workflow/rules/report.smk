@@ -10,6 +10,7 @@ localrules:
 rule table:
     input:
         code=code("write_table.py"),
+        products=products(),
         scores=[SCORES.format(system=name, seed=seed) for name, seed in RUNS],
     output:
         table=report(

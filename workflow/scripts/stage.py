@@ -1,5 +1,6 @@
 """What all scripts share: the log, errors as one line, the fingerprint, and the summary line."""
 
+import errno
 import hashlib
 import json
 import os
@@ -19,6 +20,10 @@ from citepipe.errors import InputError
 
 READ_WHOLE = 64 * 2**20
 """Larger inputs (bytes) count by size and time of change, as reading them would take too long."""
+
+
+NO_PLACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
+"""What the system says when a disk is full or must not be written to."""
 
 
 class Tee:
@@ -58,7 +63,9 @@ def run_stage(snakemake: Any, work: Callable[[], str]) -> None:
         summary = work()
     except InputError as error:
         sys.exit(f"{label}: {error}")
-    except Exception:
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in NO_PLACE:
+            sys.exit(f"{label}: {error.filename or 'results'} cannot be written: {error.strerror}")
         traceback.print_exc()
         sys.exit(f"{label}: failed; the log is {snakemake.log[0]}")
     seconds = time.monotonic() - started
