@@ -154,7 +154,7 @@ def sample_all(
             os.fsync(stream.fileno())
         done |= {record["id"]: record for record in records}
         best = [r["candidates"][0]["reward"] for r in done.values() if r["candidates"]]
-        progress.advance(len(chunk), best_reward=sum(best) / max(len(best), 1))
+        progress.advance(len(chunk), mean_best_reward=sum(best) / max(len(best), 1))
     chosen, rewards = [], []
     for question in questions:
         candidates = [c for c in done[question.id]["candidates"] if c["text"]]

@@ -190,6 +190,8 @@ class ActorCritic:
         for path in below.iterdir():
             path.rename(directory / path.name)
         below.rmdir()
+        # PEFT's model card is a form that nobody has filled in.
+        (directory / "README.md").unlink(missing_ok=True)
 
     def _parameters_of(self, adapter: str) -> dict[str, nn.Parameter]:
         return {name: self._named[name] for name in self._named if f".{adapter}." in name}

@@ -266,7 +266,7 @@ def run(
             save(state, snapshot, parameters, optimizer)
         progress.advance(
             1,
-            reward=figures["reward"],
+            sampled_reward=round(figures["reward"], 4),
             kl=figures["kl"],
             best_dev_reward=snapshot.best_reward,
             tokens_per_answer=figures["tokens"],
@@ -277,6 +277,8 @@ def run(
     with torch.no_grad():
         for name, parameter in actor.policy_parameters().items():
             parameter.copy_(snapshot.best[name])
+    if snapshot.best_step == 0:
+        say("ppo: no step was better on dev than the start, which is kept")
     partial = partial_directory(out)
     actor.save_policy(partial)
     tokenizer.save_pretrained(partial)

@@ -177,6 +177,8 @@ def run(
     history = [entry for entry in trainer.state.log_history if "train_runtime" not in entry]
     partial = partial_directory(out)
     trained.save_pretrained(str(partial))
+    # PEFT's model card is a form that nobody has filled in.
+    (partial / "README.md").unlink(missing_ok=True)
     tokenizer.save_pretrained(partial)
     write_jsonl(partial / "metrics.jsonl", history)
     publish(partial, out)

@@ -7,6 +7,7 @@ import csv
 import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -134,8 +135,23 @@ def test_what_a_failed_job_took_away_is_made_again(
     shutil.move(there, aside)
     try:
         assert stale(project, "--", "results/table.csv") >= made_by
+        assert (project / "results/table.csv").exists(), "a dry run takes nothing away"
     finally:
         shutil.move(aside, there)
+
+
+def test_a_table_is_made_again_with_what_a_failed_job_took_away(
+    project: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "failed"
+    shutil.copytree(project, folder)
+    shutil.rmtree(folder / "results/models/fg_rs_rl/seed0")
+    done = snakemake(folder, "--", "results/table.csv")
+    assert done.returncode == 0, done.stdout
+    assert "== ppo fg_rs_rl seed0" in done.stdout
+    assert (folder / "results/table.csv").read_text() == (project / "results/table.csv").read_text()
+    again = snakemake(folder, "--", "results/table.csv")
+    assert "Nothing to be done" in again.stdout
 
 
 def test_a_broken_file_is_told_of_in_one_line(project: Path) -> None:
@@ -152,7 +168,7 @@ def test_a_run_killed_within_ppo_goes_on_with_the_same_command(
     folder = tmp_path / "killed"
     shutil.copytree(project, folder)
     model = "results/models/fg_rl/seed0"
-    with edited(folder / "config.yaml", "episodes: 8\n", "episodes: 400\n"):
+    with edited(folder / "config.yaml", "episodes: 8\n", "episodes: 1200\n"):
         command = [*SNAKEMAKE, "--", model]
         run = subprocess.Popen(
             command,
@@ -164,10 +180,8 @@ def test_a_run_killed_within_ppo_goes_on_with_the_same_command(
         )
         assert run.stderr is not None
         state = folder / f"{model}.state"
-        # A line of progress comes after the first saved steps.
-        for _ in run.stderr:
-            if list(state.glob("step-*/snapshot.json")):
-                break
+        while run.poll() is None and not list(state.glob("step-*/snapshot.json")):
+            time.sleep(0.05)
         run.send_signal(signal.SIGKILL)
         # The pipe closes when the job itself, which holds it too, has ended.
         run.wait()

@@ -297,9 +297,7 @@ def answers_of(name):
 def products():
     """Everything that the run makes on the way to the scores.
 
-    Snakemake removes the output of a job before the job starts, and does not miss it as long as
-    what was once made from it is there. A job that fails or is killed would leave the old table in
-    place as if it were current, so the table asks for all of it.
+    The table asks for all of it, see `withdraw`.
     """
     wanted = []
     for name, system in SYSTEMS.items():
@@ -320,6 +318,26 @@ def products():
     if CONFIG.model:
         wanted.append(CONFIG.model.base)
     return [path for path in wanted if Path(path).is_relative_to(RESULTS)]
+
+
+def withdraw(table):
+    """Take away a table that is there although something that led to it is not.
+
+    Snakemake removes the output of a job before the job starts, and does not miss it as long as
+    what was once made from it is there. After a job that failed or was killed, the old table would
+    pass for a current one; without it, and since it asks for all products, they are made again.
+
+    Returns:
+        in a dry run, which leaves the table where it is, the absent products: as a parameter of
+        the table they make it stale. Otherwise nothing.
+    """
+    absent = [path for path in products() if not Path(path).exists()]
+    if not absent or not Path(table).exists() or not workflow.is_main_process:
+        return []
+    if workflow.output_settings.dryrun:
+        return absent
+    Path(table).unlink()
+    return []
 
 
 def score_inputs(wildcards):

@@ -34,6 +34,6 @@ rule table:
         mem_mb=2000,
         runtime=10,
     params:
-        cfg={"runs": RUNS},
+        cfg={"runs": RUNS, "absent": withdraw(f"{RESULTS}/table.csv")},
     script:
         "../scripts/write_table.py"
