@@ -9,7 +9,7 @@ READY := .venv/.ready
 .PHONY: table test lint schema
 
 table: $(READY)
-	$(BIN)/snakemake --cores 1 --resources gpu=1 -- results/table.csv
+	$(BIN)/snakemake --cores 1 --resources gpu=1
 
 test: $(READY)
 	$(BIN)/python -m pytest

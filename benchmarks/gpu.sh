@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
-# Everything that is to be measured on a GPU, in under ten minutes; --small: a trial without one.
-# Results go to $OUT/gpu.txt, by default benchmarks/results. PYTHON names the interpreter, which needs
-# torch with CUDA, transformers, tokenizers, accelerate, nltk, numpy and pydantic, and bitsandbytes
-# for the part in 4 bits; citepipe itself need not be installed.
+# Everything that is to be measured on a GPU; --small: a trial without one. SECTIONS names some of
+# score (under ten minutes) and train (under four), by default both.
+# Results go to $OUT, by default benchmarks/results: gpu.txt and gpu_train.txt. PYTHON names the
+# interpreter, which needs torch with CUDA, transformers, tokenizers, accelerate, nltk, numpy and
+# pydantic, for training peft and safetensors, and bitsandbytes for the parts in 4 bits; citepipe
+# itself need not be installed.
 set -euo pipefail
 
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
@@ -16,4 +18,10 @@ export PYTHONPATH="$here/..${PYTHONPATH:+:$PYTHONPATH}"
 mkdir -p "$out"
 
 # A section per program, each with a file of its own and a limit of its own.
-timeout 540 "$python" "$here/gpu_score.py" "$@" --out "$out/gpu.txt"
+for section in ${SECTIONS:-score train}; do
+    case "$section" in
+        score) timeout 540 "$python" "$here/gpu_score.py" "$@" --out "$out/gpu.txt" ;;
+        train) timeout 300 "$python" "$here/gpu_train.py" "$@" --out "$out/gpu_train.txt" ;;
+        *) echo "gpu.sh: no section $section" >&2; exit 2 ;;
+    esac
+done

@@ -13,24 +13,42 @@ from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, Discriminator, Field, StringConstraints, Tag, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    Discriminator,
+    Field,
+    StringConstraints,
+    Tag,
+    ValidationError,
+)
 
 from citepipe.errors import InputError
 from citepipe.options.base import Options
 from citepipe.options.data import DataOptions, Dataset, TeacherOptions
+from citepipe.options.dpo import DPOOptions
 from citepipe.options.miniature import MiniatureOptions
 from citepipe.options.model import ModelOptions
 from citepipe.options.predict import PredictOptions
 from citepipe.options.prompt import PromptOptions
 from citepipe.options.reward import RewardOptions
-from citepipe.options.rl import PPOOptions
+from citepipe.options.rl import GRPOOptions, PPOOptions, RLOOOptions
 from citepipe.options.sample import BestOfNOptions, SegmentSearchOptions
 from citepipe.options.score import ScoreOptions
 from citepipe.options.scratch import ScratchOptions
 from citepipe.options.sft import SFTOptions
+from citepipe.options.tracking import TrackingOptions
+from citepipe.options.training import TrainingOptions
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]+$")]
-Seed = Annotated[int, Field(strict=True, ge=0, lt=2**32)]
+
+
+def _number(value: Any) -> Any:
+    """A list given on Snakemake's command line has words in place of numbers."""
+    return int(value) if isinstance(value, str) and value.isascii() and value.isdigit() else value
+
+
+Seed = Annotated[int, BeforeValidator(_number), Field(strict=True, ge=0, lt=2**32)]
 _Section = TypeVar("_Section", bound=Options)
 
 
@@ -38,7 +56,9 @@ class Verifiers(Options):
     """Who decides what a document supports: `lexical`, a model, or `module:factory?path`."""
 
     train: str = Field(description="For the teacher's attribution and the search for samples.")
-    rl: str | None = Field(None, description="For PPO's rewards; null for the one of `train`.")
+    rl: str | None = Field(
+        None, description="For reinforcement learning; null for the one of `train`."
+    )
     report: dict[Name, str] = Field(
         min_length=1, description="For scores: the first by plain names, others with a suffix."
     )
@@ -69,13 +89,38 @@ class SFTSystem(Options):
     )
 
 
-class PPOSystem(Options):
-    """A system trained on rewards."""
+class RLSystem(Options):
+    """A system trained on rewards of its own answers."""
 
-    train: Literal["ppo"]
+    train: Literal["ppo", "grpo", "rloo"]
     start: str = Field(description="The system to go on from, which is also the KL reference.")
     reward: Literal["fine_grained", "holistic"]
-    options: dict[str, Any] = Field(default_factory=dict, description="Overrides of `rl`.")
+    options: dict[str, Any] = Field(
+        default_factory=dict, description="Overrides of `rl` (PPO), `grpo` or `rloo`."
+    )
+
+
+class SamplesOf(Options):
+    """The answers that another system's training samples, all of them."""
+
+    samples_of: str = Field(description="A system with `data: {sample: ...}`.")
+
+
+def _samples_origin(value: Any) -> str:
+    of = value.get("samples_of") if isinstance(value, Mapping) else isinstance(value, SamplesOf)
+    return "samples_of" if of else "sampled"
+
+
+class DPOSystem(Options):
+    """A system trained on pairs of sampled answers, the better by reward preferred."""
+
+    train: Literal["dpo"]
+    start: str = Field(description="The system to go on from, which is also the reference.")
+    data: Annotated[
+        Annotated[Sampled, Tag("sampled")] | Annotated[SamplesOf, Tag("samples_of")],
+        Discriminator(_samples_origin),
+    ]
+    options: dict[str, Any] = Field(default_factory=dict, description="Overrides of `dpo`.")
 
 
 class AdapterSystem(Options):
@@ -98,20 +143,22 @@ def _kind(value: Any) -> str | None:
     if not isinstance(value, Mapping):
         return None
     if "train" in value:
-        return value["train"] if value["train"] in ("sft", "ppo") else None
+        kinds = {"sft": "sft", "dpo": "dpo", "ppo": "rl", "grpo": "rl", "rloo": "rl"}
+        return kinds.get(value["train"])
     return next((kind for kind in ("adapter", "outputs") if kind in value), None)
 
 
 System = Annotated[
     Annotated[SFTSystem, Tag("sft")]
-    | Annotated[PPOSystem, Tag("ppo")]
+    | Annotated[RLSystem, Tag("rl")]
+    | Annotated[DPOSystem, Tag("dpo")]
     | Annotated[AdapterSystem, Tag("adapter")]
     | Annotated[OutputsSystem, Tag("outputs")],
     Discriminator(
         _kind,
         custom_error_type="system_kind",
-        custom_error_message="Input should be one with `train: sft`, `train: ppo`, `adapter` "
-        "or `outputs`",
+        custom_error_message="Input should be one with `train: sft`, `dpo`, `ppo`, `grpo` or "
+        "`rloo`, with `adapter` or with `outputs`",
     ),
 ]
 
@@ -133,14 +180,21 @@ class Config(Options):
     )
     best_of_n: BestOfNOptions = Field(default_factory=BestOfNOptions)
     segment_search: SegmentSearchOptions = Field(default_factory=SegmentSearchOptions)
-    rl: PPOOptions = Field(default_factory=PPOOptions)
+    rl: PPOOptions = Field(default_factory=PPOOptions, description="PPO.")
+    grpo: GRPOOptions = Field(default_factory=GRPOOptions)
+    rloo: RLOOOptions = Field(default_factory=RLOOOptions)
+    dpo: DPOOptions = Field(default_factory=DPOOptions)
+    tracking: TrackingOptions = Field(default_factory=TrackingOptions)
+    devices: int = Field(
+        1, ge=1, description="GPUs (without any: processes) that a training job spreads over."
+    )
     predict: PredictOptions = Field(default_factory=PredictOptions)
     score: ScoreOptions = Field(default_factory=ScoreOptions)
     miniature: MiniatureOptions | None = Field(None, description="The synthetic world.")
     scratch: ScratchOptions | None = Field(None, description="A base model trained from nothing.")
     systems: dict[Name, System] = Field(min_length=1, description="A row of the table each.")
 
-    def training_options(self, name: str) -> SFTOptions | PPOOptions:
+    def training_options(self, name: str) -> TrainingOptions:
         """The options that a trained system's stage gets: its section with its own overrides.
 
         Raises:
@@ -148,8 +202,11 @@ class Config(Options):
         """
         system = self.systems[name]
         where = f"systems.{name}.options"
-        if isinstance(system, PPOSystem):
-            return _override(self.rl, system.options, where)
+        if isinstance(system, RLSystem):
+            methods = {"ppo": self.rl, "grpo": self.grpo, "rloo": self.rloo}
+            return _override(methods[system.train], system.options, where)
+        if isinstance(system, DPOSystem):
+            return _override(self.dpo, system.options, where)
         if isinstance(system, SFTSystem):
             section = self.sft if system.data == "teacher" else self.rs_sft
             return _override(section, system.options, where)
@@ -223,6 +280,13 @@ def _check(config: Config) -> None:
                     f"systems.{name}.{key}: expected a system with a model, "
                     f"got {parent!r}, which has answers only"
                 )
+            if key == "data.samples_of" and not isinstance(
+                getattr(config.systems[parent], "data", None), Sampled
+            ):
+                raise InputError(
+                    f"systems.{name}.{key}: expected a system with `data: {{sample: ...}}`, "
+                    f"got {parent!r}"
+                )
     for name in config.systems:
         _check_acyclic(config, name, ())
 
@@ -230,10 +294,13 @@ def _check(config: Config) -> None:
 def _parents(system: Any) -> dict[str, str]:
     """The systems that a system is made from, by the key that names them."""
     parents = {}
-    if isinstance(system, SFTSystem | PPOSystem) and system.start is not None:
+    if isinstance(system, SFTSystem | RLSystem | DPOSystem) and system.start is not None:
         parents["start"] = system.start
-    if isinstance(system, SFTSystem) and isinstance(system.data, Sampled):
-        parents["data.from"] = system.data.from_
+    data = getattr(system, "data", None)
+    if isinstance(data, Sampled):
+        parents["data.from"] = data.from_
+    if isinstance(data, SamplesOf):
+        parents["data.samples_of"] = data.samples_of
     return parents
 
 

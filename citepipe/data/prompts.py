@@ -13,12 +13,28 @@ Encode = Callable[[str], Sequence[int]]
 
 
 @dataclass(frozen=True, slots=True)
+class Turn:
+    """How an answer stands between the end of its prompt and the next message of a conversation."""
+
+    before: str
+    """What separates it from the prompt: a space, or nothing."""
+    after: str
+    """What closes it."""
+    end_id: int
+    """The token that ends it."""
+
+
+@dataclass(frozen=True, slots=True)
 class Prompt:
-    """A prompt as text and tokens; `shortened` says that documents were cut to fit."""
+    """A prompt as text and tokens; `shortened` says that documents were cut to fit.
+
+    `turn` is how a chat model's answer follows; None where the answer just goes on from the text.
+    """
 
     text: str
     token_ids: tuple[int, ...]
     shortened: bool
+    turn: Turn | None = None
 
 
 def render(example: Example, options: PromptOptions, docs: Sequence[Document] | None = None) -> str:
@@ -35,7 +51,13 @@ def render(example: Example, options: PromptOptions, docs: Sequence[Document] | 
     return filled.strip()
 
 
-def fit(example: Example, options: PromptOptions, encode: Encode) -> Prompt:
+def fit(
+    example: Example,
+    options: PromptOptions,
+    encode: Encode,
+    wrap: Callable[[str], str] = str,
+    turn: Turn | None = None,
+) -> Prompt:
     """Render a prompt of at most `options.max_input_tokens` tokens.
 
     A prompt that is too long loses words from the ends of its longest documents; the question,
@@ -45,22 +67,24 @@ def fit(example: Example, options: PromptOptions, encode: Encode) -> Prompt:
         example: what to ask.
         options: templates and the budget in tokens.
         encode: the tokenizer, with whatever special tokens the model expects in front.
+        wrap: makes the text that is encoded from what `render` returns (a chat template).
+        turn: how the answer follows, for the prompt to remember.
 
     Raises:
         InputError: the prompt is too long even with empty documents.
     """
-    text = render(example, options)
+    text = wrap(render(example, options))
     token_ids = encode(text)
     if len(token_ids) <= options.max_input_tokens:
-        return Prompt(text, tuple(token_ids), shortened=False)
+        return Prompt(text, tuple(token_ids), shortened=False, turn=turn)
     docs = example.docs
     words = [doc.text.split() for doc in docs]
     longest = max((len(w) for w in words), default=0)
 
     def attempt(limit: int) -> Prompt:
         cut = [Document(d.title, " ".join(w[:limit])) for d, w in zip(docs, words, strict=True)]
-        text = render(example, options, cut)
-        return Prompt(text, tuple(encode(text)), shortened=True)
+        text = wrap(render(example, options, cut))
+        return Prompt(text, tuple(encode(text)), shortened=True, turn=turn)
 
     best = attempt(0)
     if len(best.token_ids) > options.max_input_tokens:

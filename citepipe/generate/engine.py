@@ -6,8 +6,11 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from citepipe.errors import InputError
 from citepipe.generate.completion import Completion, Request, Sampling, SegmentEnd
 from citepipe.generate.detokenize import Detokenizer
+from citepipe.models.memory import is_out_of_memory
+from citepipe.progress import say
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,7 +29,9 @@ class HuggingFaceGenerator:
     Args:
         model: a causal language model, or a PEFT model around one.
         tokenizer: its tokenizer.
-        batch_size: sequences decoded at once.
+        batch_size: sequences decoded at once; fewer from then on when memory runs out.
+        end_id: the token that ends an answer (`encode.end_token`); None for the tokenizer's end of
+            sequence. Those of the model's generation configuration end it too.
     """
 
     def __init__(
@@ -34,12 +39,13 @@ class HuggingFaceGenerator:
         model: PreTrainedModel | PeftModel,
         tokenizer: PreTrainedTokenizerBase,
         batch_size: int,
+        end_id: int | None = None,
     ) -> None:
         self.model = model
         self.batch_size = batch_size
         self.detokenizer = Detokenizer(tokenizer)
         self.pad_id = int(tokenizer.pad_token_id)
-        self.eos_ids = _end_ids(model, tokenizer)
+        self.eos_ids = _end_ids(model, tokenizer, end_id)
 
     def generate(
         self,
@@ -59,14 +65,39 @@ class HuggingFaceGenerator:
         self.model.eval()
         try:
             with torch.inference_mode():
-                for start in range(0, len(order), self.batch_size):
+                start = 0
+                while start < len(order):
                     batch = order[start : start + self.batch_size]
-                    results = self._decode([requests[i] for i in batch], sampling, segment_end)
-                    for i, completion in zip(batch, results, strict=True):
+                    results = self._try([requests[i] for i in batch], sampling, segment_end)
+                    for i, completion in zip(batch, results, strict=False):
                         completions[i] = completion
+                    start += len(results)
         finally:
             self.model.train(was_training)
         return [completion for completion in completions if completion is not None]
+
+    def _try(
+        self, requests: Sequence[Request], sampling: Sampling, segment_end: SegmentEnd | None
+    ) -> list[Completion]:
+        """Completions of the first requests, all of them unless memory runs out."""
+        import torch
+
+        while True:
+            try:
+                return list(self._decode(requests[: self.batch_size], sampling, segment_end))
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+            # Outside of the handler, whose traceback holds the tensors.
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            at_once = min(self.batch_size, len(requests)) // 2
+            if at_once == 0:
+                raise InputError(
+                    f"no memory to generate after a prompt of {len(requests[0].token_ids)} tokens"
+                )
+            self.batch_size = at_once
+            say(f"memory ran out, goes on with {at_once} sequences at once")
 
     def _decode(
         self, requests: Sequence[Request], sampling: Sampling, segment_end: SegmentEnd | None
@@ -167,7 +198,11 @@ class HuggingFaceGenerator:
     def _completion(
         self, token_ids: list[int], log_probs: list[float], finished: bool, cut: int | None
     ) -> Completion:
-        text, offsets = self.detokenizer.text_and_offsets(token_ids)
+        # What ends an answer is no part of its text, whether the tokenizer calls it special or not.
+        ended = bool(token_ids) and token_ids[-1] in self.eos_ids
+        text, offsets = self.detokenizer.text_and_offsets(token_ids[:-1] if ended else token_ids)
+        if ended:
+            offsets.append((len(text), len(text)))
         if cut is not None:
             # A token that reaches over the segment's end is kept whole.
             count = sum(start < cut for start, _ in offsets)
@@ -215,9 +250,9 @@ def _uniforms(request: Request, seed: int) -> np.ndarray:
 
 
 def _end_ids(
-    model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase
+    model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase, end_id: int | None
 ) -> frozenset[int]:
-    """Every token that ends an answer: the tokenizer's, and those of the generation config."""
+    """Every token that ends an answer."""
     configured = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
     ids = configured if isinstance(configured, list) else [configured]
-    return frozenset(i for i in [tokenizer.eos_token_id, *ids] if isinstance(i, int))
+    return frozenset(i for i in [end_id, tokenizer.eos_token_id, *ids] if isinstance(i, int))

@@ -9,8 +9,8 @@ from pathlib import Path
 from citepipe.data.files import read_examples, write_result
 from citepipe.generate.completion import Request, Sampling
 from citepipe.generate.engine import HuggingFaceGenerator
-from citepipe.models.encode import encode_prompt
-from citepipe.models.load import check_adapter, load_for_inference, load_tokenizer
+from citepipe.models.encode import encode_prompt, end_token
+from citepipe.models.load import check_trained, load_for_inference, load_tokenizer
 from citepipe.options.model import ModelOptions
 from citepipe.options.predict import PredictOptions
 from citepipe.options.prompt import PromptOptions
@@ -47,10 +47,13 @@ def run(
     torch.set_num_threads(threads)
     examples = {dataset: read_examples(path, dataset) for dataset, path in tests.items()}
     if adapter is not None:
-        check_adapter(adapter)
+        check_trained(adapter)
     tokenizer = load_tokenizer(model)
     generator = HuggingFaceGenerator(
-        load_for_inference(model, adapter), tokenizer, options.batch_size
+        load_for_inference(model, adapter),
+        tokenizer,
+        options.batch_size,
+        end_token(tokenizer, prompt),
     )
     progress = Progress("predict", sum(map(len, examples.values())), "answers")
     tokens = shortened = 0

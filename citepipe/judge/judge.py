@@ -45,6 +45,21 @@ class Judgement:
     statements: tuple[StatementVerdict, ...]
     gold: tuple[GoldVerdict, ...]
 
+    @property
+    def citation_rec(self) -> float:
+        """Supported statements, in percent of all; 0 without any."""
+        return percent([verdict.supported for verdict in self.statements])
+
+    @property
+    def citation_prec(self) -> float:
+        """Right citations, in percent of those that count; 0 without any."""
+        return percent([c.right for verdict in self.statements for c in verdict.citations])
+
+
+def percent(flags: Sequence[bool]) -> float:
+    """The share of true ones in percent, 0 of none."""
+    return 100 * sum(flags) / len(flags) if flags else 0.0
+
 
 def judge(
     examples: Sequence[Example],

@@ -1,31 +1,60 @@
-"""Questions and answers as token ids."""
+"""Questions and answers as token ids: as plain text, or as a chat model's template has them."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from citepipe.data.example import Example
-from citepipe.data.prompts import Prompt, fit
+from citepipe.data.prompts import Prompt, Turn, fit
+from citepipe.errors import InputError
 from citepipe.options.prompt import PromptOptions
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+DAY = {
+    "%d": "26", "%m": "07", "%Y": "2024", "%y": "24", "%B": "July", "%b": "Jul",
+    "%A": "Friday", "%a": "Fri", "%H": "00", "%I": "12", "%M": "00", "%S": "00", "%p": "AM",
+}  # fmt: skip
+"""The one moment at which templates that tell the date are rendered, so that prompts stay the same
+from one day to the next: the date that Llama 3's template has if it is told none."""
+
 
 def encode_prompt(
     example: Example, options: PromptOptions, tokenizer: PreTrainedTokenizerBase
 ) -> Prompt:
-    """The prompt of a question, within `options.max_input_tokens`."""
-    return fit(example, options, lambda text: _begin(tokenizer, tokenizer(text)["input_ids"]))
+    """The prompt of a question, within `options.max_input_tokens`.
+
+    With a chat template it is one message of the user and what begins the answer, encoded with
+    the special tokens that the template writes and no others.
+
+    Raises:
+        InputError: the prompt is too long even with empty documents, or the template fails.
+    """
+    if not _is_chat(tokenizer, options):
+        return fit(example, options, lambda text: _begin(tokenizer, tokenizer(text)["input_ids"]))
+    opening, turn = _layout(tokenizer)
+    return fit(
+        example,
+        options,
+        encode=lambda text: _rendered_ids(tokenizer, text),
+        wrap=lambda text: _render(tokenizer, text) + opening,
+        turn=turn,
+    )
 
 
 def encode_answer(
     prompt: Prompt, answer: str, tokenizer: PreTrainedTokenizerBase, max_tokens: int
 ) -> list[int]:
-    """The tokens of an answer as it follows its prompt: a space, the text, the end of sequence.
+    """The tokens of an answer as it follows its prompt, its end last.
 
-    An answer of more than `max_tokens` tokens is cut there and then has no end of sequence.
+    Behind a plain prompt that is a space, the text and the end of sequence; in a chat template
+    what the template writes, up to the token that ends the turn. An answer of more than
+    `max_tokens` tokens is cut there and then has no end.
     """
+    if prompt.turn is not None:
+        ids = _in_turn(prompt, prompt.turn, answer, tokenizer)
+        return [*ids, prompt.turn.end_id][:max_tokens]
     whole = _begin(tokenizer, tokenizer(f"{prompt.text} {answer}")["input_ids"])
     length = len(prompt.token_ids)
     if tuple(whole[:length]) == prompt.token_ids:
@@ -38,6 +67,111 @@ def encode_answer(
     return [*ids, tokenizer.eos_token_id][:max_tokens]
 
 
+def end_token(tokenizer: PreTrainedTokenizerBase, options: PromptOptions) -> int:
+    """The token that ends an answer to these prompts: that of the template's turns, if it has one.
+
+    Raises:
+        InputError: the template fails.
+    """
+    if _is_chat(tokenizer, options):
+        return _layout(tokenizer)[1].end_id
+    assert isinstance(tokenizer.eos_token_id, int)
+    return tokenizer.eos_token_id
+
+
 def _begin(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> list[int]:
     """Without the end of sequence that some tokenizers append."""
     return ids[:-1] if ids and ids[-1] == tokenizer.eos_token_id else ids
+
+
+def _is_chat(tokenizer: PreTrainedTokenizerBase, options: PromptOptions) -> bool:
+    if options.chat == "template" and not tokenizer.chat_template:
+        raise InputError(
+            f"prompt.chat: template, but the tokenizer of {tokenizer.name_or_path} has none; "
+            "expected auto or plain"
+        )
+    return options.chat != "plain" and bool(tokenizer.chat_template)
+
+
+def _layout(tokenizer: PreTrainedTokenizerBase) -> tuple[str, Turn]:
+    """What is to be added to a rendered question, and how the answer follows then.
+
+    Both are read off a conversation with an answer. It differs from a question rendered alone by
+    more than the answer where the template knows no generation prompt (then what is in front of
+    the answer belongs to the prompt), and where it sets a space in front of every answer, as Llama
+    2's does (then that space belongs to the answer).
+    """
+    question, answer = "Quokka", "Zyzzyva"
+    asked = _render(tokenizer, question)
+    answered = _render(tokenizer, question, answer)
+    place = answered.rfind(answer)
+    if question not in asked or place < 0:
+        raise _failed(tokenizer, "it leaves out what is asked or answered")
+    before = answered[len(asked) : place] if answered.startswith(asked) else ""
+    opening = before.rstrip(" ")
+    after = answered[place + len(answer) :]
+    marks = tokenizer.added_tokens_decoder
+    for end in _rendered_ids(tokenizer, after):
+        if end in marks:
+            return opening, Turn(before[len(opening) :], after, end)
+    assert isinstance(tokenizer.eos_token_id, int)
+    return opening, Turn(before[len(opening) :], "", tokenizer.eos_token_id)
+
+
+def _in_turn(
+    prompt: Prompt, turn: Turn, answer: str, tokenizer: PreTrainedTokenizerBase
+) -> list[int]:
+    """The tokens of an answer up to the end of its turn, which is left out."""
+    text = f"{turn.before}{answer}{turn.after}"
+    ids = _rendered_ids(tokenizer, prompt.text + text)
+    length = len(prompt.token_ids)
+    if tuple(ids[:length]) == prompt.token_ids:
+        ids = ids[length:]
+    else:
+        # The tokenizer joined the end of the prompt with the answer; a generated answer never is.
+        ids = _rendered_ids(tokenizer, text)
+    return ids[: ids.index(turn.end_id)] if turn.end_id in ids else ids
+
+
+def _rendered_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """The tokens of text that has all its special tokens written out."""
+    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    assert isinstance(ids, list)
+    return ids
+
+
+def _render(tokenizer: PreTrainedTokenizerBase, question: str, answer: str | None = None) -> str:
+    """A conversation as the template writes it, ready for the answer if there is none."""
+    conversation = [{"role": "user", "content": question}]
+    if answer is not None:
+        conversation.append({"role": "assistant", "content": answer})
+    try:
+        text = tokenizer.apply_chat_template(
+            conversation,
+            chat_template=_timeless(tokenizer.get_chat_template()),
+            tokenize=False,
+            add_generation_prompt=answer is None,
+            enable_thinking=False,
+        )
+    # A template is a program that came with the model: it may raise anything.
+    except Exception as error:
+        raise _failed(tokenizer, str(error) or type(error).__name__) from None
+    assert isinstance(text, str)
+    return text
+
+
+def _timeless(template: str) -> str:
+    """The template with a clock of its own that stands still, if it asks for the time."""
+    if "strftime_now" not in template:
+        return template
+    filters = "".join(f" | replace('{code}', '{text}')" for code, text in DAY.items())
+    clock = f"{{%- macro strftime_now(form) -%}}{{{{ form{filters} }}}}{{%- endmacro -%}}"
+    return clock + template
+
+
+def _failed(tokenizer: PreTrainedTokenizerBase, why: str) -> InputError:
+    line = " ".join(why.split())[:200]
+    return InputError(
+        f"chat template of {tokenizer.name_or_path}: expected one that renders a question and "
+        f"its answer: {line} (prompt.chat: plain does without it)"
+    )

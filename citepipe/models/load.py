@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 import warnings
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from citepipe.data.files import read_json, write_json
 from citepipe.errors import InputError
 from citepipe.options.model import ModelOptions
 
@@ -18,10 +21,17 @@ if TYPE_CHECKING:
 
 
 def device() -> torch.device:
-    """The first GPU that this process sees, else the CPU."""
+    """This process' GPU (the first that it sees, or the one of its rank), else the CPU."""
     import torch
 
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    rank = int(os.environ.get("LOCAL_RANK", "0"))
+    if rank >= torch.cuda.device_count():
+        raise InputError(
+            f"devices: expected at most {torch.cuda.device_count()}, as many GPUs are visible"
+        )
+    return torch.device("cuda", rank)
 
 
 def load_tokenizer(options: ModelOptions) -> PreTrainedTokenizerBase:
@@ -44,61 +54,64 @@ def load_tokenizer(options: ModelOptions) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def load_base(options: ModelOptions) -> PreTrainedModel:
+def load_base(options: ModelOptions, dtype: str | None = None) -> PreTrainedModel:
     """The base model, on the device, in evaluation mode.
 
-    Raises:
-        InputError: there is no causal language model at `options.base`.
-    """
-    import torch
-    from transformers import AutoModelForCausalLM
-    from transformers.utils import logging
+    Args:
+        options: the base model.
+        dtype: the precision of its weights, by default `options.dtype`.
 
-    logging.disable_progress_bar()
-    # PEFT still asks by the old name.
-    warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
-    _check_directory(options.base)
-    settings: dict[str, Any] = {"dtype": getattr(torch, options.dtype)}
-    if options.quantization == "4bit":
-        settings["quantization_config"] = _four_bit(options)
-        settings["device_map"] = {"": device()}
-    try:
-        model = AutoModelForCausalLM.from_pretrained(
-            options.base, revision=options.revision, **settings
-        )
-    except (OSError, ValueError) as error:
-        raise InputError(f"model.base {options.base}: no model there: {_line(error)}") from None
-    if options.quantization == "none":
-        model.to(device())  # type: ignore[arg-type]  # transformers wraps the method
-    return model.eval()
+    Raises:
+        InputError: there is no causal language model at `options.base`, or not as asked for.
+    """
+    return _load(f"model.base {options.base}", options.base, options.revision, options, dtype)
 
 
 def load_trainable(
     options: ModelOptions, start: Path | None, seed: int = 0, name: str = "default"
-) -> PeftModel:
-    """The base with one trainable adapter.
+) -> PeftModel | PreTrainedModel:
+    """The base with one trainable adapter, or all of its weights trainable.
+
+    Weights that are all trained are kept in float32, whatever `options.dtype` they are computed
+    in (`computing`): the steps of an optimizer are lost in the rounding of 16 bits.
 
     Args:
-        options: the base model, and the shape of a new adapter.
-        start: the adapter directory to go on from, or None for a new adapter.
+        options: the base model, and the shape of a new adapter; without one all weights train.
+        start: the directory to go on from, an adapter or a whole model as `options` have it; None
+            for a new adapter, or the base.
         seed: of a new adapter's random matrices.
         name: what the adapter is called inside the model.
+
+    Raises:
+        InputError: no such base or start, or they do not go together.
     """
     import torch
     from peft import LoraConfig, PeftModel, get_peft_model
 
+    if options.adapter is None and options.quantization != "none":
+        raise InputError(
+            "model.quantization: weights in 4bit take an adapter, model.adapter is null"
+        )
+    if start is not None:
+        check_start(start, options)
+    if options.adapter is None:
+        model = load_base(options, "float32") if start is None else load_whole(start, options)
+        if options.gradient_checkpointing:
+            model.gradient_checkpointing_enable({"use_reentrant": False})
+        return model.requires_grad_(True)
     base = load_base(options)
     if options.quantization == "4bit":
         from peft import prepare_model_for_kbit_training
 
         base = prepare_model_for_kbit_training(
-            base, use_gradient_checkpointing=options.gradient_checkpointing
+            base,
+            use_gradient_checkpointing=options.gradient_checkpointing,
+            gradient_checkpointing_kwargs={"use_reentrant": False},
         )
     elif options.gradient_checkpointing:
         base.gradient_checkpointing_enable({"use_reentrant": False})
         base.enable_input_require_grads()
     if start is not None:
-        check_adapter(start)
         return PeftModel.from_pretrained(base, start, adapter_name=name, is_trainable=True)
     adapter = options.adapter
     torch.manual_seed(seed)
@@ -115,35 +128,185 @@ def load_trainable(
         raise InputError(f"model.adapter.target_modules: {_line(error)}") from None
 
 
-def load_for_inference(options: ModelOptions, adapter: Path | None) -> PreTrainedModel:
+def load_whole(directory: Path, options: ModelOptions, dtype: str = "float32") -> PreTrainedModel:
+    """A whole trained model of this workflow, on the device, in evaluation mode."""
+    return _load(str(directory), str(directory), None, options, dtype)
+
+
+def load_for_inference(options: ModelOptions, trained: Path | None) -> PreTrainedModel:
     """The model that answers: the base with the adapter merged in (kept apart on a 4-bit base).
 
     Args:
         options: the base model.
-        adapter: an adapter directory, or None for the bare base.
+        trained: a directory with an adapter or a whole model, or None for the bare base.
     """
     from peft import PeftModel
 
-    base = load_base(options)
-    if adapter is None:
-        return base
-    check_adapter(adapter)
-    model = PeftModel.from_pretrained(base, adapter)
+    if trained is None:
+        return load_base(options)
+    check_trained(trained)
+    if is_whole(trained):
+        return load_whole(trained, options, options.dtype)
+    model = PeftModel.from_pretrained(load_base(options), trained)
     if options.quantization == "none":
         return model.merge_and_unload().eval()
     return model.eval()  # type: ignore[return-value]
 
 
-def check_adapter(path: Path) -> None:
-    """Check that a directory holds a PEFT adapter in safetensors.
+def language_model_of(model: PeftModel | PreTrainedModel) -> PreTrainedModel:
+    """The causal language model itself, with its adapters but without PEFT's wrapper."""
+    from peft import PeftModel
+
+    return model.get_base_model() if isinstance(model, PeftModel) else model  # type: ignore[return-value]
+
+
+def computing(options: ModelOptions) -> AbstractContextManager[object]:
+    """A context in which products are computed in `options.dtype`, on GPUs.
+
+    Adapters, and weights that are all trained, are kept in float32. Without this PEFT would
+    compute adapters in it too, at a fraction of the speed.
+    """
+    import torch
+
+    dtype = getattr(torch, options.dtype)
+    on = device().type == "cuda" and dtype != torch.float32
+    return torch.autocast(device().type, dtype, enabled=on) if on else nullcontext()
+
+
+@contextmanager
+def folded(model: PeftModel | PreTrainedModel, adapter: str) -> Iterator[None]:
+    """Run the block with an adapter added into the base's weights: it is quicker to read with.
+
+    PEFT's layers are taken out meanwhile. The weights that were there are put back, not computed
+    back, so nothing is lost in rounding. In 16 bits most of what an adapter adds would be lost, and
+    4 bits cannot be added to: there, and in a model without adapters, nothing is done.
+    """
+    import torch
+    from peft import PeftModel
+    from peft.tuners.lora import LoraLayer
+
+    if not isinstance(model, PeftModel) or model.dtype != torch.float32:
+        yield
+        return
+    layers: list[tuple[torch.nn.Module, str, Any]] = [
+        (parent, name, layer)
+        for parent in model.modules()
+        for name, layer in parent.named_children()
+        if isinstance(layer, LoraLayer)
+    ]
+    kept: list[tuple[torch.nn.Parameter, torch.Tensor]] = []
+    try:
+        for parent, name, layer in layers:
+            base = layer.get_base_layer()
+            if adapter in layer.lora_A:
+                kept.append((base.weight, base.weight.data))
+                base.weight.data = base.weight.data + layer.get_delta_weight(adapter)
+            setattr(parent, name, base)
+        yield
+    finally:
+        for weight, data in kept:
+            weight.data = data
+        for parent, name, layer in layers:
+            setattr(parent, name, layer)
+
+
+def save_model(
+    model: PeftModel | PreTrainedModel, directory: Path, adapter: str | None = None
+) -> None:
+    """Write an adapter, or all weights of a model that is none, into `directory` itself.
+
+    Args:
+        model: what was trained.
+        directory: exists; files of the same names are written over.
+        adapter: the name of the adapter inside the model; None for its only one.
+    """
+    from peft import PeftModel
+
+    if not isinstance(model, PeftModel):
+        model.save_pretrained(directory)
+        return
+    name = adapter or model.active_adapter
+    model.save_pretrained(str(directory), selected_adapters=[name])
+    # PEFT puts any adapter but the one called default into a folder below.
+    below = directory / name
+    if below.is_dir():
+        for path in below.iterdir():
+            path.replace(directory / path.name)
+        below.rmdir()
+    # PEFT's model card is a form that nobody has filled in.
+    (directory / "README.md").unlink(missing_ok=True)
+    # It writes sets, in an order that changes from process to process.
+    config = read_json(directory / "adapter_config.json")
+    for key, value in config.items():
+        if isinstance(value, list) and all(isinstance(item, str) for item in value):
+            config[key] = sorted(value)
+    write_json(directory / "adapter_config.json", config)
+
+
+def is_whole(trained: Path) -> bool:
+    """Whether a directory holds a whole model and not an adapter."""
+    return (trained / "config.json").is_file() and not (trained / "adapter_config.json").is_file()
+
+
+def check_start(start: Path, options: ModelOptions) -> None:
+    """Check that training with these options can go on from a directory.
+
+    Raises:
+        InputError: it holds no model, or a whole one where adapters are trained, or the reverse.
+    """
+    check_trained(start)
+    if is_whole(start) and options.adapter is not None:
+        raise InputError(
+            f"{start}: a whole model, but model.adapter says that adapters are trained"
+        )
+    if not is_whole(start) and options.adapter is None:
+        raise InputError(f"{start}: an adapter, but model.adapter is null, so whole models are")
+
+
+def check_trained(path: Path) -> None:
+    """Check that a directory holds a PEFT adapter or a whole model, in safetensors.
 
     Raises:
         InputError: it does not.
     """
-    for name in ("adapter_config.json", "adapter_model.safetensors"):
-        if not (path / name).is_file():
-            raise InputError(f"{path}: expected a PEFT adapter, {name} is missing")
+    if is_whole(path):
+        if not any(path.glob("*.safetensors")):
+            raise InputError(f"{path}: expected a model, its weights (*.safetensors) are missing")
+    else:
+        for name in ("adapter_config.json", "adapter_model.safetensors"):
+            if not (path / name).is_file():
+                raise InputError(f"{path}: expected a PEFT adapter, {name} is missing")
     _check_weights(path)
+
+
+def _load(
+    what: str, target: str, revision: str | None, options: ModelOptions, dtype: str | None
+) -> PreTrainedModel:
+    import torch
+    from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    # PEFT still asks by the old name, and the new one is not there in all versions that will do.
+    for name in ("is_gradient_checkpointing", "gradient_checkpointing_enable"):
+        warnings.filterwarnings("ignore", f"`{name}` is deprecated", FutureWarning)
+    _check_directory(target)
+    settings: dict[str, Any] = {"dtype": getattr(torch, dtype or options.dtype)}
+    if options.attention is not None:
+        settings["attn_implementation"] = options.attention
+    if options.quantization == "4bit":
+        settings["quantization_config"] = _four_bit(options)
+        settings["device_map"] = {"": device()}
+    try:
+        model = AutoModelForCausalLM.from_pretrained(target, revision=revision, **settings)
+    except (OSError, ValueError, ImportError) as error:
+        if options.attention is not None and "attn" in f"{error} {options.attention}".lower():
+            said = f"model.attention {options.attention}, or no model at {target}"
+            raise InputError(f"{said}: {_line(error)}") from None
+        raise InputError(f"{what}: no model there: {_line(error)}") from None
+    if options.quantization == "none":
+        model.to(device())  # type: ignore[arg-type]  # transformers wraps the method
+    return model.eval()
 
 
 def _check_weights(directory: Path) -> None:
@@ -163,11 +326,14 @@ def _check_weights(directory: Path) -> None:
 
 
 def publish(partial: Path, out: Path) -> None:
-    """Put a finished directory in its place by renaming, so that it appears whole."""
-    if out.exists():
-        shutil.rmtree(out)
+    """Put a finished directory in its place by renaming: it is whole or absent at every moment."""
     out.parent.mkdir(parents=True, exist_ok=True)
+    old = out.with_name(f".{out.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if out.exists():
+        os.replace(out, old)
     os.replace(partial, out)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def partial_directory(out: Path) -> Path:
@@ -177,6 +343,26 @@ def partial_directory(out: Path) -> Path:
         shutil.rmtree(partial)
     partial.mkdir(parents=True)
     return partial
+
+
+@contextmanager
+def system_errors(directory: Path) -> Iterator[None]:
+    """Let a full disk show itself: torch, safetensors and tokenizers hide it in errors of theirs.
+
+    Args:
+        directory: what is written to; where no more fits into it, that is the error.
+    """
+    try:
+        yield
+    except Exception:
+        trial = directory / ".trial"
+        try:
+            trial.write_bytes(bytes(2**20))
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(directory)) from None
+        finally:
+            trial.unlink(missing_ok=True)
+        raise
 
 
 def _check_directory(base: str) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -138,6 +139,9 @@ def load_checkpoint(
     logging.disable_progress_bar()
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
+        # Of several processes each has a GPU of its own.
+        if device == "cuda" and "LOCAL_RANK" in os.environ:
+            device = f"cuda:{os.environ['LOCAL_RANK']}"
     if dtype == "auto":
         dtype = "bfloat16" if device.startswith("cuda") else "float32"
     settings = _model_settings(f"{what} {target}", dtype, device)

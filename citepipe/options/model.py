@@ -29,7 +29,15 @@ class ModelOptions(Options):
     quantization: Literal["none", "4bit"] = Field(
         "none", description="4bit loads the base model in NF4 (bitsandbytes, needs a GPU)."
     )
-    adapter: AdapterOptions = Field(default_factory=AdapterOptions)
+    adapter: AdapterOptions | None = Field(
+        default_factory=AdapterOptions,
+        description="The shape of new adapters; null trains all weights.",
+    )
+    attention: str | None = Field(
+        None,
+        description="A transformers attention implementation (eager, sdpa, flash_attention_2, "
+        "...); null for the model's own choice. Flash attention takes no padding in fine-tuning.",
+    )
     gradient_checkpointing: bool = Field(
         False, description="Recompute activations in the backward pass: less memory, more time."
     )

@@ -1,5 +1,7 @@
 """How a question and its documents are laid out for the model."""
 
+from typing import Literal
+
 from pydantic import Field
 
 from citepipe.options.base import Options
@@ -27,6 +29,11 @@ class PromptOptions(Options):
     doc_prompt: str = Field(
         "Document [{ID}](Title: {T}): {P}\n",
         description="One document: {ID} its number, {T} its title, {P} its text.",
+    )
+    chat: Literal["auto", "template", "plain"] = Field(
+        "auto",
+        description="template: the prompt is a user's message in the tokenizer's chat template. "
+        "plain: text that the answer goes on from. auto: template if the tokenizer has one.",
     )
     max_input_tokens: int = Field(
         1200, ge=8, description="Prompts longer than this get their documents shortened (tokens)."

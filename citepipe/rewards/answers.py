@@ -79,9 +79,21 @@ class Rewarder:
         self._splitter = load_splitter(options.splitter)
         self._options = options
 
+    def judged(
+        self, examples: Sequence[Example], answers: Sequence[str]
+    ) -> list[tuple[Judgement, list[Reward]]]:
+        """Per answer the judgement, and the rewards, on characters of the answer."""
+        judgements = judge_for_rewards(
+            examples, answers, self._verifier, self._splitter, self._options
+        )
+        return [
+            (judgement, find_rewards(example, answer, judgement, self._options))
+            for example, answer, judgement in zip(examples, answers, judgements, strict=True)
+        ]
+
     def spans(self, examples: Sequence[Example], answers: Sequence[str]) -> list[list[Reward]]:
         """Per answer its rewards, on characters of the answer."""
-        return reward_answers(examples, answers, self._verifier, self._splitter, self._options)
+        return [rewards for _, rewards in self.judged(examples, answers)]
 
     def reward(self, examples: Sequence[Example], answers: Sequence[str]) -> list[dict[str, float]]:
         """Per answer the sum of each component."""

@@ -14,8 +14,8 @@ from citepipe.data.example import Example
 from citepipe.data.files import read_examples, write_examples, write_jsonl
 from citepipe.generate.completion import Generator
 from citepipe.generate.engine import HuggingFaceGenerator
-from citepipe.models.encode import encode_prompt
-from citepipe.models.load import check_adapter, load_for_inference, load_tokenizer
+from citepipe.models.encode import encode_prompt, end_token
+from citepipe.models.load import check_trained, load_for_inference, load_tokenizer
 from citepipe.options.model import ModelOptions
 from citepipe.options.prompt import PromptOptions
 from citepipe.options.reward import RewardOptions
@@ -107,11 +107,12 @@ def run_job(
 
     torch.set_num_threads(job.threads)
     examples = choose_questions(job.questions, questions, job.seed)
-    check_adapter(job.adapter)
+    check_trained(job.adapter)
     rewarder = Rewarder(job.verifier, job.reward, job.cache)
     tokenizer = load_tokenizer(job.model)
     model = load_for_inference(job.model, job.adapter)
-    generator = HuggingFaceGenerator(model, tokenizer, batch_size)
+    end_id = end_token(tokenizer, job.prompt)
+    generator = HuggingFaceGenerator(model, tokenizer, batch_size, end_id)
 
     def sample(chunk: Sequence[Example]) -> Candidates:
         prompts = [encode_prompt(example, job.prompt, tokenizer).token_ids for example in chunk]

@@ -10,7 +10,7 @@ from collections.abc import Collection, Sequence
 
 from citepipe.data.example import Example
 from citepipe.judge.gold import predicted_items
-from citepipe.judge.judge import Judgement
+from citepipe.judge.judge import Judgement, percent
 from citepipe.score.means import EQUALLY_WEIGHTED, HARMONIC
 from citepipe.text.normalize import normalize_answer, remove_citations
 from citepipe.text.sentences import Splitter
@@ -108,21 +108,19 @@ def judged_scores(
         skip_empty: an answer without statements has no citation scores (ALCE); else they are 0.
     """
     scores: Scores = {}
-    statements = judgement.statements
-    if statements or not skip_empty:
-        citations = [c for statement in statements for c in statement.citations]
-        scores["citation_rec"] = _percent([s.supported for s in statements])
-        scores["citation_prec"] = _percent([c.right for c in citations])
+    if judgement.statements or not skip_empty:
+        scores["citation_rec"] = judgement.citation_rec
+        scores["citation_prec"] = judgement.citation_prec
     hits = [gold.hit for gold in judgement.gold]
     if not hits:
         return scores
     if example.dataset == "asqa":
-        scores["str_em"] = _percent(hits)
+        scores["str_em"] = percent(hits)
         scores["str_hit"] = 100.0 * all(hits)
     elif example.dataset == "qampari":
         scores |= _list_scores(example, remove_citations(answer), hits)
     else:
-        scores["claims_nli"] = _percent(hits)
+        scores["claims_nli"] = percent(hits)
     return scores
 
 
@@ -130,8 +128,8 @@ def _list_scores(example: Example, text: str, hits: Sequence[bool]) -> Scores:
     """QAMPARI's precision and recall (ALCE `compute_qampari_f1`)."""
     predictions = predicted_items(text)
     gold = {normalize_answer(alias) for aliases in example.answers for alias in aliases}
-    precision = _percent([prediction in gold for prediction in predictions])
-    recall = _percent(hits)
+    precision = percent([prediction in gold for prediction in predictions])
+    recall = percent(hits)
     top = 100 * min(_EXPECTED_ITEMS, sum(hits)) / min(_EXPECTED_ITEMS, len(hits))
     return {
         "num_preds": float(len(predictions)),
@@ -159,8 +157,3 @@ def unit_counts(example: Example, answer: str, judgement: Judgement) -> dict[str
 def _f1(precision: float, recall: float) -> float:
     """The harmonic mean, 0 of two zeros."""
     return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
-
-
-def _percent(flags: Sequence[bool]) -> float:
-    """The share of true ones in percent, 0 of none."""
-    return 100 * sum(flags) / len(flags) if flags else 0.0

@@ -1,197 +1,279 @@
-"""Policy, reference and value model as three adapters on one base."""
+"""Policy, reference and value model: adapters on one base, or models of their own."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
+from peft import PeftModel
 from torch import nn
 from transformers import PreTrainedModel
 
-from citepipe.models.load import load_trainable
+from citepipe.errors import InputError
+from citepipe.models.load import (
+    computing,
+    folded,
+    language_model_of,
+    load_for_inference,
+    load_trainable,
+    load_whole,
+    save_model,
+)
 from citepipe.options.model import ModelOptions
+from citepipe.train.batch import Batch, Ids, Row, padding_free, separate_rows, shared_prompts
+from citepipe.train.log_probs import TokenHead
+
+ValueKind = Literal["adapter", "shared", "full"]
+Role = Literal["policy", "reference", "value"]
+Loss = Callable[[torch.Tensor], torch.Tensor]
 
 
-class Batch(NamedTuple):
-    """Answers with their prompts, each prompt once in front of all its answers.
+class Scores(NamedTuple):
+    """What the models say of answers, each (B, T), 0 on padding."""
 
-    The answers of a question stand one behind the other in one row; an attention mask and position
-    numbers make each see its prompt and itself only, so the result is that of separate rows, for
-    the price of one prompt instead of one per answer.
-
-    Notation: G questions, n answers to each, B = G * n answers in the questions' order, P tokens
-    of the longest prompt, T of the longest answer, L = P + n * T.
-    """
-
-    ids: torch.Tensor
-    """(G, L): prompts padded on the left, each answer on the right."""
-    positions: torch.Tensor
-    """(G, L): from each prompt's first token; every answer goes on from the prompt's last."""
-    visible: torch.Tensor
-    """(G, 1, L, L) bool: which token (last axis) each token sees. Padding sees itself."""
-    answers: torch.Tensor
-    """(B, T): the answers' tokens."""
-    mask: torch.Tensor
-    """(B, T) float: 1 on the answers' tokens, 0 on padding."""
-
-    @classmethod
-    def build(
-        cls,
-        prompts: Sequence[Sequence[int]],
-        answers: Sequence[Sequence[int]],
-        pad_id: int,
-        device: torch.device,
-    ) -> Batch:
-        """Lay out G prompts and the G * n answers to them (lists of token ids) on a device."""
-        groups, width, length = len(prompts), max(map(len, prompts)), max(map(len, answers))
-        count = len(answers) // groups
-        prompt_ids = torch.full((groups, width), pad_id, dtype=torch.long)
-        prompt_mask = torch.zeros((groups, width), dtype=torch.bool)
-        for row, prompt in enumerate(prompts):
-            prompt_ids[row, width - len(prompt) :] = torch.tensor(prompt)
-            prompt_mask[row, width - len(prompt) :] = True
-        answer_ids = torch.full((len(answers), length), pad_id, dtype=torch.long)
-        answer_mask = torch.zeros((len(answers), length), dtype=torch.bool)
-        for row, answer in enumerate(answers):
-            answer_ids[row, : len(answer)] = torch.tensor(answer)
-            answer_mask[row, : len(answer)] = True
-        is_token = torch.cat([prompt_mask, answer_mask.view(groups, -1)], dim=1)
-        # Tokens of answer k have owner k, those of the prompt have owner 0 and are seen by all.
-        owner = torch.cat(
-            [torch.zeros(width), torch.arange(1, count + 1).repeat_interleave(length)]
-        )
-        causal = torch.ones(len(owner), len(owner), dtype=torch.bool).tril()
-        related = (owner[:, None] == owner[None, :]) | (owner[None, :] == 0)
-        visible = (causal & related)[None] & is_token[:, None, :]
-        visible |= torch.eye(len(owner), dtype=torch.bool)
-        in_prompt = (prompt_mask.cumsum(dim=1) - 1).clamp(min=0)
-        in_answers = prompt_mask.sum(dim=1, keepdim=True) + torch.arange(length).repeat(count)
-        return cls(
-            torch.cat([prompt_ids, answer_ids.view(groups, -1)], dim=1).to(device),
-            torch.cat([in_prompt, in_answers], dim=1).to(device),
-            visible[:, None].to(device),
-            answer_ids.to(device),
-            answer_mask.float().to(device),
-        )
-
-    def predicting(self) -> torch.Tensor:
-        """(n, T): the columns of `ids` after which each token of an answer is predicted."""
-        length = self.answers.shape[1]
-        count = self.answers.shape[0] // self.ids.shape[0]
-        width = self.ids.shape[1] - count * length
-        columns = width - 1 + torch.arange(count * length).view(count, length)
-        columns[:, 0] = width - 1
-        return columns.to(self.ids.device)
+    log_probs: torch.Tensor
+    """Of the answers' tokens under the policy, at temperature 1."""
+    entropy: torch.Tensor
+    """Of the policy's distribution of each token, in nats."""
+    reference_log_probs: torch.Tensor
+    """Under the model that training started from."""
+    values: torch.Tensor | None
+    """The value before each token; None without a value model."""
 
 
 class ActorCritic:
-    """Three adapters that all begin as copies of the one that training starts from.
+    """The models that reinforcement learning works with; all begin as the one it starts from.
 
     `policy` is trained; `reference` stays as it is, and the policy's KL penalty is measured
     against it; `value`, with a linear head that begins at zero, is trained to predict returns.
-    Adapter dropout is off, so that the policy that samples is the policy that is trained.
+    With adapters all three are adapters on one base. Where all weights are trained the reference
+    is a second model, held in `options.dtype`. The value model may also be a head on the policy's
+    own states (`shared`), or a model of its own with all weights trained (`full`).
+
+    Dropout is off, so that the policy that samples is the policy that is trained.
 
     Args:
         options: the base model.
-        start: the adapter that training starts from.
+        start: the adapter or model that training starts from.
+        value: what the value model is; None for no value model at all.
+
+    Attributes:
+        model: what samples: the policy, active outside of `using`.
+        shares_prompts: answers to a question stand behind one prompt in a row (`shared_prompts`);
+            False for models that cannot read that.
+
+    Raises:
+        InputError: no such model, or a value model that does not go with it.
     """
 
-    def __init__(self, options: ModelOptions, start: Path) -> None:
+    def __init__(self, options: ModelOptions, start: Path, value: ValueKind | None) -> None:
+        adapters = options.adapter is not None
+        if value == "adapter" and not adapters:
+            raise InputError(
+                "rl.value: an adapter needs a base with adapters; model.adapter is null"
+            )
+        self._options = options
+        self.value_kind = value
         self.model = load_trainable(options, start, name="policy")
-        self.model.load_adapter(start, "reference", is_trainable=False)
-        self.model.load_adapter(start, "value", is_trainable=True)
-        for module in self.model.modules():
-            if isinstance(module, nn.Dropout):
-                module.p = 0.0
-        self._named = dict(self.model.named_parameters())
-        self.language_model: PreTrainedModel = self.model.get_base_model()  # type: ignore[assignment]
-        self.decoder = getattr(self.language_model, self.language_model.base_model_prefix)
-        size: int = self.language_model.config.get_text_config().hidden_size
-        self.head = nn.Linear(size, 1, device=self.model.device)
-        nn.init.zeros_(self.head.weight)
-        nn.init.zeros_(self.head.bias)
-
+        policy = TokenHead(language_model_of(self.model))
+        self._heads: dict[Role, TokenHead] = {"policy": policy, "value": policy}
+        value_model: PreTrainedModel | None = None
+        if isinstance(self.model, PeftModel):
+            self.model.load_adapter(start, "reference", is_trainable=False)
+            if value == "adapter":
+                self.model.load_adapter(start, "value", is_trainable=True)
+            self._heads["reference"] = policy
+        else:
+            reference = load_whole(start, options, options.dtype).requires_grad_(False)
+            self._heads["reference"] = TokenHead(reference)
+        if value == "full":
+            value_model = _value_model(options, start)
+            self._heads["value"] = TokenHead(value_model)
+        _without_dropout(self.model)
+        named = dict(self.model.named_parameters())
+        self._parameters: dict[Role, dict[str, nn.Parameter]] = {
+            role: {name: named[name] for name in named if f".{role}." in name}
+            for role in ("policy", "reference", "value")
+            if adapters
+        } or {"policy": named, "reference": {}, "value": {}}
+        if value_model is not None:
+            of_value = value_model.named_parameters()
+            self._parameters["value"] = {f"value.{name}": own for name, own in of_value}
+        self.head: nn.Linear | None = None
+        if value is not None:
+            size: int = self.model.config.get_text_config().hidden_size
+            self.head = nn.Linear(size, 1, device=self.device)
+            nn.init.zeros_(self.head.weight)
+            nn.init.zeros_(self.head.bias)
         # Gradient checkpointing works in training mode only.
         self.model.train()
+        self._active: Role = "policy"
         self._activate("policy")
+        language_model = language_model_of(self.model)
+        self.shares_prompts = _reads_shared_prompts(self, language_model)
+        self._takes_no_padding = "flash" in str(language_model.config._attn_implementation)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the models are."""
+        return self.model.device
 
     @contextmanager
-    def using(self, name: str) -> Iterator[None]:
-        """Run the block with the adapter `name`; outside of such blocks the policy is active.
+    def using(self, role: Role) -> Iterator[None]:
+        """Run the block with the adapter of `role`; outside of such blocks the policy is active.
 
         A backward pass belongs into the block of its forward pass: with gradient checkpointing it
         runs the model again, and must find the same adapter there.
         """
         before = self._active
-        self._activate(name)
+        self._activate(role)
         try:
-            yield
+            with computing(self._options):
+                yield
         finally:
             self._activate(before)
 
-    def _activate(self, name: str) -> None:
-        self._active = name
-        self.model.set_adapter(name)
+    @contextmanager
+    def sampling(self) -> Iterator[None]:
+        """Run the block with `model` ready to generate with, at no more than the policy costs."""
+        with torch.no_grad(), folded(self.model, "policy"), computing(self._options):
+            yield
+
+    def _activate(self, role: Role) -> None:
+        self._active = role
+        shared = role == "value" and self.value_kind != "adapter"
+        if shared or not isinstance(self.model, PeftModel):
+            return
+        self.model.set_adapter(role)
         # PEFT freezes every adapter but the active one; policy and value learn at the same time.
-        for learns, parameters in (
-            (True, self.policy_parameters()),
-            (True, self.value_parameters()),
-            (False, self._parameters_of("reference")),
-        ):
+        for owner, parameters in self._parameters.items():
             for parameter in parameters.values():
-                parameter.requires_grad_(learns)
+                parameter.requires_grad_(owner != "reference")
 
-    def log_probs(self, batch: Batch, adapter: str) -> torch.Tensor:
-        """(B, T): log-probabilities of the answers' tokens, at temperature 1.
+    def batch(self, prompts: Sequence[Ids], answers: Sequence[Sequence[Ids]], pad_id: int) -> Batch:
+        """Questions (token ids) with several answers each, as these models read them."""
+        if self.shares_prompts:
+            return shared_prompts(prompts, answers, pad_id, self.device)
+        rows = [Row.of(p, a) for p, own in zip(prompts, answers, strict=True) for a in own]
+        if self._takes_no_padding:
+            return padding_free(rows, self.device)
+        return separate_rows(rows, pad_id, self.device)
 
-        Logits are computed where they are needed only: at the positions that predict the answers.
-        """
-        with self.using(adapter):
-            logits = self.language_model(
-                input_ids=batch.ids,
-                attention_mask=batch.visible,
-                position_ids=batch.positions,
-                logits_to_keep=batch.predicting().view(-1),
-                use_cache=False,
-            ).logits
-        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        logits = logits.view(*batch.answers.shape, -1)
-        chosen = logits.gather(2, batch.answers[:, :, None])[:, :, 0]
-        return (chosen - logits.logsumexp(dim=-1)) * batch.mask
+    def log_probs(self, batch: Batch, role: Role = "policy") -> torch.Tensor:
+        """(B, T): log-probabilities of the answers' tokens, at temperature 1."""
+        with self.using(role):
+            return batch.spread(self._heads[role](self._states(batch, role), batch.targets)[0])
 
     def values(self, batch: Batch) -> torch.Tensor:
         """(B, T): the value before each of the answers' tokens."""
         with self.using("value"):
-            hidden = self.decoder(
-                input_ids=batch.ids,
-                attention_mask=batch.visible,
-                position_ids=batch.positions,
-                use_cache=False,
-            ).last_hidden_state[:, batch.predicting().view(-1)]
-        values = self.head(hidden.to(self.head.weight.dtype))
-        return values.view(batch.answers.shape) * batch.mask
+            return self._values(batch, self._states(batch, "value"))
+
+    @torch.no_grad()
+    def scores(self, batch: Batch) -> Scores:
+        """What all models say of the answers."""
+        with self.using("policy"):
+            states = self._states(batch, "policy")
+            own, entropy = self._heads["policy"](states, batch.targets, with_entropy=True)
+            values = self._values(batch, states) if self.value_kind == "shared" else None
+        assert entropy is not None
+        return Scores(
+            batch.spread(own),
+            batch.spread(entropy),
+            self.log_probs(batch, "reference"),
+            self.values(batch) if self.value_kind in ("adapter", "full") else values,
+        )
+
+    def backward(self, batch: Batch, policy_loss: Loss, value_loss: Loss | None) -> None:
+        """Add the gradients of a loss of the policy's log-probabilities, and one of the values.
+
+        Args:
+            batch: the answers.
+            policy_loss: from log-probabilities (B, T) to a scalar.
+            value_loss: from values (B, T) to a scalar; None without a value model.
+        """
+        shared = value_loss if self.value_kind == "shared" else None
+        with self.using("policy"):
+            states = self._states(batch, "policy")
+            loss = policy_loss(batch.spread(self._heads["policy"](states, batch.targets)[0]))
+            if shared is not None:
+                loss = loss + shared(self._values(batch, states))
+            loss.backward()
+        if value_loss is not None and shared is None:
+            with self.using("value"):
+                value_loss(self._values(batch, self._states(batch, "value"))).backward()
 
     def policy_parameters(self) -> dict[str, nn.Parameter]:
-        """The policy adapter's parameters by name."""
-        return self._parameters_of("policy")
+        """The policy's trained parameters by name."""
+        return self._parameters["policy"]
 
     def value_parameters(self) -> dict[str, nn.Parameter]:
-        """The value adapter's and its head's parameters by name."""
-        head = {f"head.{name}": parameter for name, parameter in self.head.named_parameters()}
-        return self._parameters_of("value") | head
+        """The value model's own trained parameters, its head's among them, by name."""
+        head = {} if self.head is None else dict(self.head.named_parameters())
+        return self._parameters["value"] | {f"head.{name}": own for name, own in head.items()}
 
     def save_policy(self, directory: Path) -> None:
-        """Write the policy as a PEFT adapter into `directory` itself, not a folder below it."""
-        self.model.save_pretrained(str(directory), selected_adapters=["policy"])
-        below = directory / "policy"
-        for path in below.iterdir():
-            path.rename(directory / path.name)
-        below.rmdir()
-        # PEFT's model card is a form that nobody has filled in.
-        (directory / "README.md").unlink(missing_ok=True)
+        """Write the policy, an adapter or a whole model, into a directory that exists."""
+        save_model(self.model, directory, "policy")
 
-    def _parameters_of(self, adapter: str) -> dict[str, nn.Parameter]:
-        return {name: self._named[name] for name in self._named if f".{adapter}." in name}
+    def _states(self, batch: Batch, role: Role) -> torch.Tensor:
+        """(N, H): the hidden states after which the answers' tokens come."""
+        return self._heads[role].hidden(**batch.inputs).flatten(0, 1)[batch.before]
+
+    def _values(self, batch: Batch, states: torch.Tensor) -> torch.Tensor:
+        assert self.head is not None
+        with torch.autocast(states.device.type, enabled=False):
+            return batch.spread(self.head(states.to(self.head.weight.dtype))[:, 0])
+
+
+def _value_model(options: ModelOptions, start: Path) -> PreTrainedModel:
+    """A copy of the start with all weights trainable in float32, an adapter merged in."""
+    if options.adapter is None:
+        model = load_whole(start, options)
+    else:
+        if options.quantization != "none":
+            raise InputError("rl.value: a full value model does not train on weights in 4bit")
+        model = load_for_inference(options.model_copy(update={"dtype": "float32"}), start)
+    if options.gradient_checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    _without_dropout(model)
+    return model.train().requires_grad_(True)
+
+
+def _without_dropout(model: nn.Module) -> None:
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        if isinstance(getattr(module, "attention_dropout", None), float):
+            module.attention_dropout = 0.0  # type: ignore[assignment]
+
+
+@torch.no_grad()
+def _reads_shared_prompts(actor: ActorCritic, model: PreTrainedModel) -> bool:
+    """Whether a model keeps apart the answers that stand behind one prompt.
+
+    Layers that see a window only would see a wrong one. Some models make their own mask, or count
+    positions from it: so a small batch is tried. It must come out as separate rows do, much nearer
+    than with a mask that keeps nothing apart.
+    """
+    config = model.config.get_text_config()
+    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
+    windowed = getattr(config, "sliding_window", None) and not hasattr(config, "layer_types")
+    if windowed or kinds != {"full_attention"} or "flash" in str(config._attn_implementation):
+        return False
+    prompt, answers = (5, 6, 7, 8), [(9, 10, 11), (12, 13, 14, 15)]
+    apart = separate_rows([Row.of(prompt, answer) for answer in answers], 0, actor.device)
+    behind = shared_prompts([prompt], [answers], 0, actor.device)
+    seen = torch.ones_like(behind.inputs["attention_mask"]).tril()
+    mixed = behind._replace(inputs=behind.inputs | {"attention_mask": seen})
+    try:
+        with actor.using("policy"):
+            wanted, found, wrong = (
+                actor._states(batch, "policy").float() for batch in (apart, behind, mixed)
+            )
+    except (TypeError, ValueError, RuntimeError):
+        return False
+    return bool((found - wanted).norm() < 0.1 * (wrong - wanted).norm())

@@ -1,7 +1,8 @@
 """Returns and advantages: pure functions of tensors.
 
 Notation: B answers, T tokens of the longest answer; `mask` (B, T) is 1 on an answer's tokens and 0
-on padding, which stands at the end of each row.
+on padding, which stands at the end of each row. Where answers are compared with each other, those
+to one question stand next to each other, `count` of them.
 """
 
 from __future__ import annotations
@@ -87,3 +88,73 @@ def generalized_advantages(
         advantages[:, t] = following
         following_value = values[:, t]
     return advantages, (advantages + values) * mask
+
+
+def returns_to_go(rewards: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """(B, T): the sum of the rewards from each token on, 0 on padding."""
+    return (rewards * mask).flip(1).cumsum(dim=1).flip(1) * mask
+
+
+def group_relative(
+    rewards: torch.Tensor, mask: torch.Tensor, count: int, dense: bool
+) -> torch.Tensor:
+    """Advantages over the other answers to the same question, in standard deviations.
+
+    DeepSeekMath (arXiv 2402.03300), section 4.1.2 if not dense: every token of an answer has the
+    answer's summed reward, standardized over the group. Section 4.1.3 if dense: every reward is
+    standardized over all rewards of the group, and a token has the sum of those from it on. A
+    token whose rewards are or cancel to 0 counts as not rewarded. The standard deviation is that
+    of the population; where it is 0 so are the advantages.
+
+    Args:
+        rewards: (B, T), placed on tokens.
+        mask: (B, T).
+        count: answers per question; B is a multiple of it.
+        dense: rewards stay where they stand.
+
+    Returns:
+        (B, T), 0 on padding.
+    """
+    if not dense:
+        totals = (rewards * mask).sum(dim=1).view(-1, count)
+        return _standardized(totals, torch.ones_like(totals)).view(-1, 1) * mask
+    grouped = (rewards * mask).view(-1, count * rewards.shape[1])
+    standardized = _standardized(grouped, (grouped != 0).to(grouped.dtype))
+    return returns_to_go(standardized.view_as(rewards), mask)
+
+
+def leave_one_out(
+    rewards: torch.Tensor, mask: torch.Tensor, count: int, dense: bool
+) -> torch.Tensor:
+    """Advantages over the mean of the other answers to the same question.
+
+    Ahmadian et al. 2024 (arXiv 2402.14740), section 3.4 if not dense: an answer's summed reward
+    less the others' mean, on every token. If dense, the same with the sums of rewards from each
+    token on: what the others still get behind as many tokens (nothing, when they have ended). That
+    baseline depends on no token of the answer itself either, so the gradient stays unbiased.
+
+    Args:
+        rewards: (B, T), placed on tokens, less the KL penalty.
+        mask: (B, T).
+        count: answers per question, at least 2; B is a multiple of it.
+        dense: rewards stay where they stand.
+
+    Returns:
+        (B, T), 0 on padding.
+    """
+    if dense:
+        gains = returns_to_go(rewards, mask)
+    else:
+        gains = (rewards * mask).sum(dim=1, keepdim=True).expand_as(rewards)
+    grouped = gains.reshape(-1, count, rewards.shape[1])
+    others = (grouped.sum(dim=1, keepdim=True) - grouped) / (count - 1)
+    return (grouped - others).view_as(rewards) * mask
+
+
+def _standardized(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Each row (its values in `mask`) with mean 0 and standard deviation 1; constant ones 0."""
+    number = mask.sum(dim=1, keepdim=True).clamp(min=1)
+    centred = (values - (values * mask).sum(dim=1, keepdim=True) / number) * mask
+    deviation = (centred**2).sum(dim=1, keepdim=True).div(number).sqrt()
+    # A constant row is not quite constant after rounding.
+    return torch.where(deviation > 1e-6, centred / deviation.clamp(min=1e-6), 0.0)

@@ -1,4 +1,4 @@
-"""The losses of PPO: pure functions of tensors.
+"""The losses of reinforcement learning: pure functions of tensors.
 
 Notation as in `advantages`: B answers, T tokens; `mask` (B, T). Losses are sums over tokens divided
 by `tokens`, the number of tokens of the whole minibatch, so that micro-batches of any size add up
@@ -59,3 +59,23 @@ def value_loss(
     clipped = torch.clamp(values, old_values - clip, old_values + clip)
     worse = torch.maximum((values - returns) ** 2, (clipped - returns) ** 2)
     return 0.5 * (worse * mask).sum() / tokens
+
+
+def kl_loss(
+    log_probs: torch.Tensor,
+    reference_log_probs: torch.Tensor,
+    mask: torch.Tensor,
+    tokens: float,
+) -> torch.Tensor:
+    """The KL divergence from the reference, per token, by an estimate that is never negative.
+
+    exp(d) - d - 1 with d = log p_ref - log p (DeepSeekMath, arXiv 2402.03300, eq. 4).
+
+    Args:
+        log_probs: (B, T), of the sampled tokens under the policy in training; has the gradient.
+        reference_log_probs: (B, T), under the reference.
+        mask: (B, T).
+        tokens: tokens in the minibatch.
+    """
+    difference = (reference_log_probs - log_probs) * mask
+    return ((torch.exp(difference) - difference - 1) * mask).sum() / tokens

@@ -3,40 +3,98 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
+from torch.nn.utils.rnn import pad_sequence
 
 from citepipe.data.example import Example
-from citepipe.generate.completion import Completion, Generator, Request, Sampling
-from citepipe.options.rl import PPOOptions
+from citepipe.generate.completion import Generator, Request, Sampling
+from citepipe.options.rl import RLOptions
 from citepipe.rewards.answers import Rewarder
+from citepipe.rewards.find import total
 from citepipe.rewards.place import Placement, place
-from citepipe.train.actor_critic import ActorCritic, Batch
-from citepipe.train.advantages import generalized_advantages, penalize_kl, whiten
+from citepipe.train.actor_critic import ActorCritic
+from citepipe.train.advantages import masked_mean
+from citepipe.train.micro_batches import TokenBudget, micro_batches, with_back_off
+from citepipe.train.processes import Processes
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A question with its sampled answers."""
+
+    prompt: tuple[int, ...]
+    answers: list[tuple[int, ...]]
+    """Token ids of each answer."""
+    texts: list[str]
+    rewards: list[list[float]]
+    """Per answer the reward of each token."""
+    totals: list[dict[str, float]]
+    """Per answer the sum of each component."""
+    sampled: list[list[float]]
+    """Per answer each token's log-probability when it was sampled."""
+
+
+class Part(NamedTuple):
+    """Some of the answers to a question, which one pass takes together."""
+
+    question: int
+    first: int
+    last: int
+    """One past the last answer."""
 
 
 class Rollout(NamedTuple):
-    """What PPO learns from.
+    """What reinforcement learning learns from.
 
-    Notation: G questions, n answers to each, B = G * n, T tokens of the longest answer.
+    Notation: G questions, n answers to each, B = G * n in the questions' order, T tokens of the
+    longest answer. All tensors are on the CPU and 0 on padding.
     """
 
-    prompts: list[tuple[int, ...]]
-    """G prompts as token ids."""
-    answers: list[tuple[int, ...]]
-    """B answers as token ids, those to one question next to each other."""
+    asked: list[Asked]
+    """G questions."""
+    mask: torch.Tensor
+    """(B, T): 1 on an answer's tokens."""
+    rewards: torch.Tensor
+    """(B, T)."""
     log_probs: torch.Tensor
     """(B, T), of the sampled tokens under the policy that sampled them."""
-    values: torch.Tensor
-    """(B, T), by the value model before it learns from this rollout."""
-    advantages: torch.Tensor
-    """(B, T), whitened if so configured."""
-    returns: torch.Tensor
-    """(B, T), advantages before whitening plus values."""
+    reference_log_probs: torch.Tensor
+    """(B, T), under the model that training started from."""
+    values: torch.Tensor | None
+    """(B, T), by the value model before it learns from this rollout; None without one."""
     figures: dict[str, float]
-    """Means over answers: `reward`, `reward_{component}`, `kl`, `tokens`; and `sampler_gap`, the
-    largest difference between a log-probability in sampling and in training."""
+    """`reward` and its standard deviation over answers, `reward_{component}`, `kl` and `tokens`,
+    means over answers; `entropy`, the mean over tokens (nats); and `sampler_gap`, the largest
+    difference between a token's log-probability in sampling and in training."""
+
+
+def passes(
+    asked: Sequence[Asked], questions: Sequence[int], shared: bool, budget: int
+) -> list[list[Part]]:
+    """The answers to some questions, in passes of at most `budget` tokens.
+
+    Answers to a question stay together as far as the budget allows.
+
+    Args:
+        asked: all questions.
+        questions: which of them.
+        shared: a prompt stands once in front of its answers, not once per answer.
+        budget: tokens of a pass, padding included; one answer alone may exceed it.
+    """
+    parts, lengths = [], []
+    for question in questions:
+        count = len(asked[question].answers)
+        together = count
+        while together > 1 and _tokens(asked[question], 0, together, shared) > budget:
+            together = -(-together // 2)
+        for first in range(0, count, together):
+            last = min(first + together, count)
+            parts.append(Part(question, first, last))
+            lengths.append(_tokens(asked[question], first, last, shared))
+    return [[parts[i] for i in chosen] for chosen in micro_batches(lengths, budget)]
 
 
 def collect(
@@ -45,13 +103,15 @@ def collect(
     rewarder: Rewarder,
     examples: Sequence[Example],
     prompts: Sequence[tuple[int, ...]],
-    options: PPOOptions,
+    options: RLOptions,
     placement: Placement,
     pad_id: int,
     key: str,
     seed: int,
+    budget: TokenBudget,
+    processes: Processes,
 ) -> Rollout:
-    """Sample `options.samples_per_prompt` answers to each prompt and work out their advantages.
+    """Sample `options.samples_per_prompt` answers to each prompt, reward and score them.
 
     Args:
         actor: policy, reference and value model.
@@ -59,79 +119,127 @@ def collect(
         rewarder: finds the rewards, for all answers in one batch.
         examples: the questions.
         prompts: their prompts as token ids.
-        options: sampling, KL penalty, advantages.
+        options: how to sample.
         placement: rewards on the tokens that earned them, or their sum on the last token.
         pad_id: the padding token.
         key: names the rollout; with the seed it decides the draws.
         seed: of the draws.
+        budget: tokens of a pass.
+        processes: each does its share; all get the whole.
     """
-    owners = [e for e in examples for _ in range(options.samples_per_prompt)]
-    requests = [
-        Request(prompt, f"{key}/{question}/{i}", options.max_new_tokens)
-        for question, prompt in enumerate(prompts)
-        for i in range(options.samples_per_prompt)
-    ]
-    sampling = Sampling(options.temperature, options.top_k, seed)
-    completions = generator.generate(requests, sampling)
-    spans = rewarder.spans(owners, [completion.text for completion in completions])
-    answers = [completion.token_ids for completion in completions]
-    log_probs, reference, values = _evaluate(actor, prompts, answers, options, pad_id)
-    length = log_probs.shape[1]
-    rewards, mask = torch.zeros_like(log_probs), torch.zeros_like(log_probs)
-    for row, (found, completion) in enumerate(zip(spans, completions, strict=True)):
-        placed = place(found, completion.offsets, placement)
-        rewards[row, : len(placed)] = torch.tensor(placed)
-        mask[row, : len(completion.token_ids)] = 1
-    penalized = penalize_kl(rewards, log_probs, reference, mask, options.kl_coef)
-    if options.whiten_rewards:
-        penalized = whiten(penalized, mask, shift_mean=False)
-    advantages, returns = generalized_advantages(
-        penalized, values, mask, options.gamma, options.lam
+    mine = processes.share(range(len(prompts)))
+    with actor.sampling():
+        asked = _ask(
+            generator,
+            rewarder,
+            [examples[i] for i in mine],
+            [prompts[i] for i in mine],
+            [f"{key}/{i}" for i in mine],
+            options,
+            placement,
+            seed,
+        )
+    rows = with_back_off(
+        budget, key, actor.device, lambda: _score(actor, asked, pad_id, budget.tokens)
     )
-    if options.whiten_advantages:
-        advantages = whiten(advantages, mask)
+    whole = processes.gather(list(zip(asked, rows, strict=True)))
+    asked = [question for question, _ in whole]
+    lengths = torch.tensor([len(answer) for question in asked for answer in question.answers])
+    mask = (torch.arange(int(lengths.max())) < lengths[:, None]).float()
+    stacked = [
+        pad_sequence([row[part] for _, own in whole for row in own], batch_first=True)
+        for part in range(len(whole[0][1][0]))
+    ]
+    log_probs, entropy, reference = stacked[:3]
+    rewards, sampled = (
+        pad_sequence([torch.tensor(row) for row in rows], batch_first=True)
+        for rows in (
+            [row for question in asked for row in question.rewards],
+            [row for question in asked for row in question.sampled],
+        )
+    )
+    totals = [own for question in asked for own in question.totals]
     figures = {
-        "reward": float(rewards.sum() / len(answers)),
-        "kl": float((log_probs - reference).sum() / len(answers)),
-        "tokens": float(mask.sum() / len(answers)),
-        "sampler_gap": _gap(completions, log_probs, length),
+        "reward": float(rewards.sum() / len(rewards)),
+        "reward_std": float(rewards.sum(dim=1).std(correction=0)),
+        **{
+            f"reward_{component}": sum(own[component] for own in totals) / len(totals)
+            for component in sorted(totals[0])
+        },
+        "kl": float((log_probs - reference).sum() / len(rewards)),
+        "entropy": float(masked_mean(entropy, mask)),
+        "tokens": float(mask.sum() / len(rewards)),
+        "sampler_gap": float((sampled - log_probs).abs().max()),
     }
-    for component in sorted({reward.component for found in spans for reward in found}):
-        total = sum(r.value for found in spans for r in found if r.component == component)
-        figures[f"reward_{component}"] = total / len(answers)
-    return Rollout(list(prompts), answers, log_probs, values, advantages, returns, figures)
+    values = stacked[3] if len(stacked) > 3 else None
+    return Rollout(asked, mask, rewards, log_probs, reference, values, figures)
 
 
-@torch.no_grad()
-def _evaluate(
-    actor: ActorCritic,
+def _tokens(asked: Asked, first: int, last: int, shared: bool) -> int:
+    answers = asked.answers[first:last]
+    return sum(map(len, answers)) + len(asked.prompt) * (1 if shared else len(answers))
+
+
+def _ask(
+    generator: Generator,
+    rewarder: Rewarder,
+    examples: Sequence[Example],
     prompts: Sequence[tuple[int, ...]],
-    answers: Sequence[tuple[int, ...]],
-    options: PPOOptions,
-    pad_id: int,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Log-probabilities under policy and reference, and values, each (B, T) on the CPU."""
-    length, count = max(map(len, answers)), options.samples_per_prompt
-    parts: list[list[torch.Tensor]] = [[], [], []]
-    at_once = max(1, options.micro_batch_size // count)
-    for start in range(0, len(prompts), at_once):
-        end = min(start + at_once, len(prompts))
-        batch = Batch.build(
-            prompts[start:end], answers[count * start : count * end], pad_id, actor.model.device
+    keys: Sequence[str],
+    options: RLOptions,
+    placement: Placement,
+    seed: int,
+) -> list[Asked]:
+    """Answers to some questions, with their rewards."""
+    count = options.samples_per_prompt
+    completions = generator.generate(
+        [
+            Request(prompt, f"{key}/{i}", options.max_new_tokens)
+            for prompt, key in zip(prompts, keys, strict=True)
+            for i in range(count)
+        ],
+        Sampling(options.temperature, options.top_k, seed),
+    )
+    owners = [example for example in examples for _ in range(count)]
+    spans = rewarder.spans(owners, [completion.text for completion in completions])
+    asked = []
+    for question, prompt in enumerate(prompts):
+        own = slice(question * count, (question + 1) * count)
+        answers = completions[own]
+        asked.append(
+            Asked(
+                prompt,
+                [answer.token_ids for answer in answers],
+                [answer.text for answer in answers],
+                [
+                    place(found, answer.offsets, placement)
+                    for found, answer in zip(spans[own], answers, strict=True)
+                ],
+                [total(found) for found in spans[own]],
+                [list(answer.log_probs) for answer in answers],
+            )
         )
-        found = (
-            actor.log_probs(batch, "policy"),
-            actor.log_probs(batch, "reference"),
-            actor.values(batch),
-        )
-        for part, tensor in zip(parts, found, strict=True):
-            part.append(torch.nn.functional.pad(tensor.cpu(), (0, length - tensor.shape[1])))
-    return torch.cat(parts[0]), torch.cat(parts[1]), torch.cat(parts[2])
+    return asked
 
 
-def _gap(completions: Sequence[Completion], log_probs: torch.Tensor, length: int) -> float:
-    """The largest difference between sampling's and training's log-probability of a token."""
-    sampled = torch.zeros(len(completions), length)
-    for row, completion in enumerate(completions):
-        sampled[row, : len(completion.log_probs)] = torch.tensor(completion.log_probs)
-    return float((sampled - log_probs).abs().max())
+def _score(
+    actor: ActorCritic, asked: Sequence[Asked], pad_id: int, budget: int
+) -> list[list[tuple[torch.Tensor, ...]]]:
+    """Per question and answer the rows of `Scores` that there are, each (its tokens,), on the CPU.
+
+    The order is log-probabilities, entropy, the reference's log-probabilities, values.
+    """
+    scored: list[list[tuple[torch.Tensor, ...]]] = [[()] * len(own.answers) for own in asked]
+    for parts in passes(asked, range(len(asked)), actor.shares_prompts, budget):
+        batch = actor.batch(
+            [asked[part.question].prompt for part in parts],
+            [asked[part.question].answers[part.first : part.last] for part in parts],
+            pad_id,
+        )
+        tensors = [tensor.cpu() for tensor in actor.scores(batch) if tensor is not None]
+        rows = zip(*tensors, strict=True)
+        for part in parts:
+            for i in range(part.first, part.last):
+                length = len(asked[part.question].answers[i])
+                scored[part.question][i] = tuple(row[:length].clone() for row in next(rows))
+    return scored

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from citepipe.errors import InputError
+from citepipe.models.memory import is_out_of_memory
 from citepipe.progress import Progress, say
 from citepipe.verify.base import Pair, Provenance
 
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 GPU_TOKENS_PER_BATCH = 16_384
 CPU_TOKENS_PER_BATCH = 2_048
 _TEXTS_PER_ENCODING = 1_024
-_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "alloc_failed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,8 +149,8 @@ class BatchedVerifier(ABC):
         try:
             with torch.inference_mode():
                 return self._step(*self._padded(batch))
-        except (torch.OutOfMemoryError, RuntimeError, MemoryError) as error:
-            if not _is_out_of_memory(error):
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
                 raise
         # Outside of the handler, whose traceback holds the tensors.
         if torch.cuda.is_available():
@@ -185,12 +185,3 @@ class BatchedVerifier(ABC):
         self, ids: torch.Tensor, mask: torch.Tensor, segments: torch.Tensor | None
     ) -> list[bool]:
         """Decisions on a padded batch; all tensors (pairs, width)."""
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    """CUDA has an exception of its own for it, the CPU's allocator and cuBLAS only words."""
-    import torch
-
-    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
-        return True
-    return any(words in str(error).lower() for words in _OUT_OF_MEMORY)

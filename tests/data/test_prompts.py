@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from citepipe.data.example import Document, Example
-from citepipe.data.prompts import fit, render
+from citepipe.data.prompts import Prompt, Turn, fit, render
 from citepipe.errors import InputError
 from citepipe.options.prompt import PromptOptions
 
@@ -58,3 +58,20 @@ def test_a_question_that_cannot_fit_is_an_error() -> None:
     options = PLAIN.model_copy(update={"max_input_tokens": 8})
     with pytest.raises(InputError, match=r"question 0: .* tokens without any document text"):
         fit(EXAMPLE, options, words)
+
+
+def test_what_is_wrapped_around_a_prompt_counts_and_is_remembered() -> None:
+    turn = Turn(" ", " </s>", 2)
+    plain = len(words(render(EXAMPLE, PLAIN)))
+
+    def asked(budget: int) -> Prompt:
+        options = PLAIN.model_copy(update={"max_input_tokens": budget})
+        return fit(EXAMPLE, options, words, lambda text: f"<user> {text} <assistant>", turn)
+
+    whole, cut = asked(plain + 2), asked(plain + 1)
+    assert whole.text == f"<user> {render(EXAMPLE, PLAIN)} <assistant>"
+    assert len(whole.token_ids) == plain + 2
+    assert len(cut.token_ids) == plain + 1
+    assert "(Title: One): a b c d e\n" in cut.text
+    assert (whole.shortened, cut.shortened) == (False, True)
+    assert whole.turn == cut.turn == turn

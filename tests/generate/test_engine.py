@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from citepipe.errors import InputError
 from citepipe.generate.completion import Request, Sampling
 from citepipe.generate.engine import HuggingFaceGenerator, _choose
 from citepipe.models.load import load_base, load_tokenizer
@@ -104,3 +105,48 @@ def test_a_draw_picks_the_token_in_which_the_cumulative_probability_passes_it() 
     # At temperature 0.5 the probabilities are squared: 4, 25, 9 of 38.
     chosen = _choose(logits, Sampling(temperature=0.5), torch.tensor([0.65, 0.66, 0.89, 0.90]))
     assert chosen.tolist() == [1, 2, 2, 0]
+
+
+def test_memory_that_runs_out_halves_the_batch_and_loses_nothing(
+    loaded, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:  # type: ignore[no-untyped-def]
+    model, tokenizer = loaded
+    requests = _requests(tokenizer)
+    sampling = Sampling(temperature=1.0, seed=3)
+    expected = HuggingFaceGenerator(model, tokenizer, 64).generate(requests, sampling)
+    generator = HuggingFaceGenerator(model, tokenizer, 4)
+    prefill, sizes = generator._prefill, []
+
+    def small(prompts):  # type: ignore[no-untyped-def]
+        sizes.append(len(prompts))
+        if len(prompts) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return prefill(prompts)
+
+    monkeypatch.setattr(generator, "_prefill", small)
+    found = generator.generate(requests, sampling)
+    assert [c.token_ids for c in found] == [c.token_ids for c in expected]
+    assert sizes[0] == 4
+    assert sum(size for size in sizes if size <= 2) == len(requests)
+    assert capsys.readouterr().err == "memory ran out, goes on with 2 sequences at once\n"
+    monkeypatch.setattr(generator, "_prefill", lambda _: _raise(MemoryError()))
+    with pytest.raises(InputError, match="no memory to generate after a prompt of"):
+        generator.generate(requests, sampling)
+
+
+def _raise(error: BaseException) -> None:
+    raise error
+
+
+def test_the_token_that_ends_an_answer_writes_nothing_even_if_it_is_a_word(loaded) -> None:  # type: ignore[no-untyped-def]
+    model, tokenizer = loaded
+    requests = _requests(tokenizer, tokens=8)[:1]
+    whole = HuggingFaceGenerator(model, tokenizer, 4).generate(requests, Sampling())[0]
+    written = [place for place, (a, b) in enumerate(whole.offsets) if b > a and place > 0]
+    end = whole.token_ids[written[0]]
+    place = whole.token_ids.index(end)
+    short = HuggingFaceGenerator(model, tokenizer, 4, end).generate(requests, Sampling())[0]
+    assert short.token_ids == whole.token_ids[: place + 1]
+    assert short.finished
+    assert short.text == whole.text[: whole.offsets[place][0]]
+    assert short.offsets[-1] == (len(short.text), len(short.text))

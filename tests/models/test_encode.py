@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import copy
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from citepipe.data.example import Document, Example
-from citepipe.models.encode import encode_answer, encode_prompt
+from citepipe.data.prompts import render
+from citepipe.errors import InputError
+from citepipe.models.encode import encode_answer, encode_prompt, end_token
 from citepipe.models.load import load_tokenizer
 from citepipe.options.model import ModelOptions
 from citepipe.options.prompt import PromptOptions
+from tests.generate.tiny_tokenizers import make_tokenizer
 
 EXAMPLE = Example("0", "asqa", "Who?", (Document("T", "It was Zoë."),))
 
@@ -38,3 +44,190 @@ def test_an_end_of_sequence_that_a_tokenizer_appends_is_not_part_of_the_prompt(t
     assert tokenizer("a")["input_ids"][-1] == tokenizer.eos_token_id
     assert encode_prompt(EXAMPLE, PromptOptions(instruction="Say."), tokenizer) == plain
     assert encode_answer(plain, "No.", tokenizer, 9).count(tokenizer.eos_token_id) == 1
+
+
+QUESTION = Example("0", "asqa", "Who?", (Document("T", " ".join(["It was Zoë."] * 40)),))
+SHORT = PromptOptions(instruction="Say.", max_input_tokens=400)
+
+CHATML = (
+    "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n"
+    "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+# Thoughts can be switched off: then the generation prompt writes them out, left empty.
+THINKING = (
+    "{{ '' if enable_thinking is false else 'Think.' }}"
+    "{% for message in messages %}<|im_start|>{{ message.role }}\n"
+    "{% if message.role == 'assistant' %}<think>\n\n</think>\n\n{% endif %}"
+    "{{ message.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n"
+    "{% if enable_thinking is false %}<think>\n\n</think>\n\n{% endif %}{% endif %}"
+)
+LLAMA_3 = (
+    "{{ bos_token }}{% for message in messages %}"
+    "<|start_header_id|>{{ message.role }}<|end_header_id|>\n\n"
+    "{{ message.content | trim }}<|eot_id|>"
+    "{% endfor %}{% if add_generation_prompt %}"
+    "<|start_header_id|>assistant<|end_header_id|>\n\n{% endif %}"
+)
+LLAMA_2 = (
+    "{% for message in messages %}{% if message.role == 'user' %}"
+    "{{ bos_token + '[INST] ' + message.content | trim + ' [/INST]' }}{% else %}"
+    "{{ ' ' + message.content | trim + ' ' + eos_token }}{% endif %}{% endfor %}"
+)
+# No generation prompt, no end of turn.
+ROLES = "{% for message in messages %}### {{ message.role }}:\n{{ message.content }}\n{% endfor %}"
+
+KINDS = {
+    "chatml": ("bytes", CHATML, "<|im_end|>"),
+    "thinking": ("bytes", THINKING, "<|im_end|>"),
+    "llama-3": ("bytes", LLAMA_3, "<|eot_id|>"),
+    "llama-2": ("sentencepiece", LLAMA_2, "</s>"),
+    "llama-2 in bytes": ("bytes", LLAMA_2, "</s>"),
+    "chatml in pieces": ("metaspace", CHATML, "<|im_end|>"),
+    "roles": ("bytes", ROLES, "</s>"),
+}
+"""Per kind of chat model its tokenizer, its template, and what ends a turn."""
+
+
+def chat_tokenizer(kind: str, template: str) -> Any:
+    """With a begin of sequence that the tokenizer sets in front by itself, as Llama's do."""
+    from tokenizers import AddedToken
+    from tokenizers.processors import TemplateProcessing
+
+    tokenizer = copy.deepcopy(make_tokenizer(kind))
+    names = ["<|im_start|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"]
+    tokenizer.add_tokens([AddedToken(name, normalized=False, special=True) for name in names])
+    tokenizer.add_tokens([AddedToken("<|im_end|>", normalized=False, special=True)])
+    tokenizer.bos_token = "<s>"
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single="<s> $A", special_tokens=[("<s>", tokenizer.convert_tokens_to_ids("<s>"))]
+    )
+    tokenizer.chat_template = template
+    return tokenizer
+
+
+@pytest.fixture(params=KINDS)
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def conversation(answer: str | None, options: PromptOptions = SHORT) -> list[dict[str, str]]:
+    asked = [{"role": "user", "content": render(QUESTION, options)}]
+    return asked if answer is None else [*asked, {"role": "assistant", "content": answer}]
+
+
+def test_a_chat_prompt_is_the_template_with_one_message_of_the_user(kind: str) -> None:
+    name, template, _ = KINDS[kind]
+    tokenizer = chat_tokenizer(name, template)
+    options = SHORT.model_copy(update={"max_input_tokens": 4000})
+    prompt = encode_prompt(QUESTION, options, tokenizer)
+    text = tokenizer.apply_chat_template(
+        conversation(None), tokenize=False, add_generation_prompt=True, enable_thinking=False
+    )
+    assert prompt.text == text + ("### assistant:\n" if kind == "roles" else "")
+    assert list(prompt.token_ids) == tokenizer(prompt.text, add_special_tokens=False)["input_ids"]
+    assert prompt.token_ids.count(tokenizer.bos_token_id) == text.count("<s>")
+
+
+def test_prompt_and_answer_are_the_tokens_of_the_whole_conversation(kind: str) -> None:
+    name, template, end = KINDS[kind]
+    tokenizer = chat_tokenizer(name, template)
+    options = SHORT.model_copy(update={"max_input_tokens": 4000})
+    prompt = encode_prompt(QUESTION, options, tokenizer)
+    answer = encode_answer(prompt, "Zoë [1]. He.", tokenizer, 200)
+    whole = tokenizer.apply_chat_template(
+        conversation("Zoë [1]. He."), tokenize=False, enable_thinking=False
+    )
+    if kind == "roles":
+        whole = whole.rstrip("\n") + end
+    ids = tokenizer(whole, add_special_tokens=False)["input_ids"]
+    # A template may go on behind the end of the turn, by a line break.
+    assert [*prompt.token_ids, *answer] == ids[: len(prompt.token_ids) + len(answer)]
+    assert tokenizer.decode(ids[len(prompt.token_ids) + len(answer) :]) in ("", "\n")
+    assert answer[-1] == tokenizer.convert_tokens_to_ids(end) == end_token(tokenizer, options)
+    assert answer.count(answer[-1]) == 1
+    space = " " if template == LLAMA_2 else ""
+    assert tokenizer.decode(answer[:-1]).strip(" ") == "Zoë [1]. He."
+    assert tokenizer.decode([*prompt.token_ids, *answer[:-1]]).endswith(
+        f"{prompt.text[-3:]}{space}Zoë [1]. He.{space}"
+    )
+
+
+def test_documents_are_shortened_so_that_the_whole_message_fits(kind: str) -> None:
+    name, template, _ = KINDS[kind]
+    tokenizer = chat_tokenizer(name, template)
+    whole = encode_prompt(QUESTION, SHORT.model_copy(update={"max_input_tokens": 4000}), tokenizer)
+    budget = len(whole.token_ids) - 1
+    options = SHORT.model_copy(update={"max_input_tokens": budget})
+    prompt = encode_prompt(QUESTION, options, tokenizer)
+    assert not whole.shortened
+    assert prompt.shortened
+    assert len(prompt.token_ids) <= budget
+    # All but the last word of the document is left.
+    assert prompt.text.count("Zoë.") == whole.text.count("Zoë.") - 1
+    assert prompt.text.count("was") == whole.text.count("was")
+
+
+def test_an_answer_that_is_cut_off_has_no_end() -> None:
+    tokenizer = chat_tokenizer("bytes", CHATML)
+    prompt = encode_prompt(EXAMPLE, SHORT, tokenizer)
+    whole = encode_answer(prompt, "Zoë [1].", tokenizer, 200)
+    assert encode_answer(prompt, "Zoë [1].", tokenizer, 3) == whole[:3]
+
+
+def test_an_answer_that_the_tokenizer_joins_with_its_prompt_is_encoded_by_itself() -> None:
+    template = (
+        "{% for message in messages %}{{ message.content }}"
+        "{% if message.role == 'user' %} = t{% else %}</s>{% endif %}{% endfor %}"
+    )
+    tokenizer = chat_tokenizer("bytes", template)
+    prompt = encode_prompt(EXAMPLE, SHORT, tokenizer)
+    joined = tokenizer(" = the", add_special_tokens=False)["input_ids"]
+    assert joined[: len(joined) - 2] != list(prompt.token_ids[-len(joined) + 2 :])
+    assert encode_answer(prompt, "he", tokenizer, 9) == [
+        *tokenizer("he", add_special_tokens=False)["input_ids"],
+        tokenizer.eos_token_id,
+    ]
+
+
+def test_plain_prompts_can_be_asked_for_and_are_the_rule_without_a_template() -> None:
+    chat = chat_tokenizer("bytes", CHATML)
+    bare = chat_tokenizer("bytes", "")
+    bare.chat_template = None
+    plain = SHORT.model_copy(update={"chat": "plain"})
+    prompt = encode_prompt(EXAMPLE, plain, chat)
+    assert prompt.text == render(EXAMPLE, SHORT)
+    assert prompt == encode_prompt(EXAMPLE, SHORT, bare)
+    assert prompt.token_ids[0] == chat.bos_token_id
+    assert end_token(chat, plain) == end_token(bare, SHORT) == chat.eos_token_id
+    with pytest.raises(InputError, match=r"prompt\.chat: template, but the tokenizer of .*none"):
+        encode_prompt(EXAMPLE, SHORT.model_copy(update={"chat": "template"}), bare)
+
+
+def test_a_template_that_tells_the_date_always_tells_the_same() -> None:
+    tokenizer = chat_tokenizer("bytes", "{{ strftime_now('%d %b %Y, %A') }}. " + CHATML)
+    text = encode_prompt(EXAMPLE, SHORT, tokenizer).text
+    assert text.startswith(datetime(2024, 7, 26).strftime("%d %b %Y, %A") + ". <|im_start|>user")
+
+
+@pytest.mark.parametrize(
+    ("template", "complaint"),
+    [
+        ("{{ raise_exception('Say please.\nNow.') }}", r"Say please\. Now\. \(prompt\.chat: plain"),
+        ("{% for message in %}", "Expected an expression"),
+        ("{{ messages[0].content + 1 }}", "can only concatenate str"),
+        ("{{ nothing.at.all }}", "'nothing' is undefined"),
+        ("Hello.", "it leaves out what is asked or answered"),
+        ("{{ messages[1].content if messages[1] }}", "it leaves out what is asked or answered"),
+        ("{{ messages[0].content }}", "it leaves out what is asked or answered"),
+    ],
+)
+def test_a_template_that_fails_is_one_clear_line(template: str, complaint: str) -> None:
+    tokenizer = chat_tokenizer("bytes", template)
+    for use in (
+        lambda: encode_prompt(EXAMPLE, SHORT, tokenizer),
+        lambda: end_token(tokenizer, SHORT),
+    ):
+        with pytest.raises(InputError, match=f"^chat template of .*: {complaint}") as caught:
+            use()
+        assert "\n" not in str(caught.value)

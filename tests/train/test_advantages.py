@@ -2,7 +2,14 @@
 
 import torch
 
-from citepipe.train.advantages import generalized_advantages, penalize_kl, whiten
+from citepipe.train.advantages import (
+    generalized_advantages,
+    group_relative,
+    leave_one_out,
+    penalize_kl,
+    returns_to_go,
+    whiten,
+)
 
 
 def test_whitening_divides_by_the_standard_deviation() -> None:
@@ -47,3 +54,45 @@ def test_lambda_one_gives_the_return_less_the_value() -> None:
     to_go = rewards.flip(1).cumsum(1).flip(1)
     torch.testing.assert_close(returns, to_go)
     torch.testing.assert_close(advantages, to_go - values)
+
+
+GROUP = torch.tensor([[0.2, 0.0, 0.6], [0.0, 0.4, 0.0]])
+GROUP_MASK = torch.tensor([[1.0, 1, 1], [1, 1, 0]])
+
+
+def test_rewards_to_go() -> None:
+    found = returns_to_go(GROUP, GROUP_MASK)
+    torch.testing.assert_close(found, torch.tensor([[0.8, 0.6, 0.6], [0.4, 0.4, 0.0]]))
+
+
+def test_answers_standardized_over_their_group() -> None:
+    # Sums 0.8 and 0.4: mean 0.6, deviation 0.2.
+    found = group_relative(GROUP, GROUP_MASK, 2, dense=False)
+    torch.testing.assert_close(found, torch.tensor([[1.0, 1.0, 1.0], [-1.0, -1.0, 0.0]]))
+
+
+def test_rewards_standardized_over_their_group_and_summed_from_each_token_on() -> None:
+    # Rewards 0.2, 0.6, 0.4: mean 0.4, deviation sqrt(0.08 / 3); standardized -a, a, 0.
+    a = 0.2 / (0.08 / 3) ** 0.5
+    found = group_relative(GROUP, GROUP_MASK, 2, dense=True)
+    torch.testing.assert_close(found, torch.tensor([[0.0, a, a], [0.0, 0.0, 0.0]]))
+
+
+def test_a_group_in_which_all_is_alike_teaches_nothing() -> None:
+    same = torch.tensor([[0.1, 0.0], [0.1, 0.0], [0.7, 0.1], [0.3, 0.0]])
+    mask = torch.ones(4, 2)
+    for dense in (False, True):
+        found = group_relative(same, mask, 2, dense)
+        assert torch.equal(found[:2], torch.zeros(2, 2))
+        assert found[2:].any()
+
+
+def test_answers_over_the_mean_of_the_others() -> None:
+    rewards = torch.tensor([[0.6, 0.0], [0.0, 0.3], [0.0, 0.0]])
+    mask = torch.tensor([[1.0, 1], [1, 1], [1, 0]])
+    # Sums 0.6, 0.3, 0: the others' means are 0.15, 0.3, 0.45.
+    found = leave_one_out(rewards, mask, 3, dense=False)
+    torch.testing.assert_close(found, torch.tensor([[0.45, 0.45], [0.0, 0.0], [-0.45, 0.0]]))
+    # From the second token on 0, 0.3 and (ended) 0: the others' means are 0.15, 0 and 0.15.
+    found = leave_one_out(rewards, mask, 3, dense=True)
+    torch.testing.assert_close(found, torch.tensor([[0.45, -0.15], [0.0, 0.3], [-0.45, 0.0]]))

@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from citepipe.train.losses import policy_loss, value_loss
+from citepipe.train.losses import kl_loss, policy_loss, value_loss
 
 
 def test_the_ratio_is_clipped_where_that_is_worse() -> None:
@@ -49,3 +49,14 @@ def test_micro_batches_add_up_to_the_minibatch() -> None:
         for r in (slice(0, 1), slice(1, 4))
     ]
     torch.testing.assert_close(whole, sum(parts))
+
+
+def test_the_divergence_is_exp_d_minus_d_minus_1() -> None:
+    # log p_ref - log p is log 2 and 0: 2 - log 2 - 1, and nothing. Padding counts nothing.
+    new = torch.tensor([[0.0, -1.0, 0.0]], requires_grad=True)
+    reference = torch.tensor([[math.log(2), -1.0, 9.0]])
+    loss = kl_loss(new, reference, torch.tensor([[1.0, 1.0, 0.0]]), tokens=2)
+    torch.testing.assert_close(loss, torch.tensor((1 - math.log(2)) / 2))
+    loss.backward()
+    # Its derivative by log p is 1 - exp(d): the policy is pulled up to the reference.
+    torch.testing.assert_close(new.grad, torch.tensor([[-0.5, 0.0, 0.0]]))

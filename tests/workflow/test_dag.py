@@ -13,12 +13,17 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
+
+from citepipe.data.files import read_jsonl
 
 from .command import ENVIRONMENT, SNAKEMAKE, snakemake, stale
 from .tiny import write_project
 
-SYSTEMS = ["dist", "h_rs", "fg_rs", "h_rl", "fg_rl", "h_rs_rl", "fg_rs_rl"]
+SYSTEMS = ["dist", "h_rs", "fg_rs", "h_rl", "fg_rl", "h_rs_rl", "fg_rs_rl", "fg_grpo", "pairs"]
 RL = ["h_rl", "fg_rl", "h_rs_rl", "fg_rs_rl"]
+WEIGHTS = "adapter_model.safetensors"
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +31,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project in which the workflow has run to its end."""
     folder = tmp_path_factory.mktemp("project")
     write_project(folder)
-    done = snakemake(folder, "--", "results/table.csv")
+    done = snakemake(folder)
     assert done.returncode == 0, done.stdout
     return folder
 
@@ -45,7 +50,10 @@ def edited(path: Path, old: str = "", new: str = "") -> Iterator[None]:
 
 def after(*systems: str) -> set[str]:
     """The jobs that follow once these systems' models have changed."""
-    return {f"{rule} {name}" for rule in ("predict", "score") for name in systems} | {"table"}
+    return {f"{rule} {name}" for rule in ("predict", "score") for name in systems} | {
+        "table",
+        "curves",
+    }
 
 
 def test_the_table_has_every_system_and_every_dataset(project: Path) -> None:
@@ -85,6 +93,13 @@ def test_editing_ppo_reruns_rl(project: Path) -> None:
         assert stale(project) == {f"ppo {name}" for name in RL} | after(*RL) | {"all"}
 
 
+def test_editing_another_method_reruns_what_it_trains(project: Path) -> None:
+    with edited(project / "citepipe/train/group_relative.py"):
+        assert stale(project) == {"group_relative fg_grpo"} | after("fg_grpo") | {"all"}
+    with edited(project / "citepipe/train/dpo.py"):
+        assert stale(project) == {"dpo pairs"} | after("pairs") | {"all"}
+
+
 def test_editing_the_search_reruns_what_was_made_from_it(project: Path) -> None:
     made = {"segment_search fg_rs", "sft fg_rs", "ppo fg_rs_rl"}
     with edited(project / "citepipe/sample/segment_search.py"):
@@ -121,8 +136,8 @@ def test_a_new_system_trains_nothing_else(project: Path) -> None:
 @pytest.mark.parametrize(
     ("product", "made_by"),
     [
-        ("models/h_rl/seed0", {"ppo h_rl"} | after("h_rl")),
-        ("samples/h_rs/seed0", {"best_of_n h_rs", "sft h_rs", "ppo h_rs_rl"}),
+        ("models/h_rl/seed0", {"ppo h_rl"} | after("h_rl") - {"curves"}),
+        ("samples/h_rs/seed0", {"best_of_n h_rs", "sft h_rs", "ppo h_rs_rl", "dpo pairs"}),
         ("predictions/dist/seed0", {"predict dist", "score dist", "table"}),
         ("data", {"data"}),
     ],
@@ -152,6 +167,41 @@ def test_a_table_is_made_again_with_what_a_failed_job_took_away(
     assert (folder / "results/table.csv").read_text() == (project / "results/table.csv").read_text()
     again = snakemake(folder, "--", "results/table.csv")
     assert "Nothing to be done" in again.stdout
+
+
+def test_two_processes_train_what_one_does(project: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "two"
+    shutil.copytree(project, folder)
+    targets = [f"results/models/{system}/seed0" for system in ("dist", "h_rl")]
+    for target in targets:
+        shutil.rmtree(folder / target)
+    two = ("--config", "devices=2")
+    done = snakemake(folder, *two, "--", *targets)
+    assert done.returncode == 0, done.stdout
+    assert done.stdout.count("== ppo h_rl seed0") == 2, "its begin and its end"
+    for target in targets:
+        alone, together = (read_jsonl(f / target / "metrics.jsonl") for f in (project, folder))
+        assert len(together) == len(alone)
+        for one, two_of_them in zip(alone, together, strict=True):
+            assert two_of_them == pytest.approx(one, rel=1e-3, abs=1e-4)
+    alone, together = (load_file(f / targets[0] / WEIGHTS) for f in (project, folder))
+    for name, tensor in alone.items():
+        torch.testing.assert_close(together[name], tensor, atol=1e-5, rtol=0)
+    (folder / "models/base/config.json").write_text("{}")
+    shutil.rmtree(folder / "results/models/h_rl/seed0")
+    done = snakemake(folder, *two, "--allowed-rules", "ppo", "--", targets[1])
+    assert done.returncode == 1
+    assert "ppo h_rl seed0: process 0 of 2: model.base models/base: no " in done.stdout
+    assert "Traceback" not in done.stdout
+
+
+def test_the_learning_curves_are_drawn(project: Path) -> None:
+    assert (project / "results/figures/learning_curves.svg").stat().st_size > 10_000
+    with (project / "results/figures/curves.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert {row["system"] for row in rows} == set(SYSTEMS)
+    reinforced = {row["system"] for row in rows if row["name"] == "dev_citation_f1"}
+    assert reinforced == {*RL, "fg_grpo"}
 
 
 def test_a_broken_file_is_told_of_in_one_line(project: Path) -> None:

@@ -116,8 +116,19 @@ def write_project(folder: Path) -> None:
     texts = [json.dumps(row) for row in rows("asqa", 0, 20)]
     write_models(folder / "models", texts)
     systems = yaml.safe_load((ROOT / "config.yaml").read_text())["systems"]
+    systems["fg_grpo"] = {"train": "grpo", "start": "dist", "reward": "fine_grained"}
+    systems["pairs"] = {"train": "dpo", "start": "dist", "data": {"samples_of": "h_rs"}}
     short = {"max_new_tokens": 12}
     sft = {"max_steps": 2, "batch_size": 4, "max_output_tokens": 64, "evaluations": 1}
+    rl = {
+        "episodes": 8,
+        "prompts_per_step": 2,
+        "samples_per_prompt": 2,
+        "warmup_steps": 1,
+        "evaluations": 1,
+        "dev_questions": 2,
+        "save_every": 1,
+    } | short
     config = {
         "data": {
             "train": ["data/train.json"],
@@ -126,26 +137,18 @@ def write_project(folder: Path) -> None:
             | {"expertqa": "data/expertqa.json"},
         },
         "prompt": {"instruction": "Answer.", "max_input_tokens": 400},
-        "model": {"base": "models/base", "dtype": "float32", "adapter": {"r": 2}},
+        "model": {"base": "models/base", "dtype": "float32", "adapter": {"r": 2, "dropout": 0.0}},
         "verifiers": {
             "train": "models/verifier",
             "report": {"t5": "models/verifier", "lexical": "lexical"},
         },
         "sft": sft,
         "rs_sft": sft,
-        "best_of_n": {"questions": 2, "n": 2} | short,
+        "best_of_n": {"questions": 6, "n": 6} | short,
         "segment_search": {"questions": 2, "beams": 1, "samples_per_beam": 2, "depth": 1} | short,
-        "rl": {
-            "episodes": 8,
-            "prompts_per_step": 2,
-            "samples_per_prompt": 2,
-            "micro_batch_size": 4,
-            "warmup_steps": 1,
-            "evaluations": 1,
-            "dev_questions": 2,
-            "save_every": 1,
-        }
-        | short,
+        "rl": rl,
+        "grpo": dict(rl),
+        "dpo": {"max_steps": 2, "batch_size": 2, "evaluations": 1},
         "predict": short,
         "score": {"resamples": 10},
         "systems": systems,

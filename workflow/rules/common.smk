@@ -15,9 +15,11 @@ sys.path[:0] = [str(ROOT), str(ROOT / "workflow")]
 
 from citepipe.config import (
     AdapterSystem,
+    DPOSystem,
     OutputsSystem,
-    PPOSystem,
+    RLSystem,
     Sampled,
+    SamplesOf,
     SFTSystem,
     load_config,
 )
@@ -88,12 +90,22 @@ def systems_of(kind):
     return [name for name, system in SYSTEMS.items() if isinstance(system, kind)]
 
 
+def systems_training_by(*methods):
+    return [
+        name for name in SYSTEMS if getattr(SYSTEMS[name], "train", None) in methods
+    ]
+
+
+def samples(name):
+    """Whether a system is trained on samples that are drawn for it."""
+    return isinstance(getattr(SYSTEMS[name], "data", None), Sampled)
+
+
 def systems_sampling_by(method):
     return [
         name
-        for name in systems_of(SFTSystem)
-        if isinstance(SYSTEMS[name].data, Sampled)
-        and SYSTEMS[name].data.sample == method
+        for name in SYSTEMS
+        if samples(name) and SYSTEMS[name].data.sample == method
     ]
 
 
@@ -259,13 +271,31 @@ def sample_params(wildcards):
     }
 
 
-def ppo_params(wildcards):
+def candidates(wildcards):
+    """All sampled answers that a system is trained on."""
+    data = SYSTEMS[wildcards.system].data
+    owner = data.samples_of if isinstance(data, SamplesOf) else wildcards.system
+    return f"{SAMPLES}/candidates.jsonl".format(system=owner, seed=wildcards.seed)
+
+
+def dpo_params(wildcards):
     return {
         "model": options(CONFIG.model),
         "prompt": options(CONFIG.prompt),
-        "rl": options(CONFIG.training_options(wildcards.system)),
+        "dpo": options(CONFIG.training_options(wildcards.system)),
+        "start": start_of(wildcards),
+    }
+
+
+def rl_params(wildcards):
+    system = SYSTEMS[wildcards.system]
+    return {
+        "model": options(CONFIG.model),
+        "prompt": options(CONFIG.prompt),
+        "method": system.train,
+        "options": options(CONFIG.training_options(wildcards.system)),
         "reward": options(CONFIG.reward),
-        "placement": SYSTEMS[wildcards.system].reward,
+        "placement": system.reward,
         "verifier": RL_VERIFIER,
         "cache": CACHE,
         "start": start_of(wildcards),
@@ -304,9 +334,9 @@ def products():
         of_system = (
             [] if isinstance(system, OutputsSystem) else list(answers_of(name).values())
         )
-        if isinstance(system, (SFTSystem, PPOSystem)):
+        if isinstance(system, (SFTSystem, RLSystem, DPOSystem)):
             of_system.append(MODEL)
-        if isinstance(system, SFTSystem) and isinstance(system.data, Sampled):
+        if samples(name):
             of_system.append(f"{SAMPLES}/answers.json")
         for seed in seeds_of(name):
             wanted += [path.format(system=name, seed=seed) for path in of_system]

@@ -50,7 +50,7 @@ rule sft:
         "../../envs/citepipe.yaml"
     threads: 4
     resources:
-        gpu=1,
+        gpu=CONFIG.devices,
         mem_mb=32000,
         runtime=1440,
     params:

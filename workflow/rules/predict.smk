@@ -12,7 +12,7 @@ rule predict:
     log:
         f"{LOGS}/predict/{{system}}.seed{{seed}}.log",
     wildcard_constraints:
-        system=one_of(systems_of((SFTSystem, PPOSystem, AdapterSystem))),
+        system=one_of(systems_of((SFTSystem, RLSystem, DPOSystem, AdapterSystem))),
     conda:
         "../../envs/citepipe.yaml"
     threads: 4

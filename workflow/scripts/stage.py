@@ -5,6 +5,8 @@ import hashlib
 import json
 import os
 import select
+import socket
+import subprocess
 import sys
 import threading
 import time
@@ -44,13 +46,17 @@ class Tee:
         return getattr(self.terminal, name)
 
 
-def run_stage(snakemake: Any, work: Callable[[], str]) -> None:
+def run_stage(snakemake: Any, work: Callable[[], str], processes: int = 1) -> None:
     """Run one job and end the process with status 1 if it failed.
 
     Args:
         snakemake: the job's object, for its log and its name.
         work: does the job and returns the line that sums it up.
+        processes: this many do the job together, each of them running the whole script.
     """
+    if "RANK" in os.environ:
+        run_rank(work)
+        return
     # Open to the end of the process: what runs at exit may still write.
     log = open(snakemake.log[0], "w", encoding="utf-8")  # noqa: SIM115
     sys.stderr = Tee(sys.stderr, log)
@@ -60,16 +66,106 @@ def run_stage(snakemake: Any, work: Callable[[], str]) -> None:
     started = time.monotonic()
     print(f"== {label}", file=sys.stderr, flush=True)
     try:
-        summary = work()
-    except InputError as error:
-        sys.exit(f"{label}: {error}")
+        summary = work() if processes == 1 else run_together(processes, snakemake.threads)
     except Exception as error:
-        if isinstance(error, OSError) and error.errno in NO_PLACE:
-            sys.exit(f"{label}: {error.filename or 'results'} cannot be written: {error.strerror}")
-        traceback.print_exc()
-        sys.exit(f"{label}: failed; the log is {snakemake.log[0]}")
+        sys.exit(f"{label}: {complaint(error) or unexpected(snakemake.log[0])}")
     seconds = time.monotonic() - started
     print(f"== {label}, {seconds:.1f} s: {summary}", file=sys.stderr, flush=True)
+
+
+def complaint(error: Exception) -> str | None:
+    """The line that tells a user what to do about an error; None if it is the program's own."""
+    if isinstance(error, InputError):
+        return str(error)
+    if isinstance(error, OSError) and error.errno in NO_PLACE:
+        return f"{error.filename or 'results'} cannot be written: {error.strerror}"
+    return None
+
+
+def unexpected(log: str) -> str:
+    """Print the traceback of the error at hand, and say where the log is."""
+    traceback.print_exc()
+    return f"failed; the log is {log}"
+
+
+def run_rank(work: Callable[[], str]) -> None:
+    """Do the job as one of several processes; the first one's summary goes to stdout."""
+    threading.Thread(target=end_with_run, daemon=True).start()
+    try:
+        summary = work()
+    except Exception as error:
+        line = complaint(error)
+        if line is None:
+            raise
+        sys.exit(line)
+    if os.environ["RANK"] == "0":
+        print(summary, flush=True)
+
+
+def run_together(processes: int, threads: int) -> str:
+    """Run this script in several processes that find each other as torch's do.
+
+    Args:
+        processes: how many.
+        threads: that all of them share.
+
+    Returns:
+        the line that sums the job up.
+
+    Raises:
+        InputError: one of them failed, which ends the others; with its last line.
+    """
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    meeting = {"WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    meeting["OMP_NUM_THREADS"] = str(max(1, threads // processes))
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, *sys.argv],
+            env={**os.environ, **meeting, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(processes)
+    ]
+    # What each says on stderr; the first one's is passed on as it comes.
+    said: list[list[str]] = [[] for _ in ranks]
+    summary: list[str] = []
+
+    def listen(rank: int) -> None:
+        for line in ranks[rank].stderr or ():
+            said[rank].append(line)
+            if rank == 0:
+                sys.stderr.write(line)
+
+    listeners = [threading.Thread(target=listen, args=(rank,)) for rank in range(processes)]
+    listeners.append(threading.Thread(target=lambda: summary.extend(ranks[0].stdout or ())))
+    for listener in listeners:
+        listener.start()
+    try:
+        while any(rank.poll() is None for rank in ranks):
+            failed = [number for number, rank in enumerate(ranks) if rank.poll()]
+            if failed:
+                # The others wait for it, and would do so for long. One may have an error of its
+                # own to tell first.
+                time.sleep(1.0)
+                break
+            time.sleep(0.1)
+        failed = [number for number, rank in enumerate(ranks) if rank.poll()]
+    finally:
+        for rank in ranks:
+            rank.kill()
+        for listener in listeners:
+            listener.join()
+    if failed:
+        first = failed[0]
+        if first:
+            sys.stderr.writelines(said[first][:-1])
+        last = said[first][-1].strip() if said[first] else "it said nothing"
+        raise InputError(f"process {first} of {processes}: {last}")
+    return summary[-1].strip()
 
 
 def end_with_run() -> None:

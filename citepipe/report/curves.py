@@ -1,0 +1,229 @@
+"""The learning curves of all trained systems: one figure, and its numbers in tidy form."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from citepipe.data.files import atomic_writer, read_jsonl
+from citepipe.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+COLUMNS = ["system", "seed", "step", "name", "value"]
+
+LINES = {
+    "dev_citation_recall": "citation recall",
+    "dev_citation_precision": "citation precision",
+    "dev_correctness": "correctness",
+    "eval_loss": "dev",
+    "loss": "training",
+}
+"""What figures are called that share a panel with others."""
+
+POINTS = 240
+"""A curve of more points than this is drawn as means over as many equal stretches of steps."""
+
+COLOURS = ("#1f5fa8", "#c9571a", "#3d8a4a")
+"""Blue, orange and green that stay apart for the colour-blind, and in print."""
+
+
+STYLE = {
+    "axes.grid": True,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "font.size": 8,
+    "grid.alpha": 0.3,
+    "grid.linewidth": 0.5,
+    "svg.hashsalt": "citepipe",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """What one panel shows.
+
+    Attributes:
+        label: the axis with its unit.
+        names: the figures, in the order of the colours.
+        best: the kept step is marked on the first figure.
+        title: what stands above a column of such panels.
+    """
+
+    label: str
+    names: tuple[str, ...]
+    best: bool = False
+    title: str = ""
+
+
+REINFORCED = (
+    Panel("reward per answer", ("dev_reward",), best=True, title="Reward on dev"),
+    Panel("reward per answer", tuple(LINES)[:3], title="Its components on dev"),
+    Panel("citation F1 (%)", ("dev_citation_f1",), best=True, title="Citation F1 on dev"),
+    Panel("KL (nats per answer)", ("kl",), title="KL to the start"),
+    Panel("entropy (nats per token)", ("entropy",), title="Entropy of the policy"),
+)
+"""The panels of a system that learnt from rewards. The best step has the highest dev reward."""
+
+FITTED = Panel("loss (nats per token)", ("eval_loss", "loss"), best=True)
+PREFERRED = Panel("loss (nats per pair)", ("eval_loss", "loss"), best=True)
+"""The panel of a fine-tuned system, and of one that learnt preferences: the lowest dev loss is
+best."""
+
+DRAWN = tuple(dict.fromkeys(name for panel in (*REINFORCED, FITTED) for name in panel.names))
+
+
+def run(runs: Sequence[tuple[str, int, Path]], out_figure: Path, out_points: Path) -> str:
+    """Draw the curves and write their numbers.
+
+    A system that learnt from rewards is a row of panels, with axes that all such systems share; one
+    that was fine-tuned is a panel. Seeds are thin lines, and the thick one is their mean, as far as
+    all of them go. A dot is the step whose weights were kept. The same input makes the same bytes.
+
+    Args:
+        runs: system, seed and `metrics.jsonl` of every trained system, in the figure's order.
+        out_figure: the figure (SVG).
+        out_points: system, seed, step, name and value of every point (CSV).
+
+    Returns:
+        A line that says what was drawn.
+
+    Raises:
+        InputError: a file has no learning curve, or there are no runs.
+    """
+    from matplotlib import style
+
+    if not runs:
+        raise InputError("learning curves: expected at least one trained system")
+    points = read(runs)
+    with atomic_writer(out_points) as stream:
+        points[COLUMNS].to_csv(stream, index=False, lineterminator="\n")
+    # The user's own settings would change the picture.
+    with style.context(["default", STYLE]):
+        figure = draw(points)
+        with atomic_writer(out_figure) as stream:
+            figure.savefig(stream, format="svg", metadata={"Date": None})
+    systems = len({system for system, _, _ in runs})
+    return f"curves: {systems} systems, {len(runs)} runs, {len(points)} points, {out_figure}"
+
+
+def read(runs: Sequence[tuple[str, int, Path]]) -> pd.DataFrame:
+    """The figures that are drawn of all runs, a row per point.
+
+    Raises:
+        InputError: a line of a file has no step, or a file nothing to draw.
+    """
+    import pandas as pd
+
+    frames = []
+    for system, seed, path in runs:
+        rows = read_jsonl(path)
+        for number, row in enumerate(rows, start=1):
+            if not isinstance(row, dict) or not isinstance(row.get("step"), int):
+                raise InputError(f"{path}, record {number}: expected figures with their step")
+        frame = pd.DataFrame(rows, columns=["step", *DRAWN])
+        points = frame.melt("step", var_name="name").dropna()
+        points["value"] = pd.to_numeric(points["value"], errors="coerce")
+        if points.empty or points["value"].isna().any():
+            raise InputError(f"{path}: expected numbers for some of {', '.join(DRAWN)}")
+        # A step that was taken twice counts as it was the last time.
+        points = points.drop_duplicates(["step", "name"], keep="last")
+        points["preferences"] = any("reward_margin" in row for row in rows)
+        points.insert(0, "system", system)
+        points.insert(1, "seed", seed)
+        frames.append(points.sort_values(["name", "step"], kind="stable"))
+    return pd.concat(frames, ignore_index=True)
+
+
+def best_step(own: pd.DataFrame) -> int | None:
+    """The step whose weights a run kept, from its points: the first of the best on dev."""
+    for name, sign in (("dev_reward", -1), ("eval_loss", 1)):
+        found = own[own["name"] == name].sort_values("step", kind="stable")
+        if len(found):
+            return int(found["step"].iloc[int((sign * found["value"]).argmin())])
+    return None
+
+
+def draw(points: pd.DataFrame) -> Figure:
+    """The figure of the points that `read` returns: fine-tuned systems above, the others below."""
+    from matplotlib.figure import Figure
+
+    systems = {str(name): own for name, own in points.groupby("system", sort=False)}
+    reinforced = {n: own for n, own in systems.items() if (own["name"] == "dev_reward").any()}
+    fitted = {name: own for name, own in systems.items() if name not in reinforced}
+    across = len(REINFORCED) if reinforced else min(len(REINFORCED), len(fitted))
+    above = -(-len(fitted) // across)
+    rows = above + len(reinforced)
+    figure = Figure(figsize=(2.6 * across, 1.8 * rows + 0.6), layout="constrained")
+    grid = figure.add_gridspec(rows, across)
+    for number, (system, own) in enumerate(fitted.items()):
+        axes = figure.add_subplot(grid[divmod(number, across)])
+        _draw_panel(axes, PREFERRED if own["preferences"].any() else FITTED, own)
+        axes.set_title(system, fontweight="bold")
+    first: dict[Panel, Axes] = {}
+    for row, (system, own) in enumerate(reinforced.items(), start=above):
+        for column, panel in enumerate(REINFORCED):
+            axes = figure.add_subplot(grid[row, column], sharey=first.get(panel))
+            _draw_panel(axes, panel, own)
+            if first.setdefault(panel, axes) is axes:
+                axes.set_title(panel.title)
+            if column == 0:
+                _write_left_of(axes, system)
+    return figure
+
+
+def _draw_panel(axes: Axes, panel: Panel, own: pd.DataFrame) -> None:
+    """The curves of one system that a panel shows, and what its axes are."""
+    from matplotlib.ticker import MaxNLocator
+
+    drawn = [name for name in panel.names if (own["name"] == name).any()]
+    for place, name in enumerate(drawn):
+        curves = own[own["name"] == name].pivot(index="step", columns="seed", values="value")
+        # What comes first is in front.
+        style: dict[str, Any] = {"color": COLOURS[place], "zorder": 3 - place / 10}
+        for seed in curves if curves.shape[1] > 1 else []:
+            steps, values = _thinned(curves[seed].dropna())
+            axes.plot(steps, values, linewidth=0.6, alpha=0.45, **style)
+        steps, values = _thinned(curves.dropna().mean(axis="columns"))
+        axes.plot(steps, values, linewidth=1.6, label=LINES.get(name), **style)
+        if panel.best and place == 0:
+            for _, of_seed in own.groupby("seed", sort=False):
+                kept = best_step(of_seed)
+                of_name = of_seed[(of_seed["name"] == name) & (of_seed["step"] == kept)]
+                axes.plot(of_name["step"], of_name["value"], "o", markersize=3.5, **style)
+    axes.set_ylabel(panel.label)
+    axes.set_xlabel("step")
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=4, integer=True))
+    axes.yaxis.set_major_locator(MaxNLocator(nbins=4))
+    if len(drawn) > 1:
+        axes.legend(fontsize=6, frameon=False, handlelength=1, labelspacing=0.2)
+
+
+def _thinned(curve: pd.Series) -> tuple[list[float], list[float]]:
+    """Steps and values of a curve, or their means over stretches if it has more than `POINTS`."""
+    steps = curve.index.to_series()
+    if len(curve) > POINTS:
+        first, last = steps.iloc[0], steps.iloc[-1]
+        stretch = (steps - first) * POINTS // (last - first + 1)
+        steps, curve = steps.groupby(stretch).mean(), curve.groupby(stretch).mean()
+    return steps.tolist(), curve.tolist()
+
+
+def _write_left_of(axes: Axes, text: str) -> None:
+    axes.annotate(
+        text,
+        (0, 0.5),
+        xytext=(-46, 0),
+        xycoords="axes fraction",
+        textcoords="offset points",
+        rotation="vertical",
+        va="center",
+        ha="right",
+        fontweight="bold",
+        fontsize=9,
+    )

@@ -1,0 +1,174 @@
+"""Answers with their prompts as a model reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch.nn.utils.rnn import pad_sequence
+
+Ids = Sequence[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A prompt and an answer to it.
+
+    Attributes:
+        token_ids: (n,), both, one behind the other.
+        answer: how many of them, at the end, are the answer; at least one less than all.
+    """
+
+    token_ids: torch.Tensor
+    answer: int
+
+    @classmethod
+    def of(cls, prompt: Ids, answer: Ids) -> Row:
+        """The row of a prompt and an answer as token ids."""
+        return cls(torch.tensor([*prompt, *answer]), len(answer))
+
+    @property
+    def length(self) -> int:
+        """Tokens that the model reads: its prediction after the last one is not asked for."""
+        return len(self.token_ids) - 1
+
+
+class Batch(NamedTuple):
+    """Answers laid out in rows for one pass.
+
+    Notation: R rows, L tokens of the longest row, B answers, T tokens of the longest answer, N
+    tokens of all answers, in order.
+    """
+
+    inputs: dict[str, torch.Tensor]
+    """What the decoder is given: `input_ids` (R, L), perhaps `position_ids`, `attention_mask`."""
+    before: torch.Tensor
+    """(N,): the place in the flattened rows (R * L) after which each token is predicted."""
+    targets: torch.Tensor
+    """(N,): the answers' tokens."""
+    owners: torch.Tensor
+    """(N,): the answer of each."""
+    mask: torch.Tensor
+    """(B, T) float: 1 on the answers' tokens, 0 on the padding behind them."""
+
+    def spread(self, values: torch.Tensor) -> torch.Tensor:
+        """(B, T): values (N,) at the answers' places, 0 on padding."""
+        spread = torch.zeros(self.mask.shape, dtype=values.dtype, device=values.device)
+        return spread.masked_scatter(self.mask.bool(), values)
+
+
+def separate_rows(rows: Sequence[Row], pad_id: int, device: torch.device) -> Batch:
+    """Each answer behind its prompt in a row of its own, padded behind: what any model can read.
+
+    No attention mask is needed: a causal model does not look at what stands behind.
+
+    Args:
+        rows: at least one.
+        pad_id: the padding token.
+        device: where the tensors go.
+    """
+    read = [row.token_ids[:-1] for row in rows]
+    ids = pad_sequence(read, batch_first=True, padding_value=pad_id)
+    starts = [number * ids.shape[1] for number in range(len(rows))]
+    return _of_rows({"input_ids": ids}, starts, rows, device)
+
+
+def padding_free(rows: Sequence[Row], device: torch.device) -> Batch:
+    """All answers with their prompts in one row.
+
+    Positions that begin anew tell the attention (the kernels of flash attention, or transformers'
+    mask for the others) where each of them begins.
+
+    Args:
+        rows: at least one.
+        device: where the tensors go.
+    """
+    read = [row.token_ids[:-1] for row in rows]
+    starts = [0]
+    for ids in read[:-1]:
+        starts.append(starts[-1] + len(ids))
+    inputs = {
+        "input_ids": torch.cat(read)[None],
+        "position_ids": torch.cat([torch.arange(len(ids)) for ids in read])[None],
+    }
+    return _of_rows(inputs, starts, rows, device)
+
+
+def shared_prompts(
+    prompts: Sequence[Ids], answers: Sequence[Sequence[Ids]], pad_id: int, device: torch.device
+) -> Batch:
+    """A row per question: its prompt once, and its answers one behind the other.
+
+    An attention mask and position numbers make each answer see the prompt and itself only, so the
+    result is that of `separate_rows`, for the price of one prompt instead of one per answer. The
+    model must take a mask of four dimensions as it is, and attend to all tokens in every layer.
+
+    Args:
+        prompts: token ids of G questions.
+        answers: per question its answers, at least one token each.
+        pad_id: the padding token.
+        device: where the tensors go.
+    """
+    width = max(len(p) + sum(map(len, own)) for p, own in zip(prompts, answers, strict=True))
+    shape = (len(prompts), width)
+    ids = torch.full(shape, pad_id, dtype=torch.long)
+    positions = torch.zeros(shape, dtype=torch.long)
+    # Tokens of answer k have owner k, those of the prompt have owner 0 and are seen by all.
+    owner = torch.full(shape, -1, dtype=torch.long)
+    before: list[int] = []
+    for row, (prompt, own) in enumerate(zip(prompts, answers, strict=True)):
+        begin = len(prompt)
+        ids[row, :begin] = torch.tensor(prompt)
+        positions[row, :begin] = torch.arange(begin)
+        owner[row, :begin] = 0
+        for number, answer in enumerate(own, start=1):
+            end = begin + len(answer)
+            ids[row, begin:end] = torch.tensor(answer)
+            positions[row, begin:end] = torch.arange(len(prompt), len(prompt) + len(answer))
+            owner[row, begin:end] = number
+            offset = row * width
+            before += [offset + len(prompt) - 1, *range(offset + begin, offset + end - 1)]
+            begin = end
+    owner = owner.to(device)
+    seen = (owner[:, None, :] == owner[:, :, None]) | (owner[:, None, :] == 0)
+    seen &= torch.ones(width, width, dtype=torch.bool, device=device).tril()
+    # Padding sees itself: a row that sees nothing would be NaN.
+    return _batch(
+        {"input_ids": ids, "attention_mask": seen[:, None], "position_ids": positions},
+        torch.tensor(before),
+        [torch.tensor(answer) for own in answers for answer in own],
+        device,
+    )
+
+
+def _of_rows(
+    inputs: dict[str, torch.Tensor],
+    starts: Sequence[int],
+    rows: Sequence[Row],
+    device: torch.device,
+) -> Batch:
+    """A batch of rows that begin at these places of the flattened ids."""
+    before = [
+        torch.arange(start + row.length - row.answer, start + row.length)
+        for start, row in zip(starts, rows, strict=True)
+    ]
+    answers = [row.token_ids[-row.answer :] for row in rows]
+    return _batch(inputs, torch.cat(before), answers, device)
+
+
+def _batch(
+    inputs: dict[str, torch.Tensor],
+    before: torch.Tensor,
+    answers: Sequence[torch.Tensor],
+    device: torch.device,
+) -> Batch:
+    lengths = torch.tensor([len(answer) for answer in answers])
+    return Batch(
+        {name: tensor.to(device, non_blocking=True) for name, tensor in inputs.items()},
+        before.to(device, non_blocking=True),
+        torch.cat(list(answers)).to(device, non_blocking=True),
+        torch.repeat_interleave(torch.arange(len(answers)), lengths).to(device),
+        (torch.arange(int(lengths.max())) < lengths[:, None]).float().to(device),
+    )

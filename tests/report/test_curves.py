@@ -1,0 +1,187 @@
+"""Learning curves: the points, the picture's lines and marks, and its bytes."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from citepipe.errors import InputError
+from citepipe.report import curves
+
+
+def write(path: Path, rows: Iterable[Mapping[str, Any]]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> list[tuple[str, int, Path]]:
+    """A fine-tuned system with one seed; one that learnt from rewards, its second seed shorter."""
+    fitted = [
+        {"step": 1, "loss": 2.0, "learning_rate": 0.1},
+        {"step": 2, "loss": 1.0, "learning_rate": 0.1},
+        {"step": 2, "eval_loss": 1.5},
+        {"step": 4, "eval_loss": 1.25},
+        {"step": 6, "eval_loss": 1.25},
+        {"step": 6, "runtime": 3.5},
+    ]
+
+    def reinforced(rewards: list[float]) -> list[dict[str, float]]:
+        rows = []
+        for step, reward in enumerate(rewards):
+            parts = {"dev_citation_recall": reward - 0.5, "dev_correctness": 0.5}
+            rows.append({"step": step, "dev_reward": reward, **parts})
+            rows.append({"step": step, "dev_citation_f1": 100 * reward})
+            rows.append({"step": step, "kl": 2.0 * step, "entropy": 1.0})
+        return rows
+
+    return [
+        ("dist", 0, write(tmp_path / "dist.jsonl", fitted)),
+        ("fg_rl", 0, write(tmp_path / "a.jsonl", reinforced([0.5, 0.75, 1.0, 0.625]))),
+        ("fg_rl", 1, write(tmp_path / "b.jsonl", reinforced([0.5, 0.25, 0.5]))),
+    ]
+
+
+def lines(axes: Any) -> list[tuple[list[float], list[float]]]:
+    """The curves of a panel, thin ones first, without the dots."""
+    drawn = [line for line in axes.get_lines() if line.get_marker() == "None"]
+    drawn.sort(key=lambda line: line.get_linewidth())
+    return [(list(line.get_xdata()), list(line.get_ydata())) for line in drawn]
+
+
+def dots(axes: Any) -> list[tuple[float, float]]:
+    marks = [line for line in axes.get_lines() if line.get_marker() == "o"]
+    return [(line.get_xdata()[0], line.get_ydata()[0]) for line in marks]
+
+
+def test_the_points_are_tidy(runs: list[tuple[str, int, Path]], tmp_path: Path) -> None:
+    summary = curves.run(runs, tmp_path / "curves.svg", tmp_path / "curves.csv")
+    with (tmp_path / "curves.csv").open() as stream:
+        rows = list(csv.reader(stream))
+    assert rows[0] == ["system", "seed", "step", "name", "value"]
+    assert rows[1:6] == [
+        ["dist", "0", "2", "eval_loss", "1.5"],
+        ["dist", "0", "4", "eval_loss", "1.25"],
+        ["dist", "0", "6", "eval_loss", "1.25"],
+        ["dist", "0", "1", "loss", "2.0"],
+        ["dist", "0", "2", "loss", "1.0"],
+    ]
+    # Six figures at each of four and three steps.
+    assert len(rows) == 1 + 5 + 6 * 4 + 6 * 3
+    assert summary.startswith("curves: 2 systems, 3 runs, 47 points")
+
+
+def test_a_panel_per_fitted_system_and_a_row_per_reinforced_one(
+    runs: list[tuple[str, int, Path]],
+) -> None:
+    loss, *row = curves.draw(curves.read(runs)).axes
+    assert loss.get_title() == "dist"
+    assert loss.get_ylabel() == "loss (nats per token)"
+    assert sorted(lines(loss)) == [([1, 2], [2.0, 1.0]), ([2, 4, 6], [1.5, 1.25, 1.25])]
+    assert [axes.get_ylabel() for axes in row] == [
+        "reward per answer",
+        "reward per answer",
+        "citation F1 (%)",
+        "KL (nats per answer)",
+        "entropy (nats per token)",
+    ]
+    assert [text.get_text() for axes in row for text in axes.texts] == ["fg_rl"]
+    assert [axes.get_xlabel() for axes in (loss, *row)] == ["step"] * 6
+
+
+def test_seeds_are_thin_and_their_mean_reaches_as_far_as_all_of_them(
+    runs: list[tuple[str, int, Path]],
+) -> None:
+    _, reward, parts, *_ = curves.draw(curves.read(runs)).axes
+    assert lines(reward) == [
+        ([0, 1, 2, 3], [0.5, 0.75, 1.0, 0.625]),
+        ([0, 1, 2], [0.5, 0.25, 0.5]),
+        ([0, 1, 2], [0.5, 0.5, 0.75]),
+    ]
+    # Two components of the three have figures, each with two seeds and a mean.
+    assert len(lines(parts)) == 6
+    legend = [text.get_text() for text in parts.get_legend().get_texts()]
+    assert legend == ["citation recall", "correctness"]
+
+
+def test_the_kept_step_is_the_first_of_the_best_on_dev(
+    runs: list[tuple[str, int, Path]],
+) -> None:
+    loss, reward, parts, f1, kl, entropy = curves.draw(curves.read(runs)).axes
+    assert dots(loss) == [(4, 1.25)]
+    assert dots(reward) == [(2, 1.0), (0, 0.5)]
+    assert dots(f1) == [(2, 100.0), (0, 50.0)]
+    assert dots(parts) == dots(kl) == dots(entropy) == []
+
+
+def test_preferences_have_a_loss_per_pair(tmp_path: Path) -> None:
+    path = write(
+        tmp_path / "dpo.jsonl",
+        [{"step": 1, "loss": 0.7, "reward_margin": 0.1}, {"step": 1, "eval_loss": 0.6}],
+    )
+    (axes,) = curves.draw(curves.read([("dpo", 0, path)])).axes
+    assert axes.get_ylabel() == "loss (nats per pair)"
+
+
+def test_a_long_curve_is_drawn_as_means_over_stretches(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(curves, "POINTS", 3)
+    path = write(tmp_path / "m.jsonl", [{"step": i, "loss": i * i} for i in range(1, 7)])
+    points = curves.read([("dist", 0, path)])
+    assert len(points) == 6
+    (axes,) = curves.draw(points).axes
+    assert lines(axes) == [([1.5, 3.5, 5.5], [2.5, 12.5, 30.5])]
+
+
+@pytest.mark.parametrize("count", [1, 12])
+def test_few_and_many_systems_have_a_panel_each(tmp_path: Path, count: int) -> None:
+    path = write(tmp_path / "m.jsonl", [{"step": 1, "loss": 1.0}, {"step": 2, "loss": 0.5}])
+    figure = curves.draw(curves.read([(f"s{i}", 0, path) for i in range(count)]))
+    assert [axes.get_title() for axes in figure.axes] == [f"s{i}" for i in range(count)]
+    places = {axes.get_subplotspec().get_geometry()[:3] for axes in figure.axes}
+    assert len(places) == count
+    assert {place[:2] for place in places} == {(1, 1) if count == 1 else (3, 5)}
+
+
+def test_the_same_input_makes_the_same_bytes(
+    runs: list[tuple[str, int, Path]], tmp_path: Path
+) -> None:
+    import matplotlib as mpl
+
+    outs = []
+    for width, marker in ((0.8, "None"), (3.0, "x")):
+        # Neither the user's settings nor the time or place show.
+        with mpl.rc_context({"axes.linewidth": width, "lines.marker": marker}):
+            folder = tmp_path / marker
+            curves.run(runs, folder / "curves.svg", folder / "curves.csv")
+            outs.append([path.read_bytes() for path in sorted(folder.iterdir())])
+    assert outs[0] == outs[1]
+    assert b"<dc:date>" not in outs[0][1]
+
+
+@pytest.mark.parametrize(
+    ("rows", "complaint"),
+    [
+        ([{"step": 1, "loss": 1.0}, {"loss": 1.0}], r"record 2: expected figures with their step"),
+        (["loss"], r"record 1: expected figures with their step"),
+        ([{"step": 1, "loss": "low"}], r"expected numbers for some of dev_reward, "),
+        ([{"step": 1, "learning_rate": 0.5}], r"expected numbers for some of dev_reward, "),
+        ([], r"expected numbers for some of dev_reward, "),
+    ],
+)
+def test_files_without_curves(rows: list[Any], complaint: str, tmp_path: Path) -> None:
+    path = write(tmp_path / "m.jsonl", rows)
+    with pytest.raises(InputError, match=rf"m\.jsonl.*{complaint}"):
+        curves.run([("s", 0, path)], tmp_path / "c.svg", tmp_path / "c.csv")
+    assert not (tmp_path / "c.csv").exists()
+
+
+def test_no_runs(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="expected at least one trained system"):
+        curves.run([], tmp_path / "c.svg", tmp_path / "c.csv")
