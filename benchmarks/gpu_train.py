@@ -55,7 +55,7 @@ from train import (
 from citepipe.data.example import Example
 from citepipe.generate.completion import Completion, Generator, Request, Sampling, SegmentEnd
 from citepipe.generate.detokenize import Detokenizer
-from citepipe.models import load
+from citepipe.models import load, save
 from citepipe.options.model import AdapterOptions, ModelOptions
 from citepipe.options.prompt import PromptOptions
 from citepipe.options.rl import PPOOptions
@@ -404,7 +404,7 @@ class Measurement:
                 for name, weights in learner.named_parameters():
                     if "lora_B" in name:
                         weights.normal_(std=1e-3, generator=generator)
-            load.save_model(learner, directory)
+            save.save_model(learner, directory)
         return directory
 
     def _verifier(self) -> Entailment:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from citepipe.miniature.corpus import Corpus, Reading
 from citepipe.miniature.tokenizer import build_tokenizer
-from citepipe.models.load import partial_directory, publish
+from citepipe.models.save import partial_directory, publish
 from citepipe.options.miniature import BaseModelOptions, MiniatureOptions
 from citepipe.progress import Progress, summary
 

@@ -20,8 +20,9 @@ from citepipe.models.load import (
     load_for_inference,
     load_trainable,
     load_whole,
-    save_model,
+    without_dropout,
 )
+from citepipe.models.save import save_model
 from citepipe.options.model import ModelOptions
 from citepipe.train.batch import Batch, Ids, Row, padding_free, separate_rows, shared_prompts
 from citepipe.train.log_probs import TokenHead
@@ -92,7 +93,7 @@ class ActorCritic:
         if value == "full":
             value_model = _value_model(options, start)
             self._heads["value"] = TokenHead(value_model)
-        _without_dropout(self.model)
+        without_dropout(self.model)
         named = dict(self.model.named_parameters())
         self._parameters: dict[Role, dict[str, nn.Parameter]] = {
             role: {name: named[name] for name in named if f".{role}." in name}
@@ -239,16 +240,8 @@ def _value_model(options: ModelOptions, start: Path) -> PreTrainedModel:
         model = load_for_inference(options.model_copy(update={"dtype": "float32"}), start)
     if options.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
-    _without_dropout(model)
+    without_dropout(model)
     return model.train().requires_grad_(True)
-
-
-def _without_dropout(model: nn.Module) -> None:
-    for module in model.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = 0.0
-        if isinstance(getattr(module, "attention_dropout", None), float):
-            module.attention_dropout = 0.0  # type: ignore[assignment]
 
 
 @torch.no_grad()

@@ -15,7 +15,7 @@ from torch import nn
 
 from citepipe.data.files import read_json, write_json
 from citepipe.errors import InputError
-from citepipe.models.load import partial_directory, publish, system_errors
+from citepipe.models.save import partial_directory, publish, system_errors
 from citepipe.progress import say
 
 

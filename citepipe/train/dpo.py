@@ -16,14 +16,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import nn
 from torch.nn import functional as F
 
 from citepipe.data.example import Example
 from citepipe.data.files import read_examples, read_jsonl
 from citepipe.errors import InputError
 from citepipe.models.encode import encode_answer, encode_prompt
-from citepipe.models.load import check_start, load_tokenizer, load_trainable
+from citepipe.models.load import check_start, load_tokenizer, load_trainable, without_dropout
 from citepipe.options.dpo import DPOOptions
 from citepipe.options.model import ModelOptions
 from citepipe.options.prompt import PromptOptions
@@ -40,7 +39,7 @@ from citepipe.train.trainer import (
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from citepipe.tracking import Tracker
+    from citepipe.tracking.tracker import Tracker
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,9 +228,7 @@ def run(
     learnt, held = hold_out(preferences, seed)
     claim_together(state, fingerprint, "dpo")
     trained = load_trainable(model, start, seed)
-    for module in trained.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = 0.0
+    without_dropout(trained)
     pad_id = int(tokenizer.pad_token_id)
     trainer = DPOTrainer(
         "dpo",

@@ -22,12 +22,8 @@ from citepipe.errors import InputError
 from citepipe.generate.completion import Generator, Request, Sampling
 from citepipe.generate.engine import HuggingFaceGenerator
 from citepipe.models.encode import encode_prompt, end_token
-from citepipe.models.load import (
-    check_start,
-    load_tokenizer,
-    partial_directory,
-    publish,
-)
+from citepipe.models.load import check_start, load_tokenizer
+from citepipe.models.save import partial_directory, publish
 from citepipe.options.model import ModelOptions
 from citepipe.options.prompt import PromptOptions
 from citepipe.options.reward import RewardOptions
@@ -44,7 +40,7 @@ from citepipe.train.processes import Processes
 from citepipe.train.rollout import Rollout, collect, passes
 
 if TYPE_CHECKING:
-    from citepipe.tracking import Tracker
+    from citepipe.tracking.tracker import Tracker
 
 _SAMPLES_SHOWN = 8
 

@@ -15,7 +15,7 @@ _Result = TypeVar("_Result")
 
 # A GPU's matrix units are busy from some thousands of tokens on. A CPU is fastest while what it
 # works on stays in its caches.
-GPU_TOKENS_PER_PASS = 8_192
+GPU_TOKENS_PER_PASS = 4_096
 CPU_TOKENS_PER_PASS = 1_024
 
 

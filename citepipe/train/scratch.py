@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 from citepipe.data.example import Example
 from citepipe.data.files import read_examples, write_jsonl
 from citepipe.data.prompts import render
-from citepipe.models.load import device, partial_directory, publish
+from citepipe.models.load import device
+from citepipe.models.save import partial_directory, publish
 from citepipe.options.prompt import PromptOptions
 from citepipe.options.scratch import ScratchOptions
 from citepipe.progress import Progress, summary

@@ -40,16 +40,9 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerState
 
 from citepipe.data.files import write_jsonl
 from citepipe.errors import InputError
-from citepipe.models.load import (
-    computing,
-    device,
-    language_model_of,
-    partial_directory,
-    publish,
-    save_model,
-    system_errors,
-)
+from citepipe.models.load import computing, device, language_model_of
 from citepipe.models.memory import is_out_of_memory
+from citepipe.models.save import partial_directory, publish, save_model, system_errors
 from citepipe.options.model import ModelOptions
 from citepipe.options.sft import SupervisedOptions
 from citepipe.progress import Progress, say
@@ -63,7 +56,7 @@ if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from citepipe.tracking import Tracker
+    from citepipe.tracking.tracker import Tracker
 
 SCHEDULES = (
     "linear",

@@ -9,13 +9,8 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 
 from citepipe.errors import InputError
-from citepipe.models.load import (
-    load_base,
-    load_for_inference,
-    load_tokenizer,
-    load_trainable,
-    publish,
-)
+from citepipe.models.load import load_base, load_for_inference, load_tokenizer, load_trainable
+from citepipe.models.save import publish
 from citepipe.options.model import AdapterOptions, ModelOptions
 
 

@@ -19,7 +19,8 @@ from torch.distributed.tensor import DTensor
 
 from citepipe.data.files import read_jsonl
 from citepipe.errors import InputError
-from citepipe.models.load import load_base, system_errors
+from citepipe.models.load import load_base
+from citepipe.models.save import system_errors
 from citepipe.options.model import ModelOptions
 from citepipe.options.prompt import PromptOptions
 from citepipe.options.sft import SFTOptions

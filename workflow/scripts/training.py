@@ -9,7 +9,7 @@ from typing import Any
 from citepipe.options.model import ModelOptions
 from citepipe.options.prompt import PromptOptions
 from citepipe.options.tracking import TrackingOptions
-from citepipe.tracking import Tracker, track
+from citepipe.tracking.tracker import Tracker, track
 from stage import fingerprint
 
 

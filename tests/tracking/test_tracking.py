@@ -19,9 +19,9 @@ import numpy as np
 import pytest
 import torch
 
-from citepipe import tracking
 from citepipe.options.tracking import TrackingOptions
-from citepipe.tracking import Tracker, track
+from citepipe.tracking import follow
+from citepipe.tracking.tracker import PATIENCE, Tracker, track
 
 KEY = "0123456789abcdef0123456789abcdef01234567"
 
@@ -240,7 +240,7 @@ def test_only_earlier_folders_of_the_same_run_are_replaced(tmp_path: Path) -> No
     folder = tmp_path / "wandb"
     for name in names:
         (folder / name).mkdir(parents=True)
-    tracking._remove_earlier(folder / names[2], "abc")
+    follow._remove_earlier(folder / names[2], "abc")
     assert sorted(path.name for path in folder.iterdir()) == sorted(names[2:])
 
 
@@ -332,7 +332,7 @@ def test_a_service_that_fails_is_one_line_and_nothing_else(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     fake(behaviour)
-    monkeypatch.setitem(tracking.PATIENCE, "offline", 2.0 if "sleep" in behaviour else 60.0)
+    monkeypatch.setitem(PATIENCE, "offline", 2.0 if "sleep" in behaviour else 60.0)
     with begin(tmp_path) as tracker:
         tracker.log(1, {"reward": 0.0})
     assert capfd.readouterr() == ("", f"wandb: {complaint}; training goes on without it\n")

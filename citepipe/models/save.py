@@ -1,0 +1,89 @@
+"""Writing models: whole or not there at all, and the same bytes for the same weights."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from citepipe.data.files import read_json, write_json
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedModel
+
+
+def save_model(
+    model: PeftModel | PreTrainedModel, directory: Path, adapter: str | None = None
+) -> None:
+    """Write an adapter, or all weights of a model that is none, into `directory` itself.
+
+    Args:
+        model: what was trained.
+        directory: exists; files of the same names are written over.
+        adapter: the name of the adapter inside the model; None for its only one.
+    """
+    from peft import PeftModel
+
+    if not isinstance(model, PeftModel):
+        model.save_pretrained(directory)
+        return
+    name = adapter or model.active_adapter
+    model.save_pretrained(str(directory), selected_adapters=[name])
+    # PEFT puts any adapter but the one called default into a folder below.
+    below = directory / name
+    if below.is_dir():
+        for path in below.iterdir():
+            path.replace(directory / path.name)
+        below.rmdir()
+    # PEFT's model card is a form that nobody has filled in.
+    (directory / "README.md").unlink(missing_ok=True)
+    # It writes sets, in an order that changes from process to process.
+    config = read_json(directory / "adapter_config.json")
+    for key, value in config.items():
+        if isinstance(value, list) and all(isinstance(item, str) for item in value):
+            config[key] = sorted(value)
+    write_json(directory / "adapter_config.json", config)
+
+
+def publish(partial: Path, out: Path) -> None:
+    """Put a finished directory in its place by renaming: it is whole or absent at every moment."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    old = out.with_name(f".{out.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if out.exists():
+        os.replace(out, old)
+    os.replace(partial, out)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def partial_directory(out: Path) -> Path:
+    """A fresh empty directory beside `out` to build it in, for `publish`."""
+    partial = out.with_name(f".{out.name}.partial")
+    if partial.exists():
+        shutil.rmtree(partial)
+    partial.mkdir(parents=True)
+    return partial
+
+
+@contextmanager
+def system_errors(directory: Path) -> Iterator[None]:
+    """Let a full disk show itself: torch, safetensors and tokenizers hide it in errors of theirs.
+
+    Args:
+        directory: what is written to; where no more fits into it, that is the error.
+    """
+    try:
+        yield
+    except Exception:
+        trial = directory / ".trial"
+        try:
+            trial.write_bytes(bytes(2**20))
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(directory)) from None
+        finally:
+            trial.unlink(missing_ok=True)
+        raise

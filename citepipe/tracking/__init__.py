@@ -1,0 +1,1 @@
+"""Learning curves and sampled answers at Weights & Biases, beside the metrics files."""
