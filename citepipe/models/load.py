@@ -180,18 +180,18 @@ def folded(model: PeftModel | PreTrainedModel, adapter: str) -> Iterator[None]:
     4 bits cannot be added to: there, and in a model without adapters, nothing is done.
     """
     import torch
-    from peft import PeftModel
     from peft.tuners.lora import LoraLayer
 
-    if not isinstance(model, PeftModel) or model.dtype != torch.float32:
-        yield
-        return
     layers: list[tuple[torch.nn.Module, str, Any]] = [
         (parent, name, layer)
         for parent in model.modules()
         for name, layer in parent.named_children()
         if isinstance(layer, LoraLayer)
     ]
+    # Of a model in 4 bits all else is in float32, so only the weights themselves tell.
+    if any(layer.get_base_layer().weight.dtype != torch.float32 for _, _, layer in layers):
+        yield
+        return
     kept: list[tuple[torch.nn.Parameter, torch.Tensor]] = []
     try:
         for parent, name, layer in layers:

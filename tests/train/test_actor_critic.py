@@ -192,6 +192,14 @@ def test_a_policy_that_samples_is_the_same_and_is_left_as_it_was(make) -> None: 
     assert all(p.requires_grad for p in actor.value_parameters().values())
 
 
+def test_a_policy_in_16_bits_samples_as_it_is(options: ModelOptions, adapter: Path) -> None:
+    halved = options.model_copy(update={"dtype": "bfloat16"})
+    actor = ActorCritic(halved, adapter, "adapter")
+    before = [name for name, _ in actor.model.named_parameters()]
+    with actor.sampling():
+        assert [name for name, _ in actor.model.named_parameters()] == before
+
+
 @pytest.mark.parametrize("trained", ["adapter", "whole"])
 def test_the_saved_policy_is_loaded_as_it_was(
     make, trained, options: ModelOptions, tmp_path: Path
