@@ -55,6 +55,12 @@ class PPOOptions(RLOptions):
     value_learning_rate: float | None = Field(
         None, gt=0, description="Peak learning rate of the value model; null for the policy's."
     )
+    value_warmup: int = Field(
+        0,
+        ge=0,
+        description="Rollouts in which only the value model learns. Until it knows something, the "
+        "advantages of fine-grained rewards count the last tokens of an answer for little.",
+    )
     gamma: float = Field(1.0, gt=0, le=1, description="Discount per token.")
     lam: float = Field(0.95, ge=0, le=1, description="Lambda of generalized advantage estimation.")
     clip_value: float = Field(0.2, gt=0, description="Clip of the value's change.")

@@ -188,24 +188,29 @@ class ActorCritic:
             self.values(batch) if self.value_kind in ("adapter", "full") else values,
         )
 
-    def backward(self, batch: Batch, policy_loss: Loss, value_loss: Loss | None) -> None:
+    def backward(self, batch: Batch, policy_loss: Loss | None, value_loss: Loss | None) -> None:
         """Add the gradients of a loss of the policy's log-probabilities, and one of the values.
 
         Args:
             batch: the answers.
-            policy_loss: from log-probabilities (B, T) to a scalar.
+            policy_loss: from log-probabilities (B, T) to a scalar; None if the policy does not
+                learn.
             value_loss: from values (B, T) to a scalar; None without a value model.
         """
-        shared = value_loss if self.value_kind == "shared" else None
-        with self.using("policy"):
-            states = self._states(batch, "policy")
-            loss = policy_loss(batch.spread(self._heads["policy"](states, batch.targets)[0]))
-            if shared is not None:
-                loss = loss + shared(self._values(batch, states))
-            loss.backward()
+        shared = value_loss if self.value_kind == "shared" and policy_loss is not None else None
+        if policy_loss is not None:
+            with self.using("policy"):
+                states = self._states(batch, "policy")
+                loss = policy_loss(batch.spread(self._heads["policy"](states, batch.targets)[0]))
+                if shared is not None:
+                    loss = loss + shared(self._values(batch, states))
+                loss.backward()
         if value_loss is not None and shared is None:
             with self.using("value"):
-                value_loss(self._values(batch, self._states(batch, "value"))).backward()
+                states = self._states(batch, "value")
+                # Of a shared trunk only the head learns alone.
+                states = states.detach() if self.value_kind == "shared" else states
+                value_loss(self._values(batch, states)).backward()
 
     def policy_parameters(self) -> dict[str, nn.Parameter]:
         """The policy's trained parameters by name."""

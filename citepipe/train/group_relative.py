@@ -25,6 +25,10 @@ class _GroupMethod:
         self.options = options
         self.dense = placement == "fine_grained"
 
+    def policy_learns(self, step: int) -> bool:
+        """At every step."""
+        return True
+
     def policy_loss(
         self, log_probs: torch.Tensor, targets: Targets, mask: torch.Tensor, tokens: float
     ) -> tuple[torch.Tensor, torch.Tensor]:

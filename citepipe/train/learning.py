@@ -106,6 +106,10 @@ class Method(Protocol):
         """From values (B, T), targets, mask (B, T) and the minibatch's tokens to a scalar."""
         ...
 
+    def policy_learns(self, step: int) -> bool:
+        """Whether the policy learns from the rollout of a step (from 0), or the values only."""
+        ...
+
     def targets(self, rollout: Rollout, kl_coef: float) -> Targets:
         """What a rollout teaches, with the present weight of the KL penalty."""
         ...
@@ -161,6 +165,7 @@ def update(
     budget: TokenBudget,
     processes: Processes,
     where: str = "update",
+    policy_learns: bool = True,
 ) -> dict[str, float]:
     """One optimizer step on the answers to the questions `chosen` of a rollout.
 
@@ -175,10 +180,11 @@ def update(
         budget: tokens of a pass.
         processes: each passes over its share of the questions.
         where: in messages.
+        policy_learns: False to let the value model learn only.
 
     Returns:
-        `policy_loss`, `value_loss` (with a value model), `clipped` (share of tokens) and
-        `grad_norm` (of the policy).
+        `policy_loss`, `clipped` (share of tokens) and `grad_norm` of the policy if it learns, and
+        `value_loss` with a value model.
 
     Raises:
         ArithmeticError: a loss or a gradient is not finite; no weight was changed.
@@ -189,7 +195,7 @@ def update(
 
     def add_gradients() -> dict[str, float]:
         optimizer.zero_grad(set_to_none=True)
-        sums = {"policy_loss": 0.0, "clipped": 0.0}
+        sums = {"policy_loss": 0.0, "clipped": 0.0} if policy_learns else {}
         if method.value_loss is not None:
             sums["value_loss"] = 0.0
         for parts in passes(asked, processes.share(chosen), actor.shares_prompts, budget.tokens):
@@ -218,19 +224,24 @@ def update(
                 sums["value_loss"] += float(loss.detach())
                 return loss
 
-            actor.backward(batch, policy_loss, value_loss if method.value_loss else None)
+            actor.backward(
+                batch,
+                policy_loss if policy_learns else None,
+                value_loss if method.value_loss else None,
+            )
         return sums
 
     sums = with_back_off(budget, where, actor.device, add_gradients)
-    policy, value = actor.policy_parameters().values(), actor.value_parameters().values()
-    processes.sum_gradients([*policy, *value])
+    learning = [list(actor.value_parameters().values())]
+    if policy_learns:
+        learning.append(list(actor.policy_parameters().values()))
+    processes.sum_gradients([parameter for group in learning for parameter in group])
     figures = {name: sum(part) for name, part in _together(processes, sums).items()}
-    norm = nn.utils.clip_grad_norm_(policy, options.max_grad_norm)
-    nn.utils.clip_grad_norm_(value, options.max_grad_norm)
-    if not all(map(math.isfinite, [*figures.values(), float(norm)])):
+    norms = [float(nn.utils.clip_grad_norm_(own, options.max_grad_norm)) for own in learning]
+    if not all(map(math.isfinite, [*figures.values(), *norms])):
         raise ArithmeticError
     optimizer.step()
-    return figures | {"grad_norm": float(norm)}
+    return figures | ({"grad_norm": norms[-1]} if policy_learns else {})
 
 
 def evaluate(
@@ -435,6 +446,7 @@ def run(
                             budget,
                             processes,
                             where,
+                            method.policy_learns(snapshot.step),
                         )
                     )
                 except ArithmeticError:

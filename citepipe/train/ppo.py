@@ -28,6 +28,10 @@ class PPO:
             "shared" if model.adapter is None else "adapter"
         )
 
+    def policy_learns(self, step: int) -> bool:
+        """Not before the value model has learnt from `value_warmup` rollouts."""
+        return step >= self.options.value_warmup
+
     def targets(self, rollout: Rollout, kl_coef: float) -> Targets:
         """Advantages and returns of rewards less the KL penalty against the start."""
         options, mask, values = self.options, rollout.mask, rollout.values

@@ -228,6 +228,20 @@ def test_a_run_that_was_cut_off_ends_with_the_same_weights(
     assert any((start[key] != last[key]).any() for key in start), "it learnt"
 
 
+@pytest.mark.parametrize("value", ["adapter", "shared"])
+def test_the_value_model_may_learn_before_the_policy(
+    value: str, call: dict[str, Any], tmp_path: Path
+) -> None:
+    call["method"] = _ppo(call["model"], value=value, value_warmup=4, warmup_steps=0)
+    learning.run(**call, out=tmp_path / "out", state=tmp_path / "state")
+    start, last = (load_file(f / WEIGHTS) for f in (call["start"], tmp_path / "out" / "last"))
+    assert all(torch.equal(start[name], last[name]) for name in start)
+    steps = [m for m in read_jsonl(tmp_path / "out" / "metrics.jsonl") if "value_loss" in m]
+    assert len(steps) == 4
+    assert steps[-1]["value_loss"] != steps[0]["value_loss"]
+    assert not any("policy_loss" in entry or "grad_norm" in entry for entry in steps)
+
+
 def test_a_changed_configuration_starts_clean_and_says_so(
     call: dict[str, Any],
     tmp_path: Path,
