@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 from citepipe.data.files import read_json, write_json
+from citepipe.errors import InputError
 from citepipe.progress import say
 
 
@@ -16,13 +17,20 @@ def claim(state: Path, fingerprint: str, label: str) -> None:
     other configuration, code or inputs is emptied, and that is said.
     """
     mark = state / "fingerprint.json"
-    if mark.exists() and read_json(mark) == fingerprint:
+    if _read(mark) == fingerprint:
         return
     if state.exists():
         say(f"{label}: starting clean, as configuration, code or inputs changed since the cut-off")
         shutil.rmtree(state)
     state.mkdir(parents=True)
     write_json(mark, fingerprint)
+
+
+def _read(mark: Path) -> object:
+    try:
+        return read_json(mark) if mark.exists() else None
+    except InputError:
+        return None
 
 
 def discard(state: Path) -> None:

@@ -9,7 +9,9 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from citepipe.data.files import read_json
 from citepipe.errors import InputError
+from citepipe.models.memory import is_out_of_memory
 from citepipe.options.model import ModelOptions
 
 if TYPE_CHECKING:
@@ -84,7 +86,7 @@ def load_trainable(
         InputError: no such base or start, or they do not go together.
     """
     import torch
-    from peft import LoraConfig, PeftModel, get_peft_model
+    from peft import LoraConfig, get_peft_model
 
     if options.adapter is None and options.quantization != "none":
         raise InputError(
@@ -110,7 +112,7 @@ def load_trainable(
         base.gradient_checkpointing_enable({"use_reentrant": False})
         base.enable_input_require_grads()
     if start is not None:
-        return PeftModel.from_pretrained(base, start, adapter_name=name, is_trainable=True)
+        return _with_adapter(base, start, adapter_name=name, is_trainable=True)
     adapter = options.adapter
     torch.manual_seed(seed)
     config = LoraConfig(
@@ -138,14 +140,12 @@ def load_for_inference(options: ModelOptions, trained: Path | None) -> PreTraine
         options: the base model.
         trained: a directory with an adapter or a whole model, or None for the bare base.
     """
-    from peft import PeftModel
-
     if trained is None:
         return load_base(options)
     check_trained(trained)
     if is_whole(trained):
         return load_whole(trained, options, options.dtype)
-    model = PeftModel.from_pretrained(load_base(options), trained)
+    model = _with_adapter(load_base(options), trained)
     if options.quantization == "none":
         return model.merge_and_unload().eval()
     return model.eval()  # type: ignore[return-value]
@@ -252,7 +252,27 @@ def check_trained(path: Path) -> None:
         for name in ("adapter_config.json", "adapter_model.safetensors"):
             if not (path / name).is_file():
                 raise InputError(f"{path}: expected a PEFT adapter, {name} is missing")
+        if not isinstance(read_json(path / "adapter_config.json"), dict):
+            raise InputError(f"{path}/adapter_config.json: expected an object")
     _check_weights(path)
+
+
+def _with_adapter(base: PreTrainedModel, adapter: Path, **settings: Any) -> PeftModel:
+    """The base with a trained adapter.
+
+    Raises:
+        InputError: the adapter does not fit the base.
+    """
+    from peft import PeftModel
+
+    try:
+        return PeftModel.from_pretrained(base, adapter, **settings)
+    except (RuntimeError, ValueError, KeyError, TypeError) as error:
+        if is_out_of_memory(error):
+            raise
+        # The first line only says that something does not fit, the second what.
+        line = " ".join(str(error).split())[:200]
+        raise InputError(f"{adapter}: no adapter that fits the base model: {line}") from None
 
 
 def _load(
@@ -275,11 +295,19 @@ def _load(
         settings["device_map"] = {"": device()}
     try:
         model = AutoModelForCausalLM.from_pretrained(target, revision=revision, **settings)
-    except (OSError, ValueError, ImportError) as error:
+    except (OSError, ValueError, ImportError, RuntimeError) as error:
+        if is_out_of_memory(error):
+            raise InputError(
+                f"{what}: its weights do not fit into memory; model.quantization: 4bit, "
+                "model.dtype: bfloat16 or a smaller model may do"
+            ) from None
         if options.attention is not None and "attn" in f"{error} {options.attention}".lower():
             said = f"model.attention {options.attention}, or no model at {target}"
             raise InputError(f"{said}: {_line(error)}") from None
-        raise InputError(f"{what}: no model there: {_line(error)}") from None
+        line = _line(error)
+        if "ignore_mismatched_sizes" in line:
+            line = "its weights have other shapes than its config.json says"
+        raise InputError(f"{what}: no model there: {line}") from None
     if options.quantization == "none":
         model.to(device())  # type: ignore[arg-type]  # transformers wraps the method
     return model.eval()

@@ -86,9 +86,8 @@ class Checkpoints:
         try:
             snapshot = Snapshot(**read_json(newest / "snapshot.json"))
             tensors = load_file(newest / "tensors.safetensors")
-            if not self._best(snapshot.best_step).is_dir():
-                raise FileNotFoundError(self._best(snapshot.best_step))
-        except (InputError, SafetensorError, TypeError, OSError):
+            self._check(snapshot, tensors)
+        except (InputError, SafetensorError, TypeError, ValueError, OSError):
             say(f"{newest}: this snapshot is damaged; starting from the beginning")
             shutil.rmtree(newest, ignore_errors=True)
             return None
@@ -104,6 +103,18 @@ class Checkpoints:
                 device = torch.device("cpu") if key == "step" else parameter.device
                 self._optimizer.state[parameter][key] = value.to(device)
         return snapshot
+
+    def _check(self, snapshot: Snapshot, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Raise ValueError unless a snapshot has all that is restored from it."""
+        if not self._best(snapshot.best_step).is_dir():
+            raise ValueError("its best policy is missing")
+        shapes = {
+            name.removeprefix("parameter/"): tensor.shape
+            for name, tensor in tensors.items()
+            if name.startswith("parameter/")
+        }
+        if shapes != {name: parameter.shape for name, parameter in self._parameters.items()}:
+            raise ValueError("its weights are others")
 
     def keep_best(self, step: int, save: Callable[[Path], None]) -> None:
         """Keep the policy after a step as the best; the one before stays until the next snapshot.

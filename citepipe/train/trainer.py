@@ -219,7 +219,8 @@ class AnswerTrainer(Trainer):
         Raises:
             InputError: a loss is not finite, or memory does not suffice.
         """
-        checkpoint = max(self.folder.glob("checkpoint-*"), key=_step_of, default=None)
+        whole = (path.parent for path in self.folder.glob("checkpoint-*/trainer_state.json"))
+        checkpoint = max(whole, key=_step_of, default=None)
         first = 0 if checkpoint is None else _step_of(checkpoint)
         if checkpoint is not None and self.processes.is_main:
             say(f"{self.stage}: going on after step {first} of {self.steps}")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file, save_file
 
 from citepipe.errors import InputError
 from citepipe.models.load import load_base, load_for_inference, load_tokenizer, load_trainable
@@ -55,6 +57,28 @@ def test_weights_that_are_cut_off_are_named(tiny_base: Path, tmp_path: Path) -> 
     weights.write_bytes(weights.read_bytes()[:500])
     with pytest.raises(InputError, match=r"adapter_model\.safetensors: expected safetensors"):
         load_for_inference(options, tmp_path / "adapter")
+
+
+def test_an_adapter_of_another_base_is_one_clear_line(tiny_base: Path, tmp_path: Path) -> None:
+    options = ModelOptions(base=str(tiny_base), dtype="float32")
+    model = get_peft_model(load_base(options), LoraConfig(r=4, target_modules="all-linear"))
+    model.save_pretrained(tmp_path / "adapter")
+    weights = tmp_path / "adapter" / "adapter_model.safetensors"
+    save_file({name: w[..., :1].contiguous() for name, w in load_file(weights).items()}, weights)
+    for load in (load_for_inference, load_trainable):
+        with pytest.raises(InputError, match=r"no adapter that fits the base model: .*mismatch"):
+            load(options, tmp_path / "adapter")
+    (tmp_path / "adapter" / "adapter_config.json").write_text("{")
+    with pytest.raises(InputError, match=r"adapter_config\.json, line 1: expected JSON"):
+        load_for_inference(options, tmp_path / "adapter")
+
+
+def test_weights_of_other_shapes_are_one_clear_line(tiny_base: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny_base, tmp_path / "base")
+    config = tmp_path / "base" / "config.json"
+    config.write_text(config.read_text().replace('"hidden_size": 16', '"hidden_size": 32'))
+    with pytest.raises(InputError, match="its weights have other shapes than its config"):
+        load_base(ModelOptions(base=str(tmp_path / "base"), dtype="float32"))
 
 
 def test_modules_that_the_base_does_not_have_are_one_clear_line(tiny_base: Path) -> None:

@@ -68,6 +68,19 @@ def test_a_damaged_snapshot_is_as_none(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("step-*"))
 
 
+def test_a_snapshot_of_other_weights_is_as_none_and_changes_nothing(tmp_path: Path) -> None:
+    parameters, optimizer, checkpoints = _training(tmp_path, 0)
+    _keep(checkpoints, 0)
+    checkpoints.save(Snapshot(step=3, best_step=0))
+    others = {**parameters, "b": nn.Parameter(torch.zeros(4))}
+    before = others["a.weight"].clone()
+    with torch.no_grad():
+        parameters["a.weight"].add_(1)
+        before.add_(1)
+    assert Checkpoints(tmp_path, others, optimizer).restore() is None
+    assert torch.equal(others["a.weight"], before)
+
+
 def test_a_snapshot_that_was_cut_off_is_not_there(tmp_path: Path) -> None:
     _, _, checkpoints = _training(tmp_path, 0)
     (tmp_path / ".step-00000004.partial").mkdir()

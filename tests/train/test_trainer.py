@@ -336,3 +336,21 @@ def test_two_processes_train_the_weights_of_one_replicated_or_sharded(
     assert json.loads((tmp_path / "1" / "out" / "config.json").read_text())["architectures"] == [
         "LlamaForCausalLM"
     ]
+
+
+def test_what_is_no_whole_checkpoint_is_passed_over(call: dict[str, Any], tmp_path: Path) -> None:
+    state = tmp_path / "odd" / "state"
+    for name in ("checkpoint-3", "checkpoint-x"):
+        (state / name).mkdir(parents=True)
+    (state / "fingerprint.json").write_text('"a"')
+    expected, found = _run(call, tmp_path / "plain"), _run(call, tmp_path / "odd")
+    assert (found / ADAPTER).read_bytes() == (expected / ADAPTER).read_bytes()
+
+
+def test_a_broken_fingerprint_starts_clean(
+    call: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state" / "fingerprint.json").write_text("{")
+    _run(call, tmp_path)
+    assert "sft: starting clean" in capsys.readouterr().err
