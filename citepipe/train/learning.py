@@ -34,6 +34,7 @@ from citepipe.rewards.find import total
 from citepipe.rewards.place import Placement
 from citepipe.runstate import claim, discard
 from citepipe.train.actor_critic import ActorCritic, ValueKind
+from citepipe.train.batch import Batch
 from citepipe.train.checkpoint import Checkpoints, Snapshot
 from citepipe.train.micro_batches import TokenBudget, with_back_off
 from citepipe.train.processes import Processes
@@ -206,29 +207,7 @@ def update(
             )
             rows = [p.question * count + i for p in parts for i in range(p.first, p.last)]
             own = targets.of(rows, batch.mask.shape[1], actor.device)
-            mask = batch.mask
-
-            def policy_loss(
-                log_probs: torch.Tensor, own: Targets = own, mask: torch.Tensor = mask
-            ) -> torch.Tensor:
-                loss, clipped = method.policy_loss(log_probs, own, mask, tokens)
-                sums["policy_loss"] += float(loss.detach())
-                sums["clipped"] += float(clipped) / tokens
-                return loss
-
-            def value_loss(
-                values: torch.Tensor, own: Targets = own, mask: torch.Tensor = mask
-            ) -> torch.Tensor:
-                assert method.value_loss is not None
-                loss = method.value_loss(values, own, mask, tokens)
-                sums["value_loss"] += float(loss.detach())
-                return loss
-
-            actor.backward(
-                batch,
-                policy_loss if policy_learns else None,
-                value_loss if method.value_loss else None,
-            )
+            _add_gradients(actor, method, batch, own, tokens, policy_learns, sums)
         return sums
 
     sums = with_back_off(budget, where, actor.device, add_gradients)
@@ -242,6 +221,104 @@ def update(
         raise ArithmeticError
     optimizer.step()
     return figures | ({"grad_norm": norms[-1]} if policy_learns else {})
+
+
+def _add_gradients(
+    actor: ActorCritic,
+    method: Method,
+    batch: Batch,
+    targets: Targets,
+    tokens: float,
+    policy_learns: bool,
+    sums: dict[str, float],
+) -> None:
+    """One forward and backward pass; its part of the figures is added to `sums`."""
+
+    def policy_loss(log_probs: torch.Tensor) -> torch.Tensor:
+        loss, clipped = method.policy_loss(log_probs, targets, batch.mask, tokens)
+        sums["policy_loss"] += float(loss.detach())
+        sums["clipped"] += float(clipped) / tokens
+        return loss
+
+    def value_loss(values: torch.Tensor) -> torch.Tensor:
+        assert method.value_loss is not None
+        loss = method.value_loss(values, targets, batch.mask, tokens)
+        sums["value_loss"] += float(loss.detach())
+        return loss
+
+    actor.backward(
+        batch,
+        policy_loss if policy_learns else None,
+        None if method.value_loss is None else value_loss,
+    )
+
+
+def learn(
+    actor: ActorCritic,
+    optimizer: torch.optim.Optimizer,
+    method: Method,
+    rollout: Rollout,
+    snapshot: Snapshot,
+    steps: int,
+    seed: int,
+    pad_id: int,
+    budget: TokenBudget,
+    processes: Processes,
+) -> dict[str, float]:
+    """All optimizer steps on a rollout.
+
+    Args:
+        actor: the models.
+        optimizer: of the policy's and the value model's parameters.
+        method: how to learn.
+        rollout: what was sampled.
+        snapshot: where the run stands; its optimizer steps are counted on.
+        steps: rollouts of the whole run, for the learning rate.
+        seed: of the minibatches.
+        pad_id: the padding token.
+        budget: tokens of a pass.
+        processes: each passes over its share.
+
+    Returns:
+        Means over minibatches of what `update` returns.
+
+    Raises:
+        InputError: a loss or gradient is not finite, or the memory does not suffice.
+    """
+    options, where = method.options, f"step {snapshot.step + 1}"
+    updates = steps * options.epochs_per_rollout * options.minibatches
+    targets = method.targets(rollout, snapshot.kl_coef)
+    figures = []
+    for epoch in range(options.epochs_per_rollout):
+        order = list(range(len(rollout.asked)))
+        random.Random(f"{seed}/{snapshot.step}/{epoch}").shuffle(order)
+        size = -(-len(order) // options.minibatches)
+        for first in range(0, len(order), size):
+            factor = learning_rate_factor(snapshot.updates, updates, options.warmup_steps)
+            for group in optimizer.param_groups:
+                group["lr"] = factor * group["peak"]
+            try:
+                own = update(
+                    actor,
+                    optimizer,
+                    method,
+                    rollout,
+                    targets,
+                    order[first : first + size],
+                    pad_id,
+                    budget,
+                    processes,
+                    where,
+                    method.policy_learns(snapshot.step),
+                )
+            except ArithmeticError:
+                raise InputError(
+                    f"{method.name}, {where}: the loss is not finite; a lower "
+                    f"{method.section}.learning_rate or a higher {method.section}.kl_coef may help"
+                ) from None
+            figures.append(own)
+            snapshot.updates += 1
+    return {name: sum(own[name] for own in figures) / len(figures) for name in figures[0]}
 
 
 def evaluate(
@@ -356,7 +433,10 @@ def run(
     tokenizer = load_tokenizer(model)
     if len(dev_questions) > options.dev_questions:
         dev_questions = random.Random("dev").sample(dev_questions, options.dev_questions)
-    dev_prompts = [encode_prompt(e, prompt, tokenizer).token_ids for e in dev_questions]
+    prompts, dev_prompts = (
+        [encode_prompt(question, prompt, tokenizer).token_ids for question in asked]
+        for asked in (questions, dev_questions)
+    )
     pad_id = int(tokenizer.pad_token_id)
     if processes.is_main:
         claim(state, fingerprint, name)
@@ -379,7 +459,6 @@ def run(
         snapshot = Snapshot(kl_coef=options.kl_coef)
     elif processes.is_main:
         say(f"{name}: going on after step {snapshot.step} of {steps}")
-    updates = steps * options.epochs_per_rollout * options.minibatches
     budget = TokenBudget(options.tokens_per_pass, actor.device.type == "cuda", method.section)
     progress = Progress(name, steps, "steps", done=snapshot.step)
     every = max(1, steps // options.evaluations)
@@ -406,14 +485,13 @@ def run(
     if snapshot.best_step is None:
         assess()
     while snapshot.step < steps:
-        where = f"step {snapshot.step + 1}"
         chosen = questions_of_step(len(questions), snapshot.step, options.prompts_per_step, seed)
         rollout = collect(
             actor,
             generator,
             rewarder,
             [questions[i] for i in chosen],
-            [encode_prompt(questions[i], prompt, tokenizer).token_ids for i in chosen],
+            [prompts[i] for i in chosen],
             options,
             placement,
             pad_id,
@@ -422,42 +500,11 @@ def run(
             budget,
             processes,
         )
-        targets = method.targets(rollout, snapshot.kl_coef)
-        updated: list[dict[str, float]] = []
-        for epoch in range(options.epochs_per_rollout):
-            order = list(range(len(chosen)))
-            random.Random(f"{seed}/{snapshot.step}/{epoch}").shuffle(order)
-            size = -(-len(order) // options.minibatches)
-            for first in range(0, len(order), size):
-                factor = learning_rate_factor(snapshot.updates, updates, options.warmup_steps)
-                for group in optimizer.param_groups:
-                    group["lr"] = factor * group["peak"]
-                minibatch = order[first : first + size]
-                try:
-                    updated.append(
-                        update(
-                            actor,
-                            optimizer,
-                            method,
-                            rollout,
-                            targets,
-                            minibatch,
-                            pad_id,
-                            budget,
-                            processes,
-                            where,
-                            method.policy_learns(snapshot.step),
-                        )
-                    )
-                except ArithmeticError:
-                    raise InputError(
-                        f"{name}, {where}: the loss is not finite; a lower "
-                        f"{method.section}.learning_rate or a higher {method.section}.kl_coef may "
-                        "help"
-                    ) from None
-                snapshot.updates += 1
+        learnt = learn(
+            actor, optimizer, method, rollout, snapshot, steps, seed, pad_id, budget, processes
+        )
         snapshot.step += 1
-        figures = rollout.figures | {"kl_coef": snapshot.kl_coef} | _means(updated)
+        figures = rollout.figures | {"kl_coef": snapshot.kl_coef} | learnt
         report(figures)
         snapshot.kl_coef = next_kl_coef(snapshot.kl_coef, figures["kl"], per_rollout, options)
         runaway = figures["kl"] > options.max_kl
@@ -518,10 +565,6 @@ def _optimizer(actor: ActorCritic, options: RLOptions) -> torch.optim.Optimizer:
         rate = getattr(options, "value_learning_rate", None) or options.learning_rate
         groups.append({"params": of_value, "peak": rate})
     return torch.optim.AdamW(groups, weight_decay=0.0)
-
-
-def _means(figures: Sequence[dict[str, float]]) -> dict[str, float]:
-    return {name: sum(own[name] for own in figures) / len(figures) for name in figures[0]}
 
 
 def _citation_scores(datasets: Sequence[Sequence[tuple[float, float]]]) -> dict[str, float]:
