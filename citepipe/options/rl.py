@@ -36,6 +36,9 @@ class RLOptions(TrainingOptions):
     temperature: float = Field(0.7, gt=0)
     top_k: int = Field(20, ge=0, description="Sample among the k likeliest tokens; 0 for all.")
     max_new_tokens: int = Field(200, ge=1)
+    batch_size: int = Field(
+        32, ge=1, description="Sequences generated at once, fewer when memory runs out."
+    )
     evaluations: int = Field(
         10, ge=1, description="How often, over the run, dev answers are generated and rewarded."
     )

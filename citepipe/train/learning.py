@@ -443,12 +443,8 @@ def run(
     processes.wait()
     actor = ActorCritic(model, start, method.value_kind)
     per_rollout = options.prompts_per_step * options.samples_per_prompt
-    generator = HuggingFaceGenerator(
-        actor.model,
-        tokenizer,
-        max(per_rollout, options.dev_questions),
-        end_token(tokenizer, prompt),
-    )
+    end_id = end_token(tokenizer, prompt)
+    generator = HuggingFaceGenerator(actor.model, tokenizer, options.batch_size, end_id)
     parameters = actor.policy_parameters() | actor.value_parameters()
     optimizer = _optimizer(actor, options)
     checkpoints = Checkpoints(state, parameters, optimizer)

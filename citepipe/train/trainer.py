@@ -20,6 +20,7 @@ import os
 import random
 import shutil
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -118,7 +119,7 @@ class Order:
             yield order[place * self.batch_size : (place + 1) * self.batch_size]
 
 
-class AnswerTrainer(Trainer):
+class AnswerTrainer(Trainer, ABC):
     """Trains on items whose loss is made from the log-probabilities of their answers' tokens.
 
     Subclasses say what the loss is (`losses`, `figures`).
@@ -195,6 +196,7 @@ class AnswerTrainer(Trainer):
         self._last: dict[str, float] = {}
         self._read = self._learnt = 0
 
+    @abstractmethod
     def losses(
         self, log_probs: torch.Tensor, owners: torch.Tensor, items: Sequence[Item]
     ) -> dict[str, torch.Tensor]:
@@ -205,7 +207,6 @@ class AnswerTrainer(Trainer):
             owners: (N,), the row of each.
             items: what the rows belong to.
         """
-        raise NotImplementedError
 
     def fit(self, out: Path, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
         """Train from the last checkpoint on, and publish.
