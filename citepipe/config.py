@@ -126,7 +126,7 @@ class DPOSystem(Options):
 class AdapterSystem(Options):
     """Somebody's trained adapter: predicted with and scored."""
 
-    adapter: str = Field(description="A directory with a PEFT adapter.")
+    adapter: str = Field(description="A directory with a PEFT adapter, or a whole model.")
 
 
 class OutputsSystem(Options):

@@ -34,7 +34,7 @@ def run(
         model: the base model.
         prompt: the prompt's templates and budget.
         options: how long answers may be.
-        adapter: the adapter to answer with, or None for the bare base.
+        adapter: the adapter or whole model to answer with, or None for the bare base.
         outs: where the result file of each dataset goes.
         seed: recorded in the result files; greedy decoding draws nothing.
         threads: CPU threads.

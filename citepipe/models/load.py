@@ -287,7 +287,11 @@ def _load(
     for name in ("is_gradient_checkpointing", "gradient_checkpointing_enable"):
         warnings.filterwarnings("ignore", f"`{name}` is deprecated", FutureWarning)
     _check_directory(target)
-    settings: dict[str, Any] = {"dtype": getattr(torch, dtype or options.dtype)}
+    settings: dict[str, Any] = {
+        "dtype": getattr(torch, dtype or options.dtype),
+        # Pickled weights can run code when they are read.
+        "use_safetensors": True,
+    }
     if options.attention is not None:
         settings["attn_implementation"] = options.attention
     if options.quantization == "4bit":

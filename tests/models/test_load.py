@@ -81,6 +81,15 @@ def test_weights_of_other_shapes_are_one_clear_line(tiny_base: Path, tmp_path: P
         load_base(ModelOptions(base=str(tmp_path / "base"), dtype="float32"))
 
 
+def test_pickled_weights_are_not_read(tiny_base: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny_base, tmp_path / "base")
+    weights = tmp_path / "base" / "model.safetensors"
+    torch.save(load_file(weights), tmp_path / "base" / "pytorch_model.bin")
+    weights.unlink()
+    with pytest.raises(InputError, match=r"no model there: .*safetensors"):
+        load_base(ModelOptions(base=str(tmp_path / "base"), dtype="float32"))
+
+
 def test_modules_that_the_base_does_not_have_are_one_clear_line(tiny_base: Path) -> None:
     adapter = AdapterOptions(target_modules=["zz"])
     with pytest.raises(InputError, match=r"^model\.adapter\.target_modules: "):
