@@ -53,7 +53,7 @@ from train import (
 )
 
 from citepipe.data.example import Example
-from citepipe.generate.completion import Completion, Generator, Request, Sampling, SegmentEnd
+from citepipe.generate.completion import Completion, Done, Generator, Request, Sampling
 from citepipe.generate.detokenize import Detokenizer
 from citepipe.models import load, save
 from citepipe.options.model import AdapterOptions, ModelOptions
@@ -339,8 +339,12 @@ class Measurement:
     def _warm_up(self, comparison: Comparison) -> None:
         """A few tokens both ways, so that no first call is timed."""
         prompts = comparison.prompts[:2]
-        requests = [Request(prompt, f"warm/{i}", _WARM_UP) for i, prompt in enumerate(prompts)]
-        comparison.generator.generate(requests, Sampling(0.7, 20))
+        sampling = Sampling(0.7, 20)
+        requests = [
+            Request(prompt, f"warm/{i}", _WARM_UP, sampling=sampling)
+            for i, prompt in enumerate(prompts)
+        ]
+        comparison.generator.generate(requests)
         longest, comparison.paper.max_answer = comparison.paper.max_answer, _WARM_UP
         comparison.paper.sample(prompts, 4, 0.7, 20)
         comparison.paper.max_answer = longest
@@ -469,24 +473,29 @@ class Scripted:
     def generate(
         self,
         requests: Sequence[Request],
-        sampling: Sampling,
-        segment_end: SegmentEnd | None = None,
-    ) -> list[Completion]:
+        done: Done | None = None,
+        keep: bool = False,
+    ) -> list[list[Completion]]:
         """See `Generator.generate`."""
-        sampled = self._generator.generate(requests, sampling, segment_end)
-        self.sampled = sum(len(completion.token_ids) for completion in sampled)
-        asked: dict[tuple[int, ...], int] = {}
-        completions = []
-        for request in requests:
-            number = asked[request.token_ids] = asked.get(request.token_ids, -1) + 1
-            place = (self._places[request.token_ids] + number) % len(self._answers)
-            ids: list[int] = self._tokenizer(
-                f" {self._answers[place]}", add_special_tokens=False
-            ).input_ids[: request.max_new_tokens]
-            text, offsets = self._detokenizer.text_and_offsets(ids)
-            zeros = (0.0,) * len(ids)
-            completions.append(Completion(tuple(ids), text, tuple(offsets), zeros, False))
-        return completions
+        sampled = self._generator.generate(requests, done, keep)
+        self.sampled = sum(len(own.token_ids) for answers in sampled for own in answers)
+        return [
+            [self._answer(request, number) for number in range(request.samples)]
+            for request in requests
+        ]
+
+    def _answer(self, request: Request, number: int) -> Completion:
+        place = (self._places[request.prompt] + number) % len(self._answers)
+        ids: list[int] = self._tokenizer(
+            f" {self._answers[place]}", add_special_tokens=False
+        ).input_ids[: request.max_new_tokens]
+        text, offsets = self._detokenizer.text_and_offsets(ids)
+        return Completion(tuple(ids), text, tuple(offsets), (0.0,) * len(ids), "length")
+
+    @property
+    def capacity(self) -> int:
+        """See `Generator.capacity`."""
+        return self._generator.capacity
 
 
 class AsUsual(OneByOne):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
 
 INCOMPLETE = "\ufffd"
 """What a decoder writes for bytes that are not a whole character yet."""
+
+_PROBED = 512
+"""Tokens from all over the vocabulary on which a tokenizer is tried."""
 
 
 class Detokenizer:
@@ -24,10 +28,6 @@ class Detokenizer:
         self.tokenizer = tokenizer
         self._pieces: dict[int, tuple[str, str]] = {}
 
-    def piece(self, token_id: int) -> str:
-        """What a token decodes to by itself; special tokens decode to nothing."""
-        return self._alone_and_behind(token_id)[0]
-
     def decode(self, token_ids: Sequence[int]) -> str:
         """The text of the ids, without special tokens."""
         text = self.tokenizer.decode(
@@ -36,44 +36,102 @@ class Detokenizer:
         assert isinstance(text, str)
         return text
 
-    def text_and_offsets(self, token_ids: Sequence[int]) -> tuple[str, list[tuple[int, int]]]:
-        """The text of the ids, and per id the span [start, end) that it wrote.
+    def decode_behind(self, prefix: Sequence[int], token_ids: Sequence[int]) -> str:
+        """What the ids add to the text of the ids in front of them.
 
-        Spans are in order, do not overlap, and cover the text. A character whose bytes lie in
-        several tokens belongs to the token that completes it.
+        It need not be what they decode to alone: some decoders drop the first space of a text.
         """
-        text = self.decode(token_ids)
-        ends, written, begun = [0], "", False
-        for split, group in itertools.groupby(token_ids, lambda i: INCOMPLETE in self.piece(i)):
-            run = list(group)
-            if split:
-                piece = self.decode(run)
-                ends += [len(written) + end for end in self._ends(run, piece)]
-                written, begun = written + piece, True
-                continue
-            for token_id in run:
-                alone, behind = self._alone_and_behind(token_id)
-                written += behind if begun else alone
-                ends.append(len(written))
-                begun = begun or behind != ""
-        if written != text:
-            ends = [0, *self._ends(token_ids, text)]
-        return text, list(itertools.pairwise(ends))
+        if not prefix:
+            return self.decode(token_ids)
+        return self.decode([*prefix, *token_ids])[len(self.decode(prefix)) :]
 
-    def _alone_and_behind(self, token_id: int) -> tuple[str, str]:
-        """What a token writes by itself, and behind others: some decoders drop a first space."""
+    def pieces(self, token_id: int) -> tuple[str, str]:
+        """What a token decodes to at the begin of a text, and behind other tokens."""
         if token_id not in self._pieces:
             alone = self.decode([token_id])
             self._pieces[token_id] = alone, self.decode([token_id, token_id])[len(alone) :]
         return self._pieces[token_id]
 
-    def _ends(self, token_ids: Sequence[int], text: str) -> list[int]:
+    @cached_property
+    def is_additive(self) -> bool:
+        """Whether a text is what its tokens decode to one by one, apart from split characters."""
+        size = len(self.tokenizer)
+        ids = range(0, size, max(1, size // _PROBED))
+        whole = [i for i in ids if INCOMPLETE not in self.pieces(i)[0]]
+        writer = Writer(self)
+        for token_id in whole:
+            writer.add(token_id)
+        return writer.text == self.decode(whole)
+
+    def text_and_offsets(
+        self, token_ids: Sequence[int], prefix: Sequence[int] = ()
+    ) -> tuple[str, list[tuple[int, int]]]:
+        """What the ids add to the text of a prefix, and per id the span [start, end) it wrote.
+
+        Spans are in order, do not overlap, and cover the text. A character whose bytes lie in
+        several tokens belongs to the token that completes it.
+        """
+        text = self.decode_behind(prefix, token_ids)
+        writer = Writer(self, prefix)
+        for token_id in token_ids:
+            writer.add(token_id)
+        writer.close()
+        ends = writer.ends if writer.text == text else self._ends(prefix, token_ids, text)
+        return text, list(itertools.pairwise([0, *ends]))
+
+    def _ends(self, prefix: Sequence[int], token_ids: Sequence[int], text: str) -> list[int]:
         """Up to which character of the ids' text each id has written for good."""
         ends, end = [], 0
         for count in range(1, len(token_ids)):
-            end = max(end, _settled(self.decode(token_ids[:count]), text))
+            end = max(end, _settled(self.decode_behind(prefix, token_ids[:count]), text))
             ends.append(end)
-        return [*ends, len(text)]
+        return [*ends, len(text)][: len(token_ids)]
+
+
+class Writer:
+    """Writes a text token by token, each decoded but once.
+
+    Attributes:
+        text: what whole characters were written.
+        ends: per token the length of the text with it; behind by the tokens of an unfinished
+            character.
+    """
+
+    def __init__(self, detokenizer: Detokenizer, prefix: Sequence[int] = ()) -> None:
+        self.detokenizer = detokenizer
+        self.text = ""
+        self.ends: list[int] = []
+        self._begun = any(detokenizer.pieces(i)[1] for i in prefix)
+        self._split: list[int] = []
+
+    def add(self, token_id: int) -> str:
+        """Write a token; returns what it decodes to."""
+        alone, behind = self.detokenizer.pieces(token_id)
+        if INCOMPLETE in alone:
+            self._split.append(token_id)
+            return alone
+        if self._split:
+            self.close()
+        piece = behind if self._begun else alone
+        self.text += piece
+        self.ends.append(len(self.text))
+        self._begun = self._begun or behind != ""
+        return piece
+
+    def close(self) -> None:
+        """Write the bytes that wait for the rest of a character as they are."""
+        if not self._split:
+            return
+        piece = self.detokenizer.decode(self._split)
+        at = len(self.text)
+        self.ends += [at + e for e in self.detokenizer._ends((), self._split, piece)]
+        self.text += piece
+        self._split, self._begun = [], True
+
+    @property
+    def shown(self) -> str:
+        """The text with the bytes that wait for the rest of a character."""
+        return self.text + self.detokenizer.decode(self._split) if self._split else self.text
 
 
 def _settled(written: str, text: str) -> int:

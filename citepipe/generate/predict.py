@@ -7,8 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from citepipe.data.files import read_examples, write_result
-from citepipe.generate.completion import Request, Sampling
-from citepipe.generate.engine import HuggingFaceGenerator
+from citepipe.generate.completion import Request
+from citepipe.generate.local import HuggingFaceGenerator
 from citepipe.models.encode import encode_prompt, end_token
 from citepipe.models.load import check_trained, load_for_inference, load_tokenizer
 from citepipe.options.model import ModelOptions
@@ -67,10 +67,9 @@ def run(
                 [
                     Request(p.token_ids, f"{dataset}/{e.id}", options.max_new_tokens)
                     for p, e in zip(prompts[chunk], rows[chunk], strict=True)
-                ],
-                Sampling(),
+                ]
             )
-            for example, completion in zip(rows[chunk], completions, strict=True):
+            for example, [completion] in zip(rows[chunk], completions, strict=True):
                 answered.append(replace(example, output=completion.text.strip()))
                 tokens += len(completion.token_ids)
             progress.advance(len(completions), tokens_per_s=tokens / progress.elapsed)

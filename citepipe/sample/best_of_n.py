@@ -32,13 +32,18 @@ def best_of_n(
     Returns:
         Per question its candidates, best first; of equals the one drawn first.
     """
-    requests = [
-        Request(prompt, f"{example.dataset}/{example.id}/{i}", options.max_new_tokens)
-        for example, prompt in zip(examples, prompts, strict=True)
-        for i in range(options.n)
-    ]
     sampling = Sampling(options.temperature, options.top_k, seed)
-    texts = [completion.text for completion in generator.generate(requests, sampling)]
+    requests = [
+        Request(
+            prompt,
+            f"{example.dataset}/{example.id}",
+            options.max_new_tokens,
+            samples=options.n,
+            sampling=sampling,
+        )
+        for example, prompt in zip(examples, prompts, strict=True)
+    ]
+    texts = [answer.text for answers in generator.generate(requests) for answer in answers]
     owners = [example for example in examples for _ in range(options.n)]
     rewards = rewarder.reward(owners, texts)
     candidates = [candidate(t, r) for t, r in zip(texts, rewards, strict=True)]

@@ -13,7 +13,7 @@ from typing import Any
 from citepipe.data.example import Example
 from citepipe.data.files import read_examples, write_examples, write_jsonl
 from citepipe.generate.completion import Generator
-from citepipe.generate.engine import HuggingFaceGenerator
+from citepipe.generate.local import HuggingFaceGenerator
 from citepipe.models.encode import encode_prompt, end_token
 from citepipe.models.load import check_trained, load_for_inference, load_tokenizer
 from citepipe.options.model import ModelOptions

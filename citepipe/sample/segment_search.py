@@ -86,7 +86,10 @@ def segment_search(
         parents = _open_beams(beams, depths, level)
         if not parents:
             break
-        children = _continue(parents, examples, prompts, generator, options, splitter, seed, level)
+        keep = level + 1 < max(depths)
+        children = _continue(
+            parents, examples, prompts, generator, options, splitter, seed, level, keep
+        )
         totals = rewarder.reward(
             [examples[q] for q, _, _ in children], [child.text for _, _, child in children]
         )
@@ -130,35 +133,35 @@ def _continue(
     splitter: Splitter,
     seed: int,
     level: int,
+    keep: bool,
 ) -> list[tuple[int, int, Beam]]:
     """Each parent's continuations by one segment, in the parents' order."""
     count = options.beams if level == 0 else options.samples_per_beam
     sampling = Sampling(options.temperature, options.top_k, seed)
     rule = None if options.split_at_every_stop else splitter
+    requests = [
+        Request(
+            prompts[q],
+            f"{examples[q].dataset}/{examples[q].id}/{level}/{place}",
+            options.max_new_tokens - len(parent.token_ids),
+            prefix=parent.token_ids,
+            samples=count,
+            sampling=sampling,
+            segment_end=partial(segment_end, listing=is_list(examples[q].dataset), splitter=rule),
+        )
+        for q, place, parent in parents
+    ]
     children: list[tuple[int, int, Beam]] = []
-    # Lists and sentences end their segments differently, so they are generated apart.
-    for listing in (False, True):
-        group = [p for p in parents if is_list(examples[p[0]].dataset) == listing]
-        requests = [
-            Request(
-                prompts[q] + parent.token_ids,
-                f"{examples[q].dataset}/{examples[q].id}/{level}/{place}/{i}",
-                options.max_new_tokens - len(parent.token_ids),
-            )
-            for q, place, parent in group
-            for i in range(count)
-        ]
-        ends = partial(segment_end, listing=listing, splitter=rule)
-        completions = generator.generate(requests, sampling, ends) if requests else []
-        owners = [p for p in group for _ in range(count)]
-        for (q, place, parent), completion in zip(owners, completions, strict=True):
+    found = generator.generate(requests, keep=keep)
+    for (q, place, parent), completions in zip(parents, found, strict=True):
+        for completion in completions:
             token_ids = parent.token_ids + completion.token_ids
-            text = parent.text + completion.text
             ended = (
                 completion.finished
                 or len(token_ids) >= options.max_new_tokens
                 or _abstains(completion.text)
             )
+            text = parent.text + completion.text
             children.append((q, place, Beam(token_ids, text, ended)))
     return children
 

@@ -19,8 +19,8 @@ from torch import nn
 from citepipe.data.example import Example
 from citepipe.data.files import read_examples, write_jsonl
 from citepipe.errors import InputError
-from citepipe.generate.completion import Generator, Request, Sampling
-from citepipe.generate.engine import HuggingFaceGenerator
+from citepipe.generate.completion import Generator, Request
+from citepipe.generate.local import HuggingFaceGenerator
 from citepipe.models.encode import encode_prompt, end_token
 from citepipe.models.load import check_start, load_tokenizer
 from citepipe.models.save import partial_directory, publish
@@ -338,7 +338,7 @@ def evaluate(
     """
     mine = processes.share(range(len(prompts)))
     requests = [Request(prompts[i], f"dev/{i}", max_new_tokens) for i in mine]
-    completions = generator.generate(requests, Sampling())
+    completions = [answers[0] for answers in generator.generate(requests)]
     texts = [completion.text for completion in completions]
     asked = [examples[i] for i in mine]
     judged = rewarder.judged(asked, texts)

@@ -192,20 +192,18 @@ def _ask(
 ) -> list[Asked]:
     """Answers to some questions, with their rewards."""
     count = options.samples_per_prompt
+    sampling = Sampling(options.temperature, options.top_k, seed)
     completions = generator.generate(
         [
-            Request(prompt, f"{key}/{i}", options.max_new_tokens)
+            Request(prompt, key, options.max_new_tokens, samples=count, sampling=sampling)
             for prompt, key in zip(prompts, keys, strict=True)
-            for i in range(count)
-        ],
-        Sampling(options.temperature, options.top_k, seed),
+        ]
     )
     owners = [example for example in examples for _ in range(count)]
-    spans = rewarder.spans(owners, [completion.text for completion in completions])
+    spans = rewarder.spans(owners, [answer.text for answers in completions for answer in answers])
     asked = []
-    for question, prompt in enumerate(prompts):
+    for question, (prompt, answers) in enumerate(zip(prompts, completions, strict=True)):
         own = slice(question * count, (question + 1) * count)
-        answers = completions[own]
         asked.append(
             Asked(
                 prompt,

@@ -11,7 +11,13 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 
 from citepipe.errors import InputError
-from citepipe.models.load import load_base, load_for_inference, load_tokenizer, load_trainable
+from citepipe.models.load import (
+    load_base,
+    load_for_inference,
+    load_tokenizer,
+    load_trainable,
+    share_kept_by_merging,
+)
 from citepipe.models.save import publish
 from citepipe.options.model import AdapterOptions, ModelOptions
 
@@ -29,6 +35,28 @@ def test_a_merged_adapter_answers_as_it_did_apart(tiny_base: Path, tmp_path: Pat
     merged = load_for_inference(options, tmp_path / "adapter")
     assert not isinstance(merged, PeftModel)
     torch.testing.assert_close(merged(ids).logits, apart, atol=1e-4, rtol=1e-4)
+
+
+def test_an_adapter_that_16_bits_would_lose_is_kept_apart(
+    tiny_base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ModelOptions(base=str(tiny_base), dtype="bfloat16")
+    model = get_peft_model(load_base(options), LoraConfig(r=4, target_modules="all-linear"))
+    shares = []
+    for size in (1e-5, 3e-2):
+        generator = torch.Generator().manual_seed(0)
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                if "lora_B" in name:
+                    parameter.copy_(size * torch.randn(parameter.shape, generator=generator))
+        model.save_pretrained(tmp_path / "adapter")
+        shares.append(share_kept_by_merging(model))
+        loaded = load_for_inference(options, tmp_path / "adapter")
+        assert isinstance(loaded, PeftModel) == (size == 1e-5)
+        said = capsys.readouterr().err
+        assert ("kept apart from the base" in said) == (size == 1e-5)
+    assert shares[0] < 0.5
+    assert shares[1] == pytest.approx(1, abs=0.02)
 
 
 @pytest.mark.parametrize("load", [load_base, load_tokenizer])

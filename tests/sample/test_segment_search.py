@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pytest
 
 from citepipe.data.example import Example
-from citepipe.generate.completion import Completion, Request, Sampling, SegmentEnd
+from citepipe.generate.completion import Completion, Done, Request, Sampling
 from citepipe.options.sample import SegmentSearchOptions
 from citepipe.sample.segment_search import _abstains, segment_end, segment_search
 from citepipe.text.sentences import load_splitter
@@ -20,21 +20,22 @@ WORDS = [" good.", " bad.", " fine,", " poor,", " meh", "."]
 class Speaker:
     """Token i is WORDS[i]; each request draws one to three of them by its key, perhaps the end."""
 
-    def generate(
-        self,
-        requests: Sequence[Request],
-        sampling: Sampling,
-        segment_end: SegmentEnd | None = None,
-    ) -> list[Completion]:
-        return [self.speak(request, sampling.seed) for request in requests]
+    capacity = 1000
 
-    def speak(self, request: Request, seed: int) -> Completion:
-        draw = random.Random(f"{seed}/{request.key}/{request.token_ids}")
+    def generate(
+        self, requests: Sequence[Request], done: Done | None = None, keep: bool = False
+    ) -> list[list[Completion]]:
+        return [[self.speak(request, i) for i in range(request.samples)] for request in requests]
+
+    def speak(self, request: Request, sample: int) -> Completion:
+        draw = random.Random(
+            f"{request.sampling.seed}/{request.key}/{sample}/{request.prompt}/{request.prefix}"
+        )
         ids = tuple(draw.randrange(len(WORDS)) for _ in range(draw.randint(1, 3)))
         ids = ids[: request.max_new_tokens]
-        return Completion(
-            ids, "".join(WORDS[i] for i in ids), (), (0.0,) * len(ids), draw.random() < 0.2
-        )
+        finish = "end" if draw.random() < 0.2 else "length"
+        text = "".join(WORDS[i] for i in ids)
+        return Completion(ids, text, (), (0.0,) * len(ids), finish)  # type: ignore[arg-type]
 
 
 class Taste:
@@ -71,9 +72,11 @@ def plain_search(
             for i in range(count):
                 ids = () if parent is None else parent["ids"]
                 text = "" if parent is None else parent["text"]
-                key = f"{name}/{level}/{place}/{i}"
-                request = Request(prompt + ids, key, options.max_new_tokens - len(ids))
-                said = Speaker().speak(request, seed)
+                key = f"{name}/{level}/{place}"
+                left = options.max_new_tokens - len(ids)
+                sampling = Sampling(options.temperature, options.top_k, seed)
+                request = Request(prompt, key, left, prefix=ids, sampling=sampling)
+                said = Speaker().speak(request, i)
                 child = {"ids": ids + said.token_ids, "text": text + said.text}
                 child["reward"] = sum(Taste().reward([example], [child["text"]])[0].values())
                 child["ended"] = said.finished or len(child["ids"]) >= options.max_new_tokens

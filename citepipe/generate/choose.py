@@ -1,0 +1,114 @@
+"""The next token: the likeliest, or one drawn with a given random number."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING
+
+from citepipe.generate.completion import Sampling
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+_LIKELIEST = 128
+"""Tokens that are sorted at first; a draw beyond them is rare and has the whole row sorted."""
+
+ROUNDING = 1e-4
+"""What the logits of the same sequence may differ by in another batch, computed in 32 bits."""
+
+
+def uniforms(seed: int, key: str, count: int) -> np.ndarray:
+    """(count,) float32 in [0, 1), a function of the seed and the key only."""
+    import numpy as np
+
+    digest = hashlib.blake2b(f"{seed}|{key}".encode(), digest_size=16).digest()
+    generator = np.random.Generator(np.random.Philox(key=int.from_bytes(digest, "little")))
+    return generator.random(count, dtype=np.float32)
+
+
+def choose(
+    logits: torch.Tensor, sampling: Sampling, draws: torch.Tensor | None
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The next token of every row.
+
+    Args:
+        logits: (rows, vocabulary).
+        sampling: temperature and top-k.
+        draws: (rows,), a number in [0, 1) per row; None for greedy decoding.
+
+    Returns:
+        (rows,) token ids: the token in which the cumulative probability, likeliest token first,
+        passes the draw; (rows,) float32, their log-probabilities at temperature 1 over the whole
+        vocabulary; and (rows,) whether logits that differ by rounding might give another token.
+    """
+    logits = logits.float()
+    if draws is None:
+        values, ids = logits.topk(min(2, logits.shape[-1]), dim=-1)
+        chosen, unsure = ids[:, 0], values[:, 0] - values[:, -1] < ROUNDING
+    else:
+        chosen, unsure = _draw(logits, sampling, draws)
+    found = logits.gather(1, chosen[:, None])[:, 0]
+    return chosen, found - logits.logsumexp(dim=-1), unsure
+
+
+def _draw(
+    logits: torch.Tensor, sampling: Sampling, draws: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The tokens that random numbers fall on, and whether rounding might change them."""
+    scaled = logits if sampling.temperature == 1 else logits / sampling.temperature
+    vocabulary = scaled.shape[-1]
+    near = ROUNDING / min(1.0, sampling.temperature)
+    if 0 < sampling.top_k < vocabulary:
+        # One more than can be drawn, as it may be as likely as the last that can.
+        values, ids = scaled.topk(sampling.top_k + 1, dim=-1)
+        shares = values[:, :-1].softmax(dim=-1)
+        chosen, unsure, _ = _pick(shares, values, ids, draws, near)
+        return chosen, unsure
+    values, ids = scaled.topk(min(_LIKELIEST, vocabulary), dim=-1)
+    shares = (values - scaled.logsumexp(dim=-1, keepdim=True)).exp()
+    chosen, unsure, beyond = _pick(shares, values, ids, draws, near)
+    if ids.shape[-1] < vocabulary and bool(beyond.any()):
+        rows = beyond.nonzero()[:, 0]
+        values, ids = scaled[rows].sort(dim=-1, descending=True)
+        shares = values.softmax(dim=-1)
+        chosen[rows], unsure[rows], _ = _pick(shares, values, ids, draws[rows], near)
+    return chosen, unsure
+
+
+def _pick(
+    shares: torch.Tensor,
+    values: torch.Tensor,
+    ids: torch.Tensor,
+    draws: torch.Tensor,
+    near: float,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Where draws fall.
+
+    Args:
+        shares: (rows, k) probabilities, the largest first.
+        values: (rows, k or more) the logits in the same order.
+        ids: the same of tokens.
+        draws: (rows,).
+        near: what rounding may change a logit by.
+
+    Returns:
+        (rows,) the id in which the cumulative share passes the draw, else the last; whether the
+        draw is so near to a border, or the token so near to another's logit, that rounding might
+        give another; and whether the draw lies beyond all of them.
+    """
+    import torch
+
+    cumulative = shares.cumsum(dim=-1)
+    last = shares.shape[-1] - 1
+    passed = (cumulative <= draws[:, None]).sum(dim=-1)
+    place = passed.clamp(max=last)[:, None]
+    # A change of the logits by e moves a border at c by 2 e c (1 - c) at most.
+    margin = 2 * near * cumulative * (1 - cumulative) + 1e-6
+    borders = torch.cat([(place - 1).clamp(min=0), place], dim=1)
+    distance = (cumulative.gather(1, borders) - draws[:, None]).abs()
+    unsure = (distance < margin.gather(1, borders)).any(dim=1)
+    around = torch.cat([place - 1, place + 1], dim=1).clamp(0, values.shape[-1] - 1)
+    gaps = (values.gather(1, around) - values.gather(1, place)).abs()
+    unsure |= ((gaps < near) & (around != place)).any(dim=1)
+    return ids.gather(1, place)[:, 0], unsure, passed > last
