@@ -497,6 +497,10 @@ class Scripted:
         """See `Generator.capacity`."""
         return self._generator.capacity
 
+    def close(self) -> None:
+        """See `Generator.close`."""
+        self._generator.close()
+
 
 class AsUsual(OneByOne):
     """The verifier that ours runs, with T5's own attention."""

@@ -824,7 +824,7 @@ def build(
 def _ends(tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """Tokens at which an answer ends: the end of sequence, and any with a newline in it."""
     detokenizer = Detokenizer(tokenizer)
-    newlines = [i for i in range(len(tokenizer)) if "\n" in detokenizer.piece(i)]
+    newlines = [i for i in range(len(tokenizer)) if "\n" in detokenizer.pieces(i)[0]]
     return [int(tokenizer.eos_token_id), *newlines]
 
 

@@ -36,6 +36,7 @@ from citepipe.options.rl import GRPOOptions, PPOOptions, RLOOOptions
 from citepipe.options.sample import BestOfNOptions, SegmentSearchOptions
 from citepipe.options.score import ScoreOptions
 from citepipe.options.scratch import ScratchOptions
+from citepipe.options.server import ServerOptions
 from citepipe.options.sft import SFTOptions
 from citepipe.options.tracking import TrackingOptions
 from citepipe.options.training import TrainingOptions
@@ -64,6 +65,16 @@ class Verifiers(Options):
     )
 
 
+Decoding = Annotated[
+    Literal["greedy", "segment_search"],
+    Field(
+        description="How test questions are answered: by the likeliest tokens, or by the search, "
+        "steered by the rewards of citations. Scores by the verifier that steers it (`train`) are "
+        "inflated; report another one too."
+    ),
+]
+
+
 class Sampled(Options):
     """Answers sampled from another system, the best by reward."""
 
@@ -87,6 +98,7 @@ class SFTSystem(Options):
     options: dict[str, Any] = Field(
         default_factory=dict, description="Overrides of `sft` (on samples: of `rs_sft`)."
     )
+    decode: Decoding = "greedy"
 
 
 class RLSystem(Options):
@@ -98,6 +110,7 @@ class RLSystem(Options):
     options: dict[str, Any] = Field(
         default_factory=dict, description="Overrides of `rl` (PPO), `grpo` or `rloo`."
     )
+    decode: Decoding = "greedy"
 
 
 class SamplesOf(Options):
@@ -121,12 +134,21 @@ class DPOSystem(Options):
         Discriminator(_samples_origin),
     ]
     options: dict[str, Any] = Field(default_factory=dict, description="Overrides of `dpo`.")
+    decode: Decoding = "greedy"
 
 
 class AdapterSystem(Options):
     """Somebody's trained adapter: predicted with and scored."""
 
     adapter: str = Field(description="A directory with a PEFT adapter, or a whole model.")
+    decode: Decoding = "greedy"
+
+
+class ModelOfSystem(Options):
+    """Another system's model, which answers in another way."""
+
+    model_of: str = Field(description="The system that the model is trained for.")
+    decode: Decoding = "greedy"
 
 
 class OutputsSystem(Options):
@@ -145,7 +167,7 @@ def _kind(value: Any) -> str | None:
     if "train" in value:
         kinds = {"sft": "sft", "dpo": "dpo", "ppo": "rl", "grpo": "rl", "rloo": "rl"}
         return kinds.get(value["train"])
-    return next((kind for kind in ("adapter", "outputs") if kind in value), None)
+    return next((kind for kind in ("adapter", "model_of", "outputs") if kind in value), None)
 
 
 System = Annotated[
@@ -153,12 +175,13 @@ System = Annotated[
     | Annotated[RLSystem, Tag("rl")]
     | Annotated[DPOSystem, Tag("dpo")]
     | Annotated[AdapterSystem, Tag("adapter")]
+    | Annotated[ModelOfSystem, Tag("model_of")]
     | Annotated[OutputsSystem, Tag("outputs")],
     Discriminator(
         _kind,
         custom_error_type="system_kind",
         custom_error_message="Input should be one with `train: sft`, `dpo`, `ppo`, `grpo` or "
-        "`rloo`, with `adapter` or with `outputs`",
+        "`rloo`, with `adapter`, `model_of` or `outputs`",
     ),
 ]
 
@@ -187,6 +210,16 @@ class Config(Options):
     tracking: TrackingOptions = Field(default_factory=TrackingOptions)
     devices: int = Field(
         1, ge=1, description="GPUs (without any: processes) that a training job spreads over."
+    )
+    shards: int = Field(
+        1,
+        ge=1,
+        description="Jobs that sampling is split into. Another number gives the same samples, "
+        "drawn again.",
+    )
+    server: ServerOptions | None = Field(
+        None,
+        description="A server that answers in place of models in this process; null for none.",
     )
     predict: PredictOptions = Field(default_factory=PredictOptions)
     score: ScoreOptions = Field(default_factory=ScoreOptions)
@@ -266,9 +299,14 @@ def _check(config: Config) -> None:
         for section in ("data", "model"):
             if getattr(config, section) is None:
                 raise InputError(f"{section}: required, because systems.{name} has a model")
-        if isinstance(system, AdapterSystem):
-            continue
-        config.training_options(name)
+        if not isinstance(system, AdapterSystem | ModelOfSystem):
+            config.training_options(name)
+        steered = config.reward.citation_recall or config.reward.citation_precision
+        if system.decode == "segment_search" and not steered:
+            raise InputError(
+                "reward: expected citation_recall or citation_precision above 0, because "
+                f"systems.{name} is decoded by their search"
+            )
         for key, parent in _parents(system).items():
             if parent not in config.systems:
                 raise InputError(
@@ -279,6 +317,11 @@ def _check(config: Config) -> None:
                 raise InputError(
                     f"systems.{name}.{key}: expected a system with a model, "
                     f"got {parent!r}, which has answers only"
+                )
+            if isinstance(config.systems[parent], ModelOfSystem):
+                raise InputError(
+                    f"systems.{name}.{key}: expected a system with a model of its own, "
+                    f"got {parent!r}, which has that of another"
                 )
             if key == "data.samples_of" and not isinstance(
                 getattr(config.systems[parent], "data", None), Sampled
@@ -296,6 +339,8 @@ def _parents(system: Any) -> dict[str, str]:
     parents = {}
     if isinstance(system, SFTSystem | RLSystem | DPOSystem) and system.start is not None:
         parents["start"] = system.start
+    if isinstance(system, ModelOfSystem):
+        parents["model_of"] = system.model_of
     data = getattr(system, "data", None)
     if isinstance(data, Sampled):
         parents["data.from"] = data.from_

@@ -91,7 +91,7 @@ def test_places_inside_a_system_are_those_of_the_file() -> None:
 def test_system_of_no_kind() -> None:
     assert mistake(systems(odd={"train": "trpo"})) == (
         "systems.odd: expected one with `train: sft`, `dpo`, `ppo`, `grpo` or `rloo`, with "
-        "`adapter` or with `outputs`, got {'train': 'trpo'}"
+        "`adapter`, `model_of` or `outputs`, got {'train': 'trpo'}"
     )
 
 
@@ -132,6 +132,89 @@ def test_start_that_has_answers_only() -> None:
     )
     assert mistake(raw) == (
         "systems.rl.start: expected a system with a model, got 'people', which has answers only"
+    )
+
+
+def test_another_systems_model_can_answer_by_search() -> None:
+    raw = systems(
+        searched={"model_of": "rl", "decode": "segment_search"},
+        theirs={"adapter": "theirs", "decode": "segment_search"},
+    )
+    found = load_config(raw).systems
+    assert {name: system.decode for name, system in found.items()} == {  # type: ignore[union-attr]
+        "dist": "greedy",
+        "rs": "greedy",
+        "rl": "greedy",
+        "searched": "segment_search",
+        "theirs": "segment_search",
+    }
+
+
+@pytest.mark.parametrize(
+    ("system", "line"),
+    [
+        (
+            {"model_of": "nobody"},
+            "systems.odd.model_of: expected the name of a system (dist, rs, rl, people, again, odd)"
+            ", got 'nobody'",
+        ),
+        (
+            {"model_of": "people"},
+            "systems.odd.model_of: expected a system with a model, got 'people', which has answers "
+            "only",
+        ),
+        (
+            {"model_of": "again"},
+            "systems.odd.model_of: expected a system with a model of its own, got 'again', which "
+            "has that of another",
+        ),
+        (
+            {"model_of": "odd"},
+            "systems.odd.model_of: expected a system with a model of its own, got 'odd', which has "
+            "that of another",
+        ),
+        (
+            {"train": "ppo", "start": "again", "reward": "holistic"},
+            "systems.odd.start: expected a system with a model of its own, got 'again', which has "
+            "that of another",
+        ),
+        ({"model_of": "dist", "decode": "beam"}, "systems.odd.decode: expected 'greedy' or"),
+        (
+            {"outputs": {"asqa": "people.json"}, "decode": "greedy"},
+            "systems.odd.decode: no such key",
+        ),
+    ],
+)
+def test_what_cannot_answer_by_search(system: dict[str, Any], line: str) -> None:
+    raw = systems(people={"outputs": {"asqa": "people.json"}}, again={"model_of": "rl"}, odd=system)
+    assert mistake(raw).startswith(line)
+
+
+def test_search_needs_a_reward_for_citations() -> None:
+    cited = {"citation_recall": 0.0, "citation_precision": 0.1}
+    searched = systems(searched={"model_of": "rl", "decode": "segment_search"})
+    load_config(searched | {"reward": cited})
+    nothing = cited | {"citation_precision": 0.0}
+    load_config(configuration(reward=nothing))
+    assert mistake(searched | {"reward": nothing}) == (
+        "reward: expected citation_recall or citation_precision above 0, because systems.searched "
+        "is decoded by their search"
+    )
+
+
+@pytest.mark.parametrize("shards", [0, -1, 1.5])
+def test_what_is_no_number_of_shards(shards: object) -> None:
+    assert mistake(configuration(shards=shards)).startswith("shards: expected ")
+
+
+def test_a_server_needs_no_more_than_a_section() -> None:
+    assert load_config(configuration()).server is None
+    server = load_config(configuration(server={})).server
+    assert server is not None
+    assert server.url == "http://127.0.0.1:8000/v1"
+    assert mistake(configuration(server={"url": "localhost"})).startswith("server.url: expected")
+    assert mistake(configuration(server={"ulr": "http://localhost"})) == (
+        "server.ulr: no such key, did you mean url?"
     )
 
 

@@ -112,3 +112,7 @@ class Generator(Protocol):
             Per request its `samples` completions.
         """
         ...
+
+    def close(self) -> None:
+        """Give back what is held: memory, connections, an adapter on a server."""
+        ...

@@ -79,6 +79,10 @@ class HuggingFaceGenerator:
         """Twice what is decoded at once, so that what ends is replaced."""
         return 2 * self._most
 
+    def close(self) -> None:
+        """Drop keys and values that are kept."""
+        self._decoder = None
+
     def generate(
         self, requests: Many[Request], done: Done | None = None, keep: bool = False
     ) -> list[list[Completion]]:

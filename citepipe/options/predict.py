@@ -6,7 +6,9 @@ from citepipe.options.base import Options
 
 
 class PredictOptions(Options):
-    """Greedy decoding up to the first newline."""
+    """How long answers are; they end at the first newline."""
 
     max_new_tokens: int = Field(200, ge=1, description="Tokens per answer, at most.")
-    batch_size: int = Field(64, ge=1, description="Questions answered at once.")
+    batch_size: int | None = Field(
+        None, ge=1, description="Answers generated at once; null for what memory allows."
+    )

@@ -13,7 +13,9 @@ class BestOfNOptions(Options):
     temperature: float = Field(1.0, gt=0)
     top_k: int = Field(50, ge=0, description="Sample among the k likeliest tokens; 0 for all.")
     max_new_tokens: int = Field(200, ge=1)
-    batch_size: int = Field(64, ge=1, description="Sequences generated at once.")
+    batch_size: int | None = Field(
+        None, ge=1, description="Sequences generated at once; null for what memory allows."
+    )
 
 
 class SegmentSearchOptions(Options):
@@ -34,7 +36,9 @@ class SegmentSearchOptions(Options):
     temperature: float = Field(1.0, gt=0)
     top_k: int = Field(50, ge=0, description="Sample among the k likeliest tokens; 0 for all.")
     max_new_tokens: int = Field(200, ge=1, description="Tokens of a whole answer, at most.")
-    batch_size: int = Field(64, ge=1, description="Sequences generated at once.")
+    batch_size: int | None = Field(
+        None, ge=1, description="Sequences generated at once; null for what memory allows."
+    )
     split_at_every_stop: bool = Field(
         False,
         description="End a segment at every '.', as the paper's code does, also inside 'U.S.'.",

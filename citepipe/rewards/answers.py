@@ -12,7 +12,7 @@ from citepipe.options.score import JudgeOptions
 from citepipe.rewards.find import Reward, find_rewards, total
 from citepipe.text.normalize import clean_output
 from citepipe.text.sentences import Splitter, load_splitter
-from citepipe.verify.base import Verifier
+from citepipe.verify.base import Pair, Verifier, decide
 from citepipe.verify.load import load_verifier
 
 
@@ -62,6 +62,34 @@ def judge_for_rewards(
     )
 
 
+_REMEMBERED = 50_000
+
+
+class Remembering:
+    """A verifier that is asked a pair but once in a while: partial answers grow, and what they say
+    at their begin was decided before.
+
+    Attributes:
+        pairs: how many the verifier behind it was asked.
+    """
+
+    def __init__(self, verifier: Verifier) -> None:
+        self._verifier = verifier
+        self._known: dict[Pair, bool] = {}
+        self.name = verifier.name
+        self.question_first: bool = getattr(verifier, "question_first", False)
+        self.pairs = 0
+
+    def entails(self, pairs: Sequence[Pair]) -> list[bool]:
+        """See `Verifier.entails`."""
+        if len(self._known) > _REMEMBERED:
+            self._known.clear()
+        before = len(self._known)
+        decide(self._verifier, pairs, self._known)
+        self.pairs += len(self._known) - before
+        return [self._known[pair] for pair in pairs]
+
+
 class Rewarder:
     """`reward_answers` with a verifier and a splitter loaded once.
 
@@ -75,9 +103,14 @@ class Rewarder:
     """
 
     def __init__(self, verifier: str, options: RewardOptions, cache: Path | None) -> None:
-        self._verifier = load_verifier(verifier, cache)
+        self._verifier = Remembering(load_verifier(verifier, cache))
         self._splitter = load_splitter(options.splitter)
         self._options = options
+
+    @property
+    def pairs(self) -> int:
+        """Pairs that the verifier was asked so far."""
+        return self._verifier.pairs
 
     def judged(
         self, examples: Sequence[Example], answers: Sequence[str]

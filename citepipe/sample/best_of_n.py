@@ -8,7 +8,7 @@ from citepipe.data.example import Example
 from citepipe.generate.completion import Generator, Request, Sampling
 from citepipe.options.sample import BestOfNOptions
 from citepipe.rewards.answers import Rewarder
-from citepipe.sample.record import Candidates, Job, candidate, run_job
+from citepipe.sample.record import Job, Record, answer_record, run_job
 
 
 def best_of_n(
@@ -18,7 +18,7 @@ def best_of_n(
     rewarder: Rewarder,
     options: BestOfNOptions,
     seed: int,
-) -> Candidates:
+) -> list[Record]:
     """Sample `options.n` answers to every question, all rewarded in one batch.
 
     Args:
@@ -30,7 +30,7 @@ def best_of_n(
         seed: with a question's id and the sample's number, decides the draws.
 
     Returns:
-        Per question its candidates, best first; of equals the one drawn first.
+        Per question a record with all its `candidates`, best first; of equals the one drawn first.
     """
     sampling = Sampling(options.temperature, options.top_k, seed)
     requests = [
@@ -43,24 +43,35 @@ def best_of_n(
         )
         for example, prompt in zip(examples, prompts, strict=True)
     ]
-    texts = [answer.text for answers in generator.generate(requests) for answer in answers]
-    owners = [example for example in examples for _ in range(options.n)]
-    rewards = rewarder.reward(owners, texts)
-    candidates = [candidate(t, r) for t, r in zip(texts, rewards, strict=True)]
-    groups = [candidates[i : i + options.n] for i in range(0, len(candidates), options.n)]
-    return [sorted(group, key=lambda c: -c["reward"]) for group in groups]
+    groups = generator.generate(requests)
+    rewards = iter(
+        rewarder.reward(
+            [example for example in examples for _ in range(options.n)],
+            [answer.text for answers in groups for answer in answers],
+        )
+    )
+    records: list[Record] = []
+    for example, answers in zip(examples, groups, strict=True):
+        candidates = [
+            answer_record(answer.text, len(answer.token_ids), answer.finish, next(rewards))
+            for answer in answers
+        ]
+        candidates.sort(key=lambda candidate: -candidate["reward"])
+        records.append({"id": example.id, "dataset": example.dataset, "candidates": candidates})
+    return records
 
 
 def run(job: Job, options: BestOfNOptions) -> str:
-    """Sample answers to the questions of a job and keep the best; see `record.run_job`."""
+    """Sample answers to a job's share of the questions; see `record.run_job`."""
 
     def search(
         examples: Sequence[Example],
         prompts: Sequence[tuple[int, ...]],
         generator: Generator,
         rewarder: Rewarder,
-    ) -> Candidates:
+    ) -> list[Record]:
         return best_of_n(examples, prompts, generator, rewarder, options, job.seed)
 
-    at_once = max(1, 4 * options.batch_size // options.n)
-    return run_job("best of n", job, options.questions, options.batch_size, at_once, search)
+    return run_job(
+        "best of n", "answers", job, options.questions, options.batch_size, options.n, search
+    )

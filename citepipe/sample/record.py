@@ -1,51 +1,59 @@
-"""What both ways of sampling share: which questions are asked, and records that survive a kill."""
+"""What both ways of sampling share: the job, and records that survive a kill.
+
+The questions can be shared out among several jobs. Every draw depends on the seed and the question
+alone, so what comes out is the same however many there are.
+"""
 
 from __future__ import annotations
 
-import json
-import os
-import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from citepipe.data.example import Example
-from citepipe.data.files import read_examples, write_examples, write_jsonl
-from citepipe.generate.completion import Generator
-from citepipe.generate.local import HuggingFaceGenerator
+from citepipe.data.files import write_jsonl
+from citepipe.generate.completion import FinishReason, Generator
+from citepipe.generate.counting import Counting
+from citepipe.generate.journal import Journal
+from citepipe.generate.load import load_generator
 from citepipe.models.encode import encode_prompt, end_token
-from citepipe.models.load import check_trained, load_for_inference, load_tokenizer
+from citepipe.models.load import check_trained, load_tokenizer
 from citepipe.options.model import ModelOptions
 from citepipe.options.prompt import PromptOptions
 from citepipe.options.reward import RewardOptions
+from citepipe.options.server import ServerOptions
 from citepipe.progress import Progress, say, summary
 from citepipe.rewards.answers import Rewarder
-from citepipe.runstate import claim, discard
+from citepipe.runstate import append_journal, claim, discard, read_journal
+from citepipe.sample.merge import Record, by_name, choose_questions, name_of
 
-Candidates = list[list[dict[str, Any]]]
-"""Per question its candidates, best first: `text`, `reward` and `rewards` by component."""
+Search = Callable[[Sequence[Example], Sequence[tuple[int, ...]], Generator, Rewarder], list[Record]]
+"""Questions and their prompts, a generator and a rewarder, to a record per question."""
 
-Sample = Callable[[Sequence[Example]], Candidates]
-Search = Callable[[Sequence[Example], Sequence[tuple[int, ...]], Generator, Rewarder], Candidates]
-"""Questions and their prompts, a generator and a rewarder, to candidates."""
+Sample = Callable[[Sequence[Example], Generator], list[Record]]
+"""Questions and a generator to a record per question."""
 
 
-def candidate(text: str, rewards: Mapping[str, float]) -> dict[str, Any]:
-    """The record of a sampled answer: its text, its total reward, and the reward by component."""
+def answer_record(
+    text: str, tokens: int, finish: FinishReason, rewards: Mapping[str, float]
+) -> dict[str, Any]:
+    """The record of an answer, whole or partial.
+
+    Args:
+        text: what it says; kept without the spaces around it.
+        tokens: how many it has.
+        finish: why it ended.
+        rewards: by component; their sum is kept as `reward`.
+    """
     return {
         "text": text.strip(),
         "reward": round(sum(rewards.values()), 6),
         "rewards": {name: round(value, 6) for name, value in rewards.items()},
+        "tokens": tokens,
+        "finish": finish,
     }
-
-
-def choose_questions(path: Path, count: int | None, seed: int) -> list[Example]:
-    """The questions to sample answers for: all of the file, or `count` of them by the seed."""
-    examples = read_examples(path)
-    if count is None or count >= len(examples):
-        return examples
-    return random.Random(f"{seed}/questions").sample(examples, count)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,14 +63,15 @@ class Job:
     Attributes:
         questions: file of the questions to sample from.
         model: the base model.
-        adapter: the adapter that answers.
+        adapter: the adapter (or whole model) that answers.
         prompt: the prompt's templates and budget.
         reward: the size of each reward.
         verifier: which entailment verifier finds the rewards.
         cache: file of the verifier's decisions, or None.
-        out_answers: examples with the chosen answer as `output`; a question without a single
-            non-empty candidate is left out, and counted.
-        out_candidates: per question a JSON line with every candidate.
+        server: where the model is served; None to load it in this process.
+        shard: which share of the questions is this job's, from 0.
+        shards: how many shares there are.
+        out: per question a JSON line with every candidate.
         state: folder of the unfinished run.
         fingerprint: of everything the result depends on; another one starts clean.
         seed: of the choice of questions and of all draws.
@@ -76,8 +85,10 @@ class Job:
     reward: RewardOptions
     verifier: str
     cache: Path | None
-    out_answers: Path
-    out_candidates: Path
+    server: ServerOptions | None
+    shard: int
+    shards: int
+    out: Path
     state: Path
     fingerprint: str
     seed: int
@@ -85,107 +96,134 @@ class Job:
 
 
 def run_job(
-    label: str, job: Job, questions: int | None, batch_size: int, at_once: int, search: Search
+    label: str,
+    unit: str,
+    job: Job,
+    questions: int | None,
+    batch_size: int | None,
+    per_question: int,
+    search: Search,
 ) -> str:
-    """Load what a job names, sample answers to its questions, and keep the best.
+    """Load what a job names and sample answers to its share of the questions.
 
     Args:
         label: the stage's name in progress lines.
+        unit: what is generated at a time, plural.
         job: inputs, outputs and seed.
-        questions: how many questions are asked; None for all.
-        batch_size: sequences generated at once.
-        at_once: questions searched at once.
+        questions: how many questions are asked by all shares; None for all.
+        batch_size: sequences generated at once; None for what memory allows.
+        per_question: sequences that a question takes at a time.
         search: finds the candidates of a chunk of questions.
 
     Returns:
         A line that says what was done.
 
     Raises:
-        InputError: a file, model, adapter or verifier is not what it should be.
+        InputError: a file, model, adapter, verifier or server is not what it should be.
     """
     import torch
 
     torch.set_num_threads(job.threads)
-    examples = choose_questions(job.questions, questions, job.seed)
+    examples = choose_questions(job.questions, questions, job.seed)[job.shard :: job.shards]
     check_trained(job.adapter)
     rewarder = Rewarder(job.verifier, job.reward, job.cache)
     tokenizer = load_tokenizer(job.model)
-    model = load_for_inference(job.model, job.adapter)
+    prompts: dict[str, tuple[int, ...]] = {}
+    for example in examples:
+        encoded = encode_prompt(example, job.prompt, tokenizer)
+        prompts[name_of(example.dataset, example.id)] = encoded.token_ids
     end_id = end_token(tokenizer, job.prompt)
-    generator = HuggingFaceGenerator(model, tokenizer, batch_size, end_id)
 
-    def sample(chunk: Sequence[Example]) -> Candidates:
-        prompts = [encode_prompt(example, job.prompt, tokenizer).token_ids for example in chunk]
-        return search(chunk, prompts, generator, rewarder)
+    def sample(chunk: Sequence[Example], generator: Generator) -> list[Record]:
+        chosen = [prompts[name_of(e.dataset, e.id)] for e in chunk]
+        return search(chunk, chosen, generator, rewarder)
 
-    return summary(label, sample_all(label, examples, sample, at_once, job))
+    with closing(
+        load_generator(job.model, job.adapter, tokenizer, end_id, batch_size, job.server)
+    ) as generator:
+        figures = sample_all(label, unit, examples, sample, generator, rewarder, per_question, job)
+    return summary(label, figures)
 
 
 def sample_all(
-    label: str, questions: Sequence[Example], sample: Sample, at_once: int, job: Job
+    label: str,
+    unit: str,
+    questions: Sequence[Example],
+    sample: Sample,
+    generator: Generator,
+    rewarder: Rewarder,
+    per_question: int,
+    job: Job,
 ) -> dict[str, Any]:
-    """Sample answers chunk by chunk, keeping what is done, and write the chosen ones.
-
-    Args:
-        label: the stage's name in progress lines.
-        questions: what to ask.
-        sample: finds candidates for a chunk of questions.
-        at_once: questions per chunk.
-        job: where state and results go.
+    """Sample answers to questions and write them; see `chunk_by_chunk`.
 
     Returns:
         Figures for the summary line.
     """
     claim(job.state, job.fingerprint, label)
-    journal = job.state / "candidates.jsonl"
-    done = _read_journal(journal)
+    records, rates = chunk_by_chunk(
+        label, unit, questions, sample, generator, rewarder, per_question, job.state
+    )
+    write_jsonl(job.out, records)
+    discard(job.state)
+    return {"questions": len(records), **rates}
+
+
+def chunk_by_chunk(
+    label: str,
+    unit: str,
+    questions: Sequence[Example],
+    sample: Sample,
+    generator: Generator,
+    rewarder: Rewarder,
+    per_question: int,
+    state: Path,
+) -> tuple[list[Record], dict[str, float]]:
+    """Sample answers to as many questions at once as keep the generator busy, keeping what is done.
+
+    A run that is cut off has its finished questions in `state`, and of the others all that was
+    generated for them.
+
+    Args:
+        label: the stage's name in progress lines.
+        unit: what is generated at a time, plural.
+        questions: what to ask.
+        sample: finds the candidates of a chunk of questions, with a generator.
+        generator: the one behind it.
+        rewarder: whose pairs are counted.
+        per_question: sequences that a question takes at a time.
+        state: folder of the unfinished run.
+
+    Returns:
+        Per question its record, and what was done per second.
+    """
+    finished = state / "candidates.jsonl"
+    done = by_name(read_journal(finished))
     if done:
         say(f"{label}: going on after {len(done)} of {len(questions)} questions")
-    open_questions = [q for q in questions if q.id not in done]
     progress = Progress(label, len(questions), "questions", done=len(done))
-    for start in range(0, len(open_questions), at_once):
-        chunk = open_questions[start : start + at_once]
-        records: list[dict[str, Any]] = [
-            {"id": example.id, "dataset": example.dataset, "candidates": candidates}
-            for example, candidates in zip(chunk, sample(chunk), strict=True)
-        ]
-        with journal.open("a", encoding="utf-8") as stream:
-            stream.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
-            stream.flush()
-            os.fsync(stream.fileno())
-        done |= {record["id"]: record for record in records}
+    counting = Counting(generator, lambda: progress.advance(0, **rates()))
+    journal = Journal(state / "completions.jsonl", counting)
+    if journal.known:
+        say(f"{label}: {journal.known} {unit} of unfinished questions are there already")
+
+    def rates() -> dict[str, float]:
+        passed = max(progress.elapsed, 1e-9)
+        return {
+            f"{unit}/s": counting.completions / passed,
+            "tokens/s": counting.tokens / passed,
+            "pairs/s": rewarder.pairs / passed,
+        }
+
+    left = [q for q in questions if name_of(q.dataset, q.id) not in done]
+    at_once = max(1, generator.capacity // per_question)
+    for start in range(0, len(left), at_once):
+        records = sample(left[start : start + at_once], journal)
+        append_journal(finished, records)
+        journal.forget()
+        done |= by_name(records)
         best = [r["candidates"][0]["reward"] for r in done.values() if r["candidates"]]
-        progress.advance(len(chunk), mean_best_reward=sum(best) / max(len(best), 1))
-    chosen, rewards = [], []
-    for question in questions:
-        candidates = [c for c in done[question.id]["candidates"] if c["text"]]
-        if candidates:
-            chosen.append(replace(question, output=candidates[0]["text"]))
-            rewards.append(candidates[0]["reward"])
-    write_jsonl(job.out_candidates, (done[question.id] for question in questions))
-    write_examples(job.out_answers, chosen)
-    discard(job.state)
-    return {
-        "questions": len(questions),
-        "without answer": len(questions) - len(chosen),
-        "mean reward of the chosen": sum(rewards) / max(len(rewards), 1),
-        "questions/s": (progress.done - progress.first) / progress.elapsed,
-    }
-
-
-def _read_journal(path: Path) -> dict[str, dict[str, Any]]:
-    """The whole records of a journal; a last line that a kill cut off is dropped, also on disk."""
-    if not path.exists():
-        return {}
-    records: dict[str, dict[str, Any]] = {}
-    whole = 0
-    with path.open("rb") as stream:
-        for line in stream:
-            if not line.endswith(b"\n"):
-                break
-            record = json.loads(line)
-            records[record["id"]] = record
-            whole += len(line)
-    with path.open("rb+") as stream:
-        stream.truncate(whole)
-    return records
+        progress.advance(
+            len(records), **rates(), **{"mean best reward": sum(best) / max(len(best), 1)}
+        )
+    return [done[name_of(q.dataset, q.id)] for q in questions], rates()

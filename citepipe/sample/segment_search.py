@@ -2,9 +2,18 @@
 
 As the paper's released code does it (`fgrlhf/utils.py`, `generate_beam_search`), but level by
 level over many questions at once: all open beams of all questions are continued in one batch, all
-new partial answers are rewarded in one batch, then every question prunes its beams. The score of
-a beam is the total reward of its partial answer, which is the sum of the changes that its segments
-brought.
+new partial answers are rewarded in one batch, then every question prunes its beams.
+
+Decided otherwise than there, on purpose:
+
+- The score of a beam is the reward of its whole partial answer. There it is the sum of what each
+  segment earns by itself, where a gold answer that takes two segments to be said is missed.
+- An answer ends at a line's end, at which ALCE cuts it; there it goes on behind it.
+- `max_new_tokens` is the length of an answer; there it is that of each segment.
+- A segment ends where a sentence does; at every full stop, as there, only with
+  `split_at_every_stop`. The mark that ends it is the model's own, where there one is put behind
+  segments that lack it.
+- Rewards that differ by rounding only are equal.
 """
 
 from __future__ import annotations
@@ -13,12 +22,13 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 from citepipe.data.example import Example
-from citepipe.generate.completion import Generator, Request, Sampling
+from citepipe.generate.completion import FinishReason, Generator, Request, Sampling
 from citepipe.options.sample import SegmentSearchOptions
 from citepipe.rewards.answers import Rewarder
-from citepipe.sample.record import Candidates, Job, candidate, run_job
+from citepipe.sample.record import Job, Record, answer_record, run_job
 from citepipe.text.sentences import Splitter, load_splitter
 from citepipe.text.statements import is_list
 
@@ -30,16 +40,52 @@ class Beam:
     Attributes:
         token_ids: the answer's tokens so far.
         text: their text.
+        finish: why its last segment ended.
         ended: the model ended it, it abstained, or it is as long as an answer may be.
-        reward: its total reward.
-        rewards: the same by component.
+        rewards: by component.
+        reward: their sum.
     """
 
     token_ids: tuple[int, ...] = ()
     text: str = ""
+    finish: FinishReason = "segment"
     ended: bool = False
-    reward: float = 0.0
     rewards: dict[str, float] = field(default_factory=dict)
+    reward: float = 0.0
+
+
+@dataclass(slots=True)
+class Searched:
+    """A question under search.
+
+    Attributes:
+        example: the question.
+        prompt: its token ids.
+        depth: segments that an answer may have.
+        dice: draws which parents are dropped.
+        beams: its partial answers, best first.
+        steps: what was drawn and kept at each level, for the record.
+    """
+
+    example: Example
+    prompt: tuple[int, ...]
+    depth: int
+    dice: random.Random
+    beams: list[Beam] = field(default_factory=list)
+    steps: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def is_list(self) -> bool:
+        """Its answer is a comma-separated list."""
+        return is_list(self.example.dataset)
+
+    def open_beams(self, level: int) -> list[tuple[int, Beam]]:
+        """The beams that are continued at a level, with their place among all."""
+        if level == 0:
+            return [(0, Beam())]
+        if level >= self.depth:
+            return []
+        return [(place, beam) for place, beam in enumerate(self.beams) if not beam.ended]
 
 
 def segment_end(text: str, listing: bool, splitter: Splitter | None) -> int | None:
@@ -68,91 +114,95 @@ def segment_search(
     options: SegmentSearchOptions,
     splitter: Splitter,
     seed: int,
-) -> Candidates:
+) -> list[Record]:
     """Search for well rewarded answers to all questions, level by level.
 
     At each level every open beam is continued by `samples_per_beam` segments (by `beams` segments
-    at the first). Old and new beams compete; the `beams` best stay, of equals the newer. For lists
-    an open parent is dropped with a probability that falls linearly to 0, so that the search goes
-    on. Every draw depends on the seed and the question only.
+    at the first). Old and new beams compete; the `beams` best stay: of equals the newer, of those
+    the ones behind the later parent, and of one parent's those drawn first. For lists an open
+    parent is dropped with a probability that falls linearly to 0, so that the search goes on. Every
+    draw depends on the seed and the question only.
 
     Returns:
-        Per question its final beams as candidates, best first.
+        Per question a record: its final beams as `candidates`, best first, and its `steps`: per
+        level all segments that were `drawn`, with the place of the beam that they continue
+        (`parent`, None at the first level), their own `text`, and rewards and `tokens` of the
+        partial answer with them; and which beams were `kept`, best first: `["drawn", i]`, or
+        `["before", j]` for the j-th beam of before.
     """
-    beams: list[list[Beam]] = [[] for _ in examples]
-    depths = [options.depth_list if is_list(e.dataset) else options.depth for e in examples]
-    dice = [random.Random(f"{seed}/{e.dataset}/{e.id}/drop") for e in examples]
-    for level in range(max(depths)):
-        parents = _open_beams(beams, depths, level)
-        if not parents:
+    searched = [
+        Searched(
+            example,
+            prompt,
+            options.depth_list if is_list(example.dataset) else options.depth,
+            random.Random(f"{seed}/{example.dataset}/{example.id}/drop"),
+        )
+        for example, prompt in zip(examples, prompts, strict=True)
+    ]
+    deepest = max((own.depth for own in searched), default=0)
+    for level in range(deepest):
+        drawn = _draw(searched, generator, options, splitter, seed, level, level + 1 < deepest)
+        if not any(drawn):
             break
-        keep = level + 1 < max(depths)
-        children = _continue(
-            parents, examples, prompts, generator, options, splitter, seed, level, keep
+        rewards = iter(
+            rewarder.reward(
+                [own.example for own, new in zip(searched, drawn, strict=True) for _ in new],
+                [child.text for new in drawn for _, _, child in new],
+            )
         )
-        totals = rewarder.reward(
-            [examples[q] for q, _, _ in children], [child.text for _, _, child in children]
-        )
-        for (_, _, child), rewards in zip(children, totals, strict=True):
-            child.rewards = rewards
-            child.reward = sum(rewards.values())
-        for q, example in enumerate(examples):
-            # Newer first: the sort is stable, so of equals the newer stays.
-            new = [child for owner, _, child in reversed(children) if owner == q]
-            if not new:
-                continue
-            kept = beams[q]
-            if is_list(example.dataset) and 0 < level < depths[q] - 1:
-                chance = options.drop_parent * (depths[q] - 1 - level) / max(depths[q] - 2, 1)
-                kept = [b for b in kept if b.ended or dice[q].random() >= chance]
-            beams[q] = sorted(new + kept, key=lambda b: -b.reward)[: options.beams]
-    return [[candidate(b.text, b.rewards) for b in group] for group in beams]
-
-
-def _open_beams(
-    beams: Sequence[Sequence[Beam]], depths: Sequence[int], level: int
-) -> list[tuple[int, int, Beam]]:
-    """(question, place among its beams, beam) of every beam to continue at this level."""
-    if level == 0:
-        return [(q, 0, Beam()) for q in range(len(beams))]
+        for own, new in zip(searched, drawn, strict=True):
+            for _, _, child in new:
+                child.rewards = next(rewards)
+                # Sums that differ by rounding only are equal, whatever the order of their parts.
+                child.reward = round(sum(child.rewards.values()), 6)
+            if new:
+                _prune(own, new, options, level)
     return [
-        (q, place, beam)
-        for q, group in enumerate(beams)
-        if level < depths[q]
-        for place, beam in enumerate(group)
-        if not beam.ended
+        {
+            "id": own.example.id,
+            "dataset": own.example.dataset,
+            "candidates": [
+                answer_record(beam.text, len(beam.token_ids), beam.finish, beam.rewards)
+                for beam in own.beams
+            ],
+            "steps": own.steps,
+        }
+        for own in searched
     ]
 
 
-def _continue(
-    parents: Sequence[tuple[int, int, Beam]],
-    examples: Sequence[Example],
-    prompts: Sequence[tuple[int, ...]],
+Drawn = tuple[int, str, Beam]
+"""The place of the parent, the text of the new segment, and the partial answer with it."""
+
+
+def _draw(
+    searched: Sequence[Searched],
     generator: Generator,
     options: SegmentSearchOptions,
     splitter: Splitter,
     seed: int,
     level: int,
     keep: bool,
-) -> list[tuple[int, int, Beam]]:
-    """Each parent's continuations by one segment, in the parents' order."""
+) -> list[list[Drawn]]:
+    """Per question the continuations of its open beams by one segment, in the parents' order."""
     count = options.beams if level == 0 else options.samples_per_beam
     sampling = Sampling(options.temperature, options.top_k, seed)
     rule = None if options.split_at_every_stop else splitter
+    parents = [(q, *found) for q, own in enumerate(searched) for found in own.open_beams(level)]
     requests = [
         Request(
-            prompts[q],
-            f"{examples[q].dataset}/{examples[q].id}/{level}/{place}",
+            searched[q].prompt,
+            f"{searched[q].example.dataset}/{searched[q].example.id}/{level}/{place}",
             options.max_new_tokens - len(parent.token_ids),
             prefix=parent.token_ids,
             samples=count,
             sampling=sampling,
-            segment_end=partial(segment_end, listing=is_list(examples[q].dataset), splitter=rule),
+            segment_end=partial(segment_end, listing=searched[q].is_list, splitter=rule),
         )
         for q, place, parent in parents
     ]
-    children: list[tuple[int, int, Beam]] = []
-    found = generator.generate(requests, keep=keep)
+    drawn: list[list[Drawn]] = [[] for _ in searched]
+    found = generator.generate(requests, keep=keep) if requests else []
     for (q, place, parent), completions in zip(parents, found, strict=True):
         for completion in completions:
             token_ids = parent.token_ids + completion.token_ids
@@ -161,9 +211,39 @@ def _continue(
                 or len(token_ids) >= options.max_new_tokens
                 or _abstains(completion.text)
             )
-            text = parent.text + completion.text
-            children.append((q, place, Beam(token_ids, text, ended)))
-    return children
+            child = Beam(token_ids, parent.text + completion.text, completion.finish, ended)
+            drawn[q].append((place, completion.text, child))
+    return drawn
+
+
+def _prune(
+    own: Searched, drawn: Sequence[Drawn], options: SegmentSearchOptions, level: int
+) -> None:
+    """Keep the best of the new beams and those of before, and note it."""
+    # The sort is stable, so of equals those of this level stay; of these those of the last parent,
+    # in the order in which they were drawn.
+    newer = sorted(range(len(drawn)), key=lambda place: -drawn[place][0])
+    rivals: list[tuple[str, int, Beam]] = [("drawn", place, drawn[place][2]) for place in newer]
+    drops = own.is_list and 0 < level < own.depth - 1
+    chance = options.drop_parent * (own.depth - 1 - level) / max(own.depth - 2, 1)
+    for place, beam in enumerate(own.beams):
+        if not drops or beam.ended or own.dice.random() >= chance:
+            rivals.append(("before", place, beam))
+    kept = sorted(rivals, key=lambda rival: -rival[2].reward)[: options.beams]
+    own.steps.append(
+        {
+            "drawn": [
+                {
+                    "parent": place if level else None,
+                    **answer_record(beam.text, len(beam.token_ids), beam.finish, beam.rewards),
+                    "text": text,
+                }
+                for place, text, beam in drawn
+            ],
+            "kept": [[kind, place] for kind, place, _ in kept],
+        }
+    )
+    own.beams = [beam for _, _, beam in kept]
 
 
 def _abstains(text: str) -> bool:
@@ -174,7 +254,7 @@ def _abstains(text: str) -> bool:
 
 
 def run(job: Job, options: SegmentSearchOptions) -> str:
-    """Search answers to the questions of a job and keep the best; see `record.run_job`."""
+    """Search answers to a job's share of the questions; see `record.run_job`."""
     splitter = load_splitter(job.reward.splitter)
 
     def search(
@@ -182,8 +262,15 @@ def run(job: Job, options: SegmentSearchOptions) -> str:
         prompts: Sequence[tuple[int, ...]],
         generator: Generator,
         rewarder: Rewarder,
-    ) -> Candidates:
+    ) -> list[Record]:
         return segment_search(examples, prompts, generator, rewarder, options, splitter, job.seed)
 
-    at_once = max(1, 4 * options.batch_size // options.beams)
-    return run_job("segment search", job, options.questions, options.batch_size, at_once, search)
+    return run_job(
+        "segment search",
+        "segments",
+        job,
+        options.questions,
+        options.batch_size,
+        options.beams * options.samples_per_beam,
+        search,
+    )

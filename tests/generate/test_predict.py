@@ -7,7 +7,7 @@ from pathlib import Path
 
 from citepipe.data.example import Document, Example
 from citepipe.data.files import read_examples, write_examples
-from citepipe.generate.predict import run
+from citepipe.generate.predict import PredictJob, run
 from citepipe.options.model import ModelOptions
 from citepipe.options.predict import PredictOptions
 from citepipe.options.prompt import PromptOptions
@@ -26,14 +26,19 @@ def _tests(folder: Path) -> dict[str, Path]:
 def test_every_question_of_every_dataset_is_answered(tiny_base: Path, tmp_path: Path) -> None:
     outs = {dataset: tmp_path / "out" / f"{dataset}.json" for dataset in ("asqa", "qampari")}
     summary = run(
-        tests=_tests(tmp_path),
-        model=ModelOptions(base=str(tiny_base), dtype="float32"),
-        prompt=PromptOptions(instruction="Say.", max_input_tokens=100),
-        options=PredictOptions(max_new_tokens=7, batch_size=2),
-        adapter=None,
-        outs=outs,
-        seed=3,
-        threads=1,
+        PredictJob(
+            tests=_tests(tmp_path),
+            model=ModelOptions(base=str(tiny_base), dtype="float32"),
+            prompt=PromptOptions(instruction="Say.", max_input_tokens=100),
+            options=PredictOptions(max_new_tokens=7, batch_size=2),
+            adapter=None,
+            server=None,
+            outs=outs,
+            state=tmp_path / "state",
+            fingerprint="f",
+            seed=3,
+            threads=1,
+        )
     )
     written = json.loads(outs["asqa"].read_text())
     assert written["args"]["dataset"] == "asqa"

@@ -5,18 +5,40 @@ from __future__ import annotations
 from citepipe.data.example import Example
 from citepipe.options.sample import BestOfNOptions
 from citepipe.sample.best_of_n import best_of_n
-from tests.sample.test_segment_search import Speaker, Taste
+from tests.sample.test_segment_search import Place, Speaker, Taste, speak, taste
 
 
-def test_candidates_come_best_first_and_all_are_kept() -> None:
+def test_all_samples_are_kept_the_best_first() -> None:
+    """Sample i is what the draws of `dataset/id/i` say; of equals the one drawn first is first."""
     examples = [Example(str(i), "asqa", "?", ()) for i in range(4)]
     options = BestOfNOptions(n=5, max_new_tokens=3)
-    found = best_of_n(examples, [(i,) for i in range(4)], Speaker(), Taste(), options, seed=0)
-    for candidates in found:
-        assert len(candidates) == 5
-        rewards = [candidate["reward"] for candidate in candidates]
-        assert rewards == sorted(rewards, reverse=True)
-        assert rewards == [
-            round(sum(Taste().reward([examples[0]], [c["text"]])[0].values()), 6)
-            for c in candidates
-        ]
+    found = best_of_n(examples, [(i,) for i in range(4)], Speaker(), Taste(), options, seed=7)
+    for number, (example, record) in enumerate(zip(examples, found, strict=True)):
+        expected = []
+        for i in range(5):
+            key = f"asqa/{example.id}/{i}"
+            said = speak(Place((number,), (), key, 3, False, options, 7))  # type: ignore[arg-type]
+            rewards = taste(example, said.text)
+            expected.append(
+                {
+                    "text": said.text.strip(),
+                    "reward": sum(rewards.values()),
+                    "rewards": rewards,
+                    "tokens": len(said.ids),
+                    "finish": said.finish,
+                }
+            )
+        expected.sort(key=lambda candidate: -candidate["reward"])
+        assert record == {"id": example.id, "dataset": "asqa", "candidates": expected}
+
+
+def test_a_question_is_one_request() -> None:
+    speaker = Speaker()
+    options = BestOfNOptions(n=3, temperature=0.5, top_k=7, max_new_tokens=9)
+    best_of_n([Example("a", "eli5", "?", ())], [(4, 2)], speaker, Taste(), options, seed=1)
+    [[request]] = speaker.calls
+    assert (request.prompt, request.prefix, request.key) == ((4, 2), (), "eli5/a")
+    assert (request.samples, request.max_new_tokens) == (3, 9)
+    assert request.segment_end is None
+    sampling = request.sampling
+    assert (sampling.temperature, sampling.top_k, sampling.seed) == (0.5, 7, 1)

@@ -4,89 +4,88 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
 from citepipe.data.example import Example
-from citepipe.generate.completion import Completion, Done, Request, Sampling
+from citepipe.generate.completion import Completion, Done, Request
 from citepipe.options.sample import SegmentSearchOptions
 from citepipe.sample.segment_search import _abstains, segment_end, segment_search
 from citepipe.text.sentences import load_splitter
+from tests.sample.plain_search import Place, Said, plain_search
 
 SPLITTER = load_splitter("punkt-rules")
 WORDS = [" good.", " bad.", " fine,", " poor,", " meh", "."]
 
 
+def speak(at: Place) -> Said:
+    """Token i is WORDS[i]; by the key it says one to three of them, and perhaps ends there."""
+    draw = random.Random(f"{at.seed}/{at.key}/{at.prompt}/{at.prefix}")
+    ids = tuple(draw.randrange(len(WORDS)) for _ in range(draw.randint(1, 3)))[: at.left]
+    return Said(ids, "".join(WORDS[i] for i in ids), "end" if draw.random() < 0.2 else "length")
+
+
 class Speaker:
-    """Token i is WORDS[i]; each request draws one to three of them by its key, perhaps the end."""
+    """A generator that says what `speak` does, and remembers what it was asked.
+
+    Attributes:
+        calls: the requests of each call.
+        keeps: whether the next one would go on.
+    """
 
     capacity = 1000
+
+    def __init__(self) -> None:
+        self.calls: list[list[Request]] = []
+        self.keeps: list[bool] = []
 
     def generate(
         self, requests: Sequence[Request], done: Done | None = None, keep: bool = False
     ) -> list[list[Completion]]:
-        return [[self.speak(request, i) for i in range(request.samples)] for request in requests]
+        self.calls.append(list(requests))
+        self.keeps.append(keep)
+        found = []
+        for number, request in enumerate(requests):
+            found.append([self.say(request, sample) for sample in range(request.samples)])
+            for sample, completion in enumerate(found[-1]):
+                if done is not None:
+                    done(number, sample, completion)
+        return found
 
-    def speak(self, request: Request, sample: int) -> Completion:
-        draw = random.Random(
-            f"{request.sampling.seed}/{request.key}/{sample}/{request.prompt}/{request.prefix}"
+    def say(self, request: Request, sample: int) -> Completion:
+        """One sample of a request."""
+        said = speak(
+            Place(
+                request.prompt,
+                request.prefix,
+                f"{request.key}/{request.first + sample}",
+                request.max_new_tokens,
+                listing=False,
+                options=SegmentSearchOptions(),
+                seed=request.sampling.seed,
+            )
         )
-        ids = tuple(draw.randrange(len(WORDS)) for _ in range(draw.randint(1, 3)))
-        ids = ids[: request.max_new_tokens]
-        finish = "end" if draw.random() < 0.2 else "length"
-        text = "".join(WORDS[i] for i in ids)
-        return Completion(ids, text, (), (0.0,) * len(ids), finish)  # type: ignore[arg-type]
+        return Completion(said.ids, said.text, (), (), said.finish)  # type: ignore[arg-type]
+
+    def close(self) -> None:
+        """Nothing is held."""
 
 
 class Taste:
     """Good and fine earn, bad and poor cost; few distinct values, so ties are common."""
 
+    pairs = 0
+
     def reward(self, examples: Sequence[Example], texts: Sequence[str]) -> list[dict[str, float]]:
-        return [
-            {
-                "citation_recall": 0.2 * (text.count("good") - text.count("bad")),
-                "correctness": 0.2 * (text.count("fine") - text.count("poor")),
-            }
-            for text in texts
-        ]
+        return [taste(example, text) for example, text in zip(examples, texts, strict=True)]
 
 
-def plain_search(
-    example: Example, prompt: tuple[int, ...], options: SegmentSearchOptions, seed: int
-) -> list[tuple[str, float]]:
-    """The paper's search for one question, in its own order of doing things."""
-    listing = example.dataset == "qampari"
-    depth = options.depth_list if listing else options.depth
-    name = f"{example.dataset}/{example.id}"
-    dice = random.Random(f"{seed}/{name}/drop")
-    beams: list[dict] = []
-    for level in range(depth):
-        if level and all(beam["ended"] for beam in beams):
-            break
-        open_beams = (
-            [(i, b) for i, b in enumerate(beams) if not b["ended"]] if level else [(0, None)]
-        )
-        newer: list[dict] = []
-        for place, parent in open_beams:
-            count = options.beams if parent is None else options.samples_per_beam
-            for i in range(count):
-                ids = () if parent is None else parent["ids"]
-                text = "" if parent is None else parent["text"]
-                key = f"{name}/{level}/{place}"
-                left = options.max_new_tokens - len(ids)
-                sampling = Sampling(options.temperature, options.top_k, seed)
-                request = Request(prompt, key, left, prefix=ids, sampling=sampling)
-                said = Speaker().speak(request, i)
-                child = {"ids": ids + said.token_ids, "text": text + said.text}
-                child["reward"] = sum(Taste().reward([example], [child["text"]])[0].values())
-                child["ended"] = said.finished or len(child["ids"]) >= options.max_new_tokens
-                newer.insert(0, child)
-        older = beams
-        if listing and 0 < level < depth - 1:
-            chance = options.drop_parent * (depth - 1 - level) / (depth - 2)
-            older = [b for b in beams if b["ended"] or dice.random() >= chance]
-        beams = sorted(newer + older, key=lambda b: b["reward"], reverse=True)[: options.beams]
-    return [(beam["text"].strip(), round(beam["reward"], 6)) for beam in beams]
+def taste(example: Example, text: str) -> dict[str, float]:
+    return {
+        "citation_recall": 0.25 * (text.count("good") - text.count("bad")),
+        "correctness": 0.25 * (text.count("fine") - text.count("poor")),
+    }
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -99,20 +98,116 @@ def test_many_questions_at_once_give_what_each_gives_alone(seed: int) -> None:
     ]
     prompts = [(100 + i,) for i in range(12)]
     found = segment_search(examples, prompts, Speaker(), Taste(), options, SPLITTER, seed)
-    for example, prompt, candidates in zip(examples, prompts, found, strict=True):
-        expected = plain_search(example, prompt, options, seed)
-        assert [(c["text"], c["reward"]) for c in candidates] == expected
+    for example, prompt, record in zip(examples, prompts, found, strict=True):
+        assert record == plain_search(example, prompt, options, seed, speak, taste)
+
+
+def test_a_level_is_one_call_with_a_request_per_open_beam() -> None:
+    options = SegmentSearchOptions(beams=2, samples_per_beam=3, depth=2, depth_list=2)
+    examples = [Example("a", "asqa", "?", ()), Example("b", "qampari", "?", ())]
+    speaker = Speaker()
+    found = segment_search(examples, [(1,), (2,)], speaker, Taste(), options, SPLITTER, 1)
+    first, second = speaker.calls
+    assert speaker.keeps == [True, False], "the second level goes on from the first"
+    assert [(r.key, r.prompt, r.prefix, r.samples) for r in first] == [
+        ("asqa/a/0/0", (1,), (), 2),
+        ("qampari/b/0/0", (2,), (), 2),
+    ]
+    drawn = {record["dataset"]: record["steps"][0]["drawn"] for record in found}
+    going = [
+        f"{name}/{record['id']}/1/{place}"
+        for record in found
+        for name in [record["dataset"]]
+        for place, (_, i) in enumerate(record["steps"][0]["kept"])
+        if drawn[name][i]["finish"] != "end"
+    ]
+    assert [request.key for request in second] == going
+    assert {key[0] for key in going} == {"a", "q"}, "of both questions"
+    for request in second:
+        assert request.samples == 3
+        assert request.max_new_tokens == options.max_new_tokens - len(request.prefix)
+        assert len(request.prefix) in {d["tokens"] for d in drawn[request.key.split("/")[0]]}
+
+
+def test_steps_tell_how_the_answer_came_about() -> None:
+    """Followed back from the best beam, the segments that were kept make up its text."""
+    options = SegmentSearchOptions(beams=3, samples_per_beam=2, depth=4, max_new_tokens=9)
+    examples = [Example(str(i), "asqa", "?", ()) for i in range(6)]
+    prompts = [(i,) for i in range(6)]
+    for record in segment_search(examples, prompts, Speaker(), Taste(), options, SPLITTER, 1):
+        for place, candidate in enumerate(record["candidates"]):
+            segments: list[str] = []
+            at: int | None = place
+            for step in reversed(record["steps"]):
+                assert at is not None
+                kind, at = step["kept"][at]
+                if kind == "drawn":
+                    segments.insert(0, step["drawn"][at]["text"])
+                    at = step["drawn"][at]["parent"]
+            assert at is None
+            assert candidate["text"] == "".join(segments).strip()
+
+
+def test_of_equals_the_newer_stays_and_of_those_the_one_drawn_first() -> None:
+    """Two segments of the same worth as their parent: one beam stays, the first of the two."""
+
+    class Same(Speaker):
+        def say(self, request: Request, sample: int) -> Completion:
+            return Completion((sample,), f" word{sample}", (), (), "segment")
+
+    options = SegmentSearchOptions(beams=1, samples_per_beam=2, depth=2)
+    [record] = segment_search(
+        [Example("0", "asqa", "?", ())], [(1,)], Same(), Taste(), options, SPLITTER, 0
+    )
+    assert [step["kept"] for step in record["steps"]] == [[["drawn", 0]], [["drawn", 0]]]
+    assert record["candidates"][0]["text"] == "word0 word0"
+
+
+def test_rewards_that_differ_by_rounding_are_equal() -> None:
+    """0.2 + 0.2 + 0.2 - 0.2 - 0.2 is a little more than 0.2; the newer beam stays all the same."""
+    more = 0.2 + 0.2 + 0.2 - 0.2 - 0.2
+    assert more > 0.2
+
+    class Bookkeeping(Taste):
+        def reward(
+            self, examples: Sequence[Example], texts: Sequence[str]
+        ) -> list[dict[str, float]]:
+            return [{"citation_recall": 0.2 if text.count("good") > 1 else more} for text in texts]
+
+    class Good(Speaker):
+        def say(self, request: Request, sample: int) -> Completion:
+            return Completion((0,), " good.", (), (), "segment")
+
+    options = SegmentSearchOptions(beams=1, samples_per_beam=1, depth=2)
+    [record] = segment_search(
+        [Example("0", "asqa", "?", ())], [(1,)], Good(), Bookkeeping(), options, SPLITTER, 0
+    )
+    assert record["steps"][1]["kept"] == [["drawn", 0]]
+
+
+def test_no_beam_outgrows_the_answer() -> None:
+    class Long(Speaker):
+        def say(self, request: Request, sample: int) -> Completion:
+            ids = (0,) * min(4, request.max_new_tokens)
+            return Completion(ids, " good.", (), (), "segment")
+
+    options = SegmentSearchOptions(beams=1, samples_per_beam=1, depth=5, max_new_tokens=6)
+    speaker = Long()
+    [record] = segment_search(
+        [Example("0", "asqa", "?", ())], [(1,)], speaker, Taste(), options, SPLITTER, 0
+    )
+    assert [[r.max_new_tokens for r in call] for call in speaker.calls] == [[6], [2]]
+    assert record["candidates"][0]["tokens"] == 6
 
 
 def test_the_score_is_kept_by_component() -> None:
     options = SegmentSearchOptions(beams=1, depth=1, max_new_tokens=4)
-    [[best]] = segment_search(
-        [Example("0", "asqa", "?", ())], [(1,)], Speaker(), Taste(), options, SPLITTER, 0
-    )
-    text = best["text"]
-    assert best["rewards"]["correctness"] == pytest.approx(
-        0.2 * (text.count("fine") - text.count("poor"))
-    )
+    example = Example("0", "asqa", "?", ())
+    [record] = segment_search([example], [(1,)], Speaker(), Taste(), options, SPLITTER, 0)
+    [best] = record["candidates"]
+    expected: dict[str, Any] = taste(example, best["text"])
+    assert best["rewards"] == expected
+    assert best["reward"] == sum(expected.values())
 
 
 @pytest.mark.parametrize(

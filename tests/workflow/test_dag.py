@@ -8,7 +8,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -21,7 +21,8 @@ from citepipe.data.files import read_jsonl
 from .command import ENVIRONMENT, SNAKEMAKE, snakemake, stale
 from .tiny import write_project
 
-SYSTEMS = ["dist", "h_rs", "fg_rs", "h_rl", "fg_rl", "h_rs_rl", "fg_rs_rl", "fg_grpo", "pairs"]
+TRAINED = ["dist", "h_rs", "fg_rs", "h_rl", "fg_rl", "h_rs_rl", "fg_rs_rl", "fg_grpo", "pairs"]
+SYSTEMS = [*TRAINED, "searched"]
 RL = ["h_rl", "fg_rl", "h_rs_rl", "fg_rs_rl"]
 WEIGHTS = "adapter_model.safetensors"
 
@@ -46,6 +47,11 @@ def edited(path: Path, old: str = "", new: str = "") -> Iterator[None]:
         yield
     finally:
         path.write_text(text)
+
+
+def shown(folder: Path) -> Callable[[str], str]:
+    """Paths as Snakemake has them in a folder."""
+    return lambda path: str(Path(path).relative_to(folder))
 
 
 def after(*systems: str) -> set[str]:
@@ -101,9 +107,36 @@ def test_editing_another_method_reruns_what_it_trains(project: Path) -> None:
 
 
 def test_editing_the_search_reruns_what_was_made_from_it(project: Path) -> None:
-    made = {"segment_search fg_rs", "sft fg_rs", "ppo fg_rs_rl"}
+    made = {"segment_search fg_rs", "merge_samples fg_rs", "sft fg_rs", "ppo fg_rs_rl"}
+    made |= {"predict_by_search searched", "score searched"}
     with edited(project / "citepipe/sample/segment_search.py"):
         assert stale(project) == made | after("fg_rs", "fg_rs_rl") | {"all"}
+
+
+def test_editing_best_of_n_reruns_what_was_made_from_it(project: Path) -> None:
+    made = {"best_of_n h_rs", "merge_samples h_rs", "sft h_rs", "ppo h_rs_rl", "dpo pairs"}
+    with edited(project / "citepipe/sample/best_of_n.py"):
+        assert stale(project) == made | after("h_rs", "h_rs_rl", "pairs") | {"all"}
+
+
+def test_any_number_of_shards_gives_the_same_samples(project: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "shared"
+    shutil.copytree(project, folder)
+    samples = {name: folder / "results/samples" / name / "seed0" for name in ("h_rs", "fg_rs")}
+    wanted = {
+        path: path.read_bytes()
+        for name in samples.values()
+        for path in (name / "answers.json", name / "candidates.jsonl")
+    }
+    for name in samples.values():
+        shutil.rmtree(name)
+    answers = [str(name / "answers.json") for name in samples.values()]
+    done = snakemake(folder, "--set-scatter", "shards=3", "--", *map(shown(folder), answers))
+    assert done.returncode == 0, done.stdout
+    assert sorted(p.name for p in (samples["h_rs"] / "shards").iterdir()) == [
+        f"{number}-of-3.jsonl" for number in (1, 2, 3)
+    ]
+    assert {path: path.read_bytes() for path in wanted} == wanted
 
 
 def test_editing_the_scorer_reruns_scores(project: Path) -> None:
@@ -137,7 +170,11 @@ def test_a_new_system_trains_nothing_else(project: Path) -> None:
     ("product", "made_by"),
     [
         ("models/h_rl/seed0", {"ppo h_rl"} | after("h_rl") - {"curves"}),
-        ("samples/h_rs/seed0", {"best_of_n h_rs", "sft h_rs", "ppo h_rs_rl", "dpo pairs"}),
+        (
+            "samples/h_rs/seed0",
+            {"best_of_n h_rs", "merge_samples h_rs", "sft h_rs", "ppo h_rs_rl", "dpo pairs"},
+        ),
+        ("samples/h_rs/seed0/shards", {"best_of_n h_rs", "merge_samples h_rs", "sft h_rs"}),
         ("predictions/dist/seed0", {"predict dist", "score dist", "table"}),
         ("data", {"data"}),
     ],
@@ -199,7 +236,7 @@ def test_the_learning_curves_are_drawn(project: Path) -> None:
     assert (project / "results/figures/learning_curves.svg").stat().st_size > 10_000
     with (project / "results/figures/curves.csv").open() as stream:
         rows = list(csv.DictReader(stream))
-    assert {row["system"] for row in rows} == set(SYSTEMS)
+    assert {row["system"] for row in rows} == set(TRAINED)
     reinforced = {row["system"] for row in rows if row["name"] == "dev_citation_f1"}
     assert reinforced == {*RL, "fg_grpo"}
 

@@ -118,6 +118,7 @@ def write_project(folder: Path) -> None:
     systems = yaml.safe_load((ROOT / "config.yaml").read_text())["systems"]
     systems["fg_grpo"] = {"train": "grpo", "start": "dist", "reward": "fine_grained"}
     systems["pairs"] = {"train": "dpo", "start": "dist", "data": {"samples_of": "h_rs"}}
+    systems["searched"] = {"model_of": "dist", "decode": "segment_search"}
     short = {"max_new_tokens": 12}
     sft = {"max_steps": 2, "batch_size": 4, "max_output_tokens": 64, "evaluations": 1}
     rl = {

@@ -16,6 +16,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "workflow")]
 from citepipe.config import (
     AdapterSystem,
     DPOSystem,
+    ModelOfSystem,
     OutputsSystem,
     RLSystem,
     Sampled,
@@ -38,6 +39,7 @@ SCRATCH_BASE = f"{RESULTS}/scratch/base"
 DATA = f"{RESULTS}/data"
 TEACHER = f"{RESULTS}/teacher"
 SAMPLES = f"{RESULTS}/samples/{{system}}/seed{{seed}}"
+SHARD = f"{SAMPLES}/shards/{{scatteritem}}.jsonl"
 MODEL = f"{RESULTS}/models/{{system}}/seed{{seed}}"
 PREDICTIONS = f"{RESULTS}/predictions/{{system}}/seed{{seed}}"
 SCORES = f"{RESULTS}/scores/{{system}}/seed{{seed}}.json"
@@ -53,6 +55,10 @@ TRAIN_VERIFIER = CONFIG.verifiers.train
 RL_VERIFIER = CONFIG.verifiers.rl or TRAIN_VERIFIER
 
 CLOSURE = Closure(ROOT, "citepipe")
+
+
+scattergather:
+    shards=CONFIG.shards,
 
 
 wildcard_constraints:
@@ -109,16 +115,33 @@ def systems_sampling_by(method):
     ]
 
 
+def systems_decoding_by(*ways):
+    """The systems with a model whose test questions are answered in one of these ways."""
+    return [name for name in SYSTEMS if getattr(SYSTEMS[name], "decode", None) in ways]
+
+
 def seeds_of(name):
-    """The seeds that a system runs with; what was trained elsewhere does not vary with ours."""
-    if isinstance(SYSTEMS[name], (AdapterSystem, OutputsSystem)):
+    """The seeds that a system runs with.
+
+    What was trained elsewhere does not vary with ours, nor do its likeliest answers.
+    """
+    if isinstance(SYSTEMS[name], ModelOfSystem) and SYSTEMS[name].decode == "greedy":
+        return seeds_of(SYSTEMS[name].model_of)
+    drawn = getattr(SYSTEMS[name], "decode", None) == "segment_search"
+    if isinstance(SYSTEMS[name], (AdapterSystem, OutputsSystem)) and not drawn:
         return CONFIG.seeds[:1]
     return CONFIG.seeds
 
 
-def options(section):
-    """A section of the configuration as plain values in a fixed order, fit to be a parameter."""
-    return section.model_dump(mode="json", by_alias=True)
+def options(section, *without):
+    """A section of the configuration as plain values in a fixed order, fit to be a parameter.
+
+    Args:
+        section: the section.
+        without: keys that the results do not depend on.
+    """
+    values = section.model_dump(mode="json", by_alias=True)
+    return {key: value for key, value in values.items() if key not in without}
 
 
 def shown(path):
@@ -160,11 +183,18 @@ def is_model(spec):
     return spec != "lexical" and ":" not in spec.partition("?")[0]
 
 
+# A server has GPUs of its own; a verifier that is a model wants one here.
+GENERATOR_GPUS = int(CONFIG.server is None)
+SEARCH_GPUS = int(CONFIG.server is None or is_model(TRAIN_VERIFIER))
+
+
 def model_path(name, seed):
     """The adapter of a system: trained here, or somebody's."""
     system = SYSTEMS[name]
     if isinstance(system, AdapterSystem):
         return system.adapter
+    if isinstance(system, ModelOfSystem):
+        return model_path(system.model_of, seed)
     return MODEL.format(system=name, seed=seed)
 
 
@@ -263,12 +293,28 @@ def sample_params(wildcards):
     return {
         "model": options(CONFIG.model),
         "prompt": options(CONFIG.prompt),
-        "sample": options(getattr(CONFIG, method)),
+        "sample": options(getattr(CONFIG, method), "batch_size"),
         "reward": options(CONFIG.reward),
         "verifier": TRAIN_VERIFIER,
         "cache": CACHE,
         "adapter": sampled_from(wildcards),
+        "server": served(),
     }
+
+
+def merge_params(wildcards):
+    """Which questions were asked."""
+    method = SYSTEMS[wildcards.system].data.sample
+    return {"questions": getattr(CONFIG, method).questions}
+
+
+def served():
+    """What results depend on where a server answers.
+
+    Where it is and how patiently it is asked is not among it: that may change from run to run, as
+    the size of a batch may (see `of_this_run` in scripts/stage.py).
+    """
+    return None if CONFIG.server is None else {"model": CONFIG.server.model}
 
 
 def candidates(wildcards):
@@ -306,9 +352,21 @@ def predict_params(wildcards):
     return {
         "model": options(CONFIG.model),
         "prompt": options(CONFIG.prompt),
-        "predict": options(CONFIG.predict),
+        "predict": options(CONFIG.predict, "batch_size"),
         "adapter": model_path(wildcards.system, wildcards.seed),
         "datasets": TESTS,
+        "server": served(),
+    }
+
+
+def search_params(wildcards):
+    """What prediction by search is told beside."""
+    unused = ("questions", "max_new_tokens", "batch_size")
+    return {
+        "search": options(CONFIG.segment_search, *unused),
+        "reward": options(CONFIG.reward, "correctness", "expected_list_items"),
+        "verifier": TRAIN_VERIFIER,
+        "cache": CACHE,
     }
 
 
@@ -337,6 +395,7 @@ def products():
         if isinstance(system, (SFTSystem, RLSystem, DPOSystem)):
             of_system.append(MODEL)
         if samples(name):
+            of_system += gather.shards(SHARD, allow_missing=True)
             of_system.append(f"{SAMPLES}/answers.json")
         for seed in seeds_of(name):
             wanted += [path.format(system=name, seed=seed) for path in of_system]

@@ -1,9 +1,9 @@
-"""An answer to every test question by every system."""
+"""An answer to every test question by every system: the likeliest one, or one that is searched."""
 
 
 rule predict:
     input:
-        code=code("predict.py"),
+        code=code("predict.py", "prediction.py"),
         base=base_files,
         adapter=predict_adapter_files,
         tests=rules.data.output.tests,
@@ -12,15 +12,42 @@ rule predict:
     log:
         f"{LOGS}/predict/{{system}}.seed{{seed}}.log",
     wildcard_constraints:
-        system=one_of(systems_of((SFTSystem, RLSystem, DPOSystem, AdapterSystem))),
+        system=one_of(systems_decoding_by("greedy")),
     conda:
         "../../envs/citepipe.yaml"
     threads: 4
     resources:
-        gpu=1,
+        gpu=GENERATOR_GPUS,
         mem_mb=32000,
         runtime=720,
     params:
         cfg=predict_params,
     script:
         "../scripts/predict.py"
+
+
+rule predict_by_search:
+    input:
+        code=code("predict_by_search.py", "prediction.py"),
+        verifier=verifier_files(TRAIN_VERIFIER),
+        base=base_files,
+        adapter=predict_adapter_files,
+        tests=rules.data.output.tests,
+    output:
+        expand(f"{PREDICTIONS}/{{dataset}}.json", dataset=TESTS, allow_missing=True),
+    log:
+        f"{LOGS}/predict_by_search/{{system}}.seed{{seed}}.log",
+    wildcard_constraints:
+        system=one_of(systems_decoding_by("segment_search")),
+    conda:
+        "../../envs/citepipe.yaml"
+    threads: 4
+    resources:
+        gpu=SEARCH_GPUS,
+        mem_mb=32000,
+        runtime=2880,
+    params:
+        cfg=predict_params,
+        search=search_params,
+    script:
+        "../scripts/predict_by_search.py"

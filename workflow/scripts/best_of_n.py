@@ -12,8 +12,10 @@ def work() -> str:
     from citepipe.options.sample import BestOfNOptions
     from citepipe.sample import best_of_n
     from sampling import job_of
+    from stage import of_this_run
 
-    return best_of_n.run(job_of(snakemake), BestOfNOptions(**snakemake.params.cfg["sample"]))
+    told = snakemake.params.cfg["sample"] | of_this_run(snakemake, "best_of_n")
+    return best_of_n.run(job_of(snakemake), BestOfNOptions(**told))
 
 
 run_stage(snakemake, work)

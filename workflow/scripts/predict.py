@@ -1,6 +1,5 @@
 """A system's answer to every test question."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stage import run_stage
@@ -10,23 +9,11 @@ if TYPE_CHECKING:
 
 
 def work() -> str:
-    from citepipe.generate import predict
-    from citepipe.options.model import ModelOptions
-    from citepipe.options.predict import PredictOptions
-    from citepipe.options.prompt import PromptOptions
+    from prediction import job_of
 
-    cfg = snakemake.params.cfg
-    datasets = cfg["datasets"]
-    return predict.run(
-        tests=dict(zip(datasets, map(Path, snakemake.input.tests), strict=True)),
-        model=ModelOptions(**cfg["model"]),
-        prompt=PromptOptions(**cfg["prompt"]),
-        options=PredictOptions(**cfg["predict"]),
-        adapter=Path(cfg["adapter"]),
-        outs=dict(zip(datasets, map(Path, snakemake.output), strict=True)),
-        seed=int(snakemake.wildcards.seed),
-        threads=snakemake.threads,
-    )
+    from citepipe.generate import predict
+
+    return predict.run(job_of(snakemake))
 
 
 run_stage(snakemake, work)

@@ -6,14 +6,16 @@ from typing import Any
 from citepipe.options.model import ModelOptions
 from citepipe.options.prompt import PromptOptions
 from citepipe.options.reward import RewardOptions
+from citepipe.options.server import ServerOptions
 from citepipe.sample.record import Job
-from stage import fingerprint
+from stage import fingerprint, of_this_run
 
 
 def job_of(snakemake: Any) -> Job:
     """What a sampling rule's inputs, outputs and parameters say."""
     cfg = snakemake.params.cfg
-    answers = Path(snakemake.output.answers)
+    out = Path(snakemake.output[0])
+    shard, shards = map(int, snakemake.wildcards.scatteritem.split("-of-"))
     return Job(
         questions=Path(snakemake.input.questions),
         model=ModelOptions(**cfg["model"]),
@@ -22,9 +24,11 @@ def job_of(snakemake: Any) -> Job:
         reward=RewardOptions(**cfg["reward"]),
         verifier=cfg["verifier"],
         cache=Path(cfg["cache"]),
-        out_answers=answers,
-        out_candidates=Path(snakemake.output.candidates),
-        state=answers.parent.with_name(f"{answers.parent.name}.state"),
+        server=ServerOptions(**of_this_run(snakemake, "server")) if cfg["server"] else None,
+        shard=shard - 1,
+        shards=shards,
+        out=out,
+        state=out.with_suffix(".state"),
         fingerprint=fingerprint(snakemake),
         seed=int(snakemake.wildcards.seed),
         threads=snakemake.threads,

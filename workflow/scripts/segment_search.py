@@ -12,10 +12,10 @@ def work() -> str:
     from citepipe.options.sample import SegmentSearchOptions
     from citepipe.sample import segment_search
     from sampling import job_of
+    from stage import of_this_run
 
-    return segment_search.run(
-        job_of(snakemake), SegmentSearchOptions(**snakemake.params.cfg["sample"])
-    )
+    told = snakemake.params.cfg["sample"] | of_this_run(snakemake, "segment_search")
+    return segment_search.run(job_of(snakemake), SegmentSearchOptions(**told))
 
 
 run_stage(snakemake, work)

@@ -184,6 +184,21 @@ def end_with_run() -> None:
     os._exit(1)
 
 
+def of_this_run(snakemake: Any, section: str) -> dict[str, Any]:
+    """What a section of the configuration says that results do not depend on.
+
+    It is no parameter: where a server is and how large a batch is makes nothing stale.
+
+    Args:
+        snakemake: the job's object.
+        section: `server`, of which it is all, or one with a `batch_size`.
+    """
+    values: dict[str, Any] = snakemake.config.get(section) or {}
+    if section == "server":
+        return values
+    return {"batch_size": values.get("batch_size")}
+
+
 def fingerprint(snakemake: Any) -> str:
     """A digest of a job's parameters, seed and inputs (its code among them).
 

@@ -1,0 +1,258 @@
+"""Sampling with a real, tiny model: as a plain program does it, in any batch and any shares."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+
+from citepipe.data.files import read_examples, read_jsonl, write_examples
+from citepipe.generate.completion import Completion
+from citepipe.generate.cut import Cut
+from citepipe.generate.predict import PredictJob
+from citepipe.generate.predict import run as predict_greedily
+from citepipe.miniature.teacher import teach
+from citepipe.miniature.world import build_world
+from citepipe.models.encode import encode_answer, encode_prompt
+from citepipe.models.load import load_base, load_for_inference, load_tokenizer
+from citepipe.options.miniature import FaultOptions, MiniatureOptions, WorldOptions
+from citepipe.options.model import ModelOptions
+from citepipe.options.predict import PredictOptions
+from citepipe.options.reward import RewardOptions
+from citepipe.options.sample import BestOfNOptions, SegmentSearchOptions
+from citepipe.sample import best_of_n, predict, segment_search
+from citepipe.sample.merge import merge
+from citepipe.sample.record import Job
+from tests.sample.plain_search import PlainModel, PlainRewards, plain_search
+
+SEED = 1
+BASE = Path(__file__).parents[2] / "workflow" / "resources" / "miniature-base"
+PROMPT = MiniatureOptions().prompt
+REWARD = RewardOptions()
+SEARCH = {
+    "beams": 3,
+    "samples_per_beam": 2,
+    "depth": 3,
+    "depth_list": 4,
+    "max_new_tokens": 30,
+    "temperature": 1.3,
+    "top_k": 30,
+}
+
+
+@pytest.fixture(scope="module")
+def given(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ModelOptions]:
+    """A folder with questions of the miniature, and an adapter that has just begun to cite."""
+    folder = tmp_path_factory.mktemp("given")
+    options = ModelOptions(base=str(BASE), dtype="float32")
+    world = build_world(WorldOptions(train=30, dev=4, test=1, expertqa=1), seed=0)
+    write_examples(folder / "questions.json", [drawn.example for drawn in world.splits["dev"]])
+    tokenizer = load_tokenizer(options)
+    torch.manual_seed(0)
+    adapter = LoraConfig(r=8, lora_alpha=16, target_modules="all-linear", task_type="CAUSAL_LM")
+    model = get_peft_model(load_base(options), adapter)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    taught = teach(world.splits["train"], FaultOptions(), 0)
+    for step in range(30):
+        optimizer.zero_grad()
+        for example in taught[3 * step : 3 * step + 3]:
+            prompt = encode_prompt(example, PROMPT, tokenizer)
+            assert example.output is not None
+            answer = encode_answer(prompt, example.output, tokenizer, 64)
+            ids = torch.tensor([[*prompt.token_ids, *answer]])
+            labels = ids.clone()
+            labels[0, : len(prompt.token_ids)] = -100
+            model(input_ids=ids, labels=labels).loss.backward()
+        optimizer.step()
+    model.save_pretrained(folder / "adapter")
+    return folder, options
+
+
+def _sample(
+    given: tuple[Path, ModelOptions],
+    out: Path,
+    options: BestOfNOptions | SegmentSearchOptions,
+    shards: int = 1,
+) -> tuple[bytes, bytes]:
+    """The two files that sampling writes."""
+    folder, model = given
+    parts = []
+    for shard in range(shards):
+        parts.append(out / f"{shard}.jsonl")
+        job = Job(
+            questions=folder / "questions.json",
+            model=model,
+            adapter=folder / "adapter",
+            prompt=PROMPT,
+            reward=REWARD,
+            verifier="lexical",
+            cache=None,
+            server=None,
+            shard=shard,
+            shards=shards,
+            out=parts[-1],
+            state=out / f"{shard}.state",
+            fingerprint="f",
+            seed=SEED,
+            threads=1,
+        )
+        if isinstance(options, BestOfNOptions):
+            best_of_n.run(job, options)
+        else:
+            segment_search.run(job, options)
+    files = out / "answers.json", out / "candidates.jsonl"
+    merge(folder / "questions.json", None, SEED, parts, *files)
+    return files[0].read_bytes(), files[1].read_bytes()
+
+
+def test_the_search_is_that_of_a_plain_program(
+    given: tuple[Path, ModelOptions], tmp_path: Path
+) -> None:
+    folder, model = given
+    options = SegmentSearchOptions(**SEARCH)
+    _sample(given, tmp_path, options)
+    tokenizer = load_tokenizer(model)
+    plainly = PlainModel(load_for_inference(model, folder / "adapter"), tokenizer)
+    worth = PlainRewards("lexical", REWARD)
+    records = read_jsonl(tmp_path / "candidates.jsonl")
+    for example, record in zip(read_examples(folder / "questions.json"), records, strict=True):
+        prompt = encode_prompt(example, PROMPT, tokenizer).token_ids
+        assert record == plain_search(example, prompt, options, SEED, plainly, worth)
+    ends = {d["finish"] for r in records for step in r["steps"] for d in step["drawn"]}
+    assert {"segment", "length"} <= ends, "the model ends segments, and answers run into the limit"
+    assert any(len(record["steps"]) == 3 for record in records)
+
+
+def test_best_of_n_is_that_of_a_plain_program(
+    given: tuple[Path, ModelOptions], tmp_path: Path
+) -> None:
+    folder, model = given
+    options = BestOfNOptions(n=4, max_new_tokens=20, top_k=30)
+    _sample(given, tmp_path, options)
+    tokenizer = load_tokenizer(model)
+    plainly = PlainModel(load_for_inference(model, folder / "adapter"), tokenizer)
+    worth = PlainRewards("lexical", REWARD)
+    records = read_jsonl(tmp_path / "candidates.jsonl")
+    for example, record in zip(read_examples(folder / "questions.json"), records, strict=True):
+        prompt = encode_prompt(example, PROMPT, tokenizer).token_ids
+        name = f"{example.dataset}/{example.id}"
+        said = [plainly.answer(prompt, f"{name}/{i}", 20, options, SEED) for i in range(4)]
+        rewards = [worth(example, one.text) for one in said]
+        sums = [round(sum(own.values()), 6) for own in rewards]
+        best = sorted(range(4), key=lambda i: (-sums[i], i))
+        assert record["candidates"] == [
+            {
+                "text": said[i].text.strip(),
+                "reward": sums[i],
+                "rewards": {part: round(value, 6) for part, value in rewards[i].items()},
+                "tokens": len(said[i].ids),
+                "finish": said[i].finish,
+            }
+            for i in best
+        ]
+
+
+@pytest.mark.parametrize("options", [BestOfNOptions(n=4, max_new_tokens=20), None])
+def test_files_are_the_same_in_any_batch_and_any_shares(
+    given: tuple[Path, ModelOptions], tmp_path: Path, options: BestOfNOptions | None
+) -> None:
+    chosen = options or SegmentSearchOptions(**SEARCH)
+    found = {
+        _sample(
+            given,
+            tmp_path / f"{batch}-{shards}",
+            chosen.model_copy(update={"batch_size": batch}),
+            shards,
+        )
+        for batch, shards in ((None, 1), (1, 1), (64, 1), (3, 4), (None, 4))
+    }
+    assert len(found) == 1
+
+
+def _predict(given: tuple[Path, ModelOptions], out: Path, **others: Any) -> PredictJob:
+    folder, model = given
+    datasets = ("asqa", "qampari", "eli5")
+    examples = read_examples(folder / "questions.json")
+    for dataset in datasets:
+        write_examples(out / f"{dataset}.in.json", [e for e in examples if e.dataset == dataset])
+    settings = {
+        "tests": {dataset: out / f"{dataset}.in.json" for dataset in datasets},
+        "model": model,
+        "prompt": PROMPT,
+        "options": PredictOptions(max_new_tokens=30),
+        "adapter": folder / "adapter",
+        "server": None,
+        "outs": {dataset: out / f"{dataset}.json" for dataset in datasets},
+        "state": out / "state",
+        "fingerprint": "f",
+        "seed": SEED,
+        "threads": 1,
+    }
+    return PredictJob(**{**settings, **others})
+
+
+def test_prediction_by_search_takes_the_best_cited_answer(
+    given: tuple[Path, ModelOptions], tmp_path: Path
+) -> None:
+    folder, model = given
+    options = SegmentSearchOptions(**SEARCH)
+    job = _predict(given, tmp_path)
+    # No gold answer is looked at, so there need not be any.
+    said = predict.run(job, options, REWARD, "lexical", None)
+    assert "answers 12" in said
+    cited = REWARD.model_copy(update={"correctness": 0.0})
+    worth = PlainRewards("lexical", cited)
+    tokenizer = load_tokenizer(model)
+    plainly = PlainModel(load_for_inference(model, folder / "adapter"), tokenizer)
+    for dataset, path in job.outs.items():
+        written = json.loads(path.read_text())
+        assert written["args"]["decoding"] == "segment_search"
+        assert written["args"]["verifier"] == "lexical"
+        for example in read_examples(path):
+            prompt = encode_prompt(example, PROMPT, tokenizer).token_ids
+            record = plain_search(example, prompt, options, SEED, plainly, worth)
+            texts = [c["text"] for c in record["candidates"] if c["text"]]
+            assert (dataset, example.output) == (dataset, (texts or [""])[0])
+    assert not job.state.exists()
+
+
+def _search(job: PredictJob) -> str:
+    return predict.run(job, SegmentSearchOptions(**SEARCH), REWARD, "lexical", None)
+
+
+@pytest.mark.parametrize("answer", [predict_greedily, _search])
+def test_prediction_goes_on_where_it_was_cut_off(
+    given: tuple[Path, ModelOptions],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    answer: Callable[[PredictJob], str],
+) -> None:
+    """After the tenth completion, which is none of a finished answer: it is not made again."""
+    patience, made = 10**9, 0
+    complete = Cut.completion
+
+    def count(*arguments: Any) -> Completion:
+        nonlocal made
+        if made == patience:
+            raise KeyboardInterrupt
+        made += 1
+        return complete(*arguments)
+
+    monkeypatch.setattr(Cut, "completion", count)
+    whole, cut = (_predict(given, tmp_path / name) for name in ("whole", "cut"))
+    answer(whole)
+    in_one_go, made, patience = made, 0, 10
+    with pytest.raises(KeyboardInterrupt):
+        answer(cut)
+    assert len((cut.state / "completions.jsonl").read_text().splitlines()) == 10
+    patience = 10**9
+    answer(cut)
+    assert made == in_one_go
+    for dataset in whole.outs:
+        assert whole.outs[dataset].read_bytes() == cut.outs[dataset].read_bytes()
+    assert not cut.state.exists()
