@@ -14,8 +14,9 @@ if TYPE_CHECKING:
 _LIKELIEST = 128
 """Tokens that are sorted at first; a draw beyond them is rare and has the whole row sorted."""
 
-ROUNDING = 1e-4
-"""What the logits of the same sequence may differ by in another batch, computed in 32 bits."""
+ROUNDING = 1e-5
+"""What the logits of the same sequence may differ by in another batch, computed in 32 bits, as a
+share of the largest of them."""
 
 
 def uniforms(seed: int, key: str, count: int) -> np.ndarray:
@@ -28,7 +29,7 @@ def uniforms(seed: int, key: str, count: int) -> np.ndarray:
 
 
 def choose(
-    logits: torch.Tensor, sampling: Sampling, draws: torch.Tensor | None
+    logits: torch.Tensor, sampling: Sampling, draws: torch.Tensor | None, wary: bool = True
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """The next token of every row.
 
@@ -36,29 +37,40 @@ def choose(
         logits: (rows, vocabulary).
         sampling: temperature and top-k.
         draws: (rows,), a number in [0, 1) per row; None for greedy decoding.
+        wary: look for choices that rounding might change; else none is told of.
 
     Returns:
         (rows,) token ids: the token in which the cumulative probability, likeliest token first,
         passes the draw; (rows,) float32, their log-probabilities at temperature 1 over the whole
         vocabulary; and (rows,) whether logits that differ by rounding might give another token.
     """
+    import torch
+
     logits = logits.float()
-    if draws is None:
-        values, ids = logits.topk(min(2, logits.shape[-1]), dim=-1)
-        chosen, unsure = ids[:, 0], values[:, 0] - values[:, -1] < ROUNDING
+    near = None
+    if wary:
+        least, most = logits.aminmax(dim=-1)
+        near = ROUNDING * torch.maximum(least.abs(), most.abs())
+    if draws is not None:
+        chosen, unsure = _draw(logits, sampling, draws, near)
+    elif near is None:
+        chosen = logits.argmax(dim=-1)
+        unsure = torch.zeros_like(chosen, dtype=torch.bool)
     else:
-        chosen, unsure = _draw(logits, sampling, draws)
+        values, ids = logits.topk(min(2, logits.shape[-1]), dim=-1)
+        chosen, unsure = ids[:, 0], values[:, 0] - values[:, -1] < near
     found = logits.gather(1, chosen[:, None])[:, 0]
     return chosen, found - logits.logsumexp(dim=-1), unsure
 
 
 def _draw(
-    logits: torch.Tensor, sampling: Sampling, draws: torch.Tensor
+    logits: torch.Tensor, sampling: Sampling, draws: torch.Tensor, near: torch.Tensor | None
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The tokens that random numbers fall on, and whether rounding might change them."""
     scaled = logits if sampling.temperature == 1 else logits / sampling.temperature
     vocabulary = scaled.shape[-1]
-    near = ROUNDING / min(1.0, sampling.temperature)
+    if near is not None:
+        near = near / sampling.temperature
     if 0 < sampling.top_k < vocabulary:
         # One more than can be drawn, as it may be as likely as the last that can.
         values, ids = scaled.topk(sampling.top_k + 1, dim=-1)
@@ -72,7 +84,8 @@ def _draw(
         rows = beyond.nonzero()[:, 0]
         values, ids = scaled[rows].sort(dim=-1, descending=True)
         shares = values.softmax(dim=-1)
-        chosen[rows], unsure[rows], _ = _pick(shares, values, ids, draws[rows], near)
+        gap = None if near is None else near[rows]
+        chosen[rows], unsure[rows], _ = _pick(shares, values, ids, draws[rows], gap)
     return chosen, unsure
 
 
@@ -81,7 +94,7 @@ def _pick(
     values: torch.Tensor,
     ids: torch.Tensor,
     draws: torch.Tensor,
-    near: float,
+    near: torch.Tensor | None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Where draws fall.
 
@@ -90,7 +103,7 @@ def _pick(
         values: (rows, k or more) the logits in the same order.
         ids: the same of tokens.
         draws: (rows,).
-        near: what rounding may change a logit by.
+        near: (rows,) what rounding may change a logit by; None not to look for it.
 
     Returns:
         (rows,) the id in which the cumulative share passes the draw, else the last; whether the
@@ -103,12 +116,14 @@ def _pick(
     last = shares.shape[-1] - 1
     passed = (cumulative <= draws[:, None]).sum(dim=-1)
     place = passed.clamp(max=last)[:, None]
+    chosen, beyond = ids.gather(1, place)[:, 0], passed > last
+    if near is None:
+        return chosen, torch.zeros_like(beyond), beyond
     # A change of the logits by e moves a border at c by 2 e c (1 - c) at most.
-    margin = 2 * near * cumulative * (1 - cumulative) + 1e-6
-    borders = torch.cat([(place - 1).clamp(min=0), place], dim=1)
-    distance = (cumulative.gather(1, borders) - draws[:, None]).abs()
-    unsure = (distance < margin.gather(1, borders)).any(dim=1)
+    borders = cumulative.gather(1, torch.cat([(place - 1).clamp(min=0), place], dim=1))
+    margin = 2 * near[:, None] * borders * (1 - borders) + 1e-6
+    unsure = ((borders - draws[:, None]).abs() < margin).any(dim=1)
     around = torch.cat([place - 1, place + 1], dim=1).clamp(0, values.shape[-1] - 1)
     gaps = (values.gather(1, around) - values.gather(1, place)).abs()
-    unsure |= ((gaps < near) & (around != place)).any(dim=1)
-    return ids.gather(1, place)[:, 0], unsure, passed > last
+    unsure |= ((gaps < near[:, None]) & (around != place)).any(dim=1)
+    return chosen, unsure, beyond

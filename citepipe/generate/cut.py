@@ -45,7 +45,7 @@ class Cut:
             self._exact.append(token_id)
         # A stop string is complete only with a token that writes its last character.
         may_stop = INCOMPLETE in piece or self._exact is not None
-        if may_stop or not self._last.isdisjoint(piece):
+        if self.stop and (may_stop or not self._last.isdisjoint(piece)):
             text = self._text()
             if any(string in text for string in self.stop):
                 return "stop"

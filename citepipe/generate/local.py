@@ -34,6 +34,9 @@ SHARE_FOR_CACHE = 0.6
 """Of the free memory, what keys and values may take. Moving them needs room for a second one of
 each layer, and passes for what they compute."""
 
+KEPT_AT_MOST = 0.5
+"""Of the memory for keys and values, what those of ended sequences may take until the next call."""
+
 REFILL = 0.25
 """New sequences are started when they make up this share of all, or are the last."""
 
@@ -70,7 +73,8 @@ class HuggingFaceGenerator:
         self._language_model = language_model_of(model)
         device = self._language_model.device.type
         self._most = batch_size or MOST_AT_ONCE.get(device, MOST_AT_ONCE["cpu"])
-        self._columns = None if batch_size else _columns_in_memory(self._language_model)
+        self._memory = _columns_in_memory(self._language_model)
+        self._columns = None if batch_size else self._memory
         self._is_exact = False
         self._decoder: TreeDecoder | PlainDecoder | None = None
 
@@ -187,7 +191,8 @@ class HuggingFaceGenerator:
                     still.append(sequence)
                     continue
                 completion = sequence.cut.completion(sequence.token_ids, sequence.log_probs, finish)
-                kept = (*sequence.request.prefix, *completion.token_ids) if keep else None
+                room = self._memory is None or decoder.held < KEPT_AT_MOST * self._memory
+                kept = (*sequence.request.prefix, *completion.token_ids) if keep and room else None
                 decoder.end(sequence, kept)
                 yield sequence, completion
             going = still
@@ -203,7 +208,9 @@ class HuggingFaceGenerator:
         for sampling, places in kinds.items():
             group = [sequences[place] for place in places]
             rows = logits if len(kinds) == 1 else logits[places]
-            chosen, found, unsure = choose(rows, sampling, _draws(group, rows.device))
+            chosen, found, unsure = choose(
+                rows, sampling, _draws(group, rows.device), self._is_exact
+            )
             if self._is_exact:
                 for row in unsure.nonzero()[:, 0].tolist():
                     alone = self._alone(group[row])
@@ -236,7 +243,7 @@ class HuggingFaceGenerator:
         room = self._most - len(going)
         if self._columns is not None:
             prompts = {sequence.request.prompt for sequence in going}
-            used = sum(map(len, prompts)) + sum(map(_columns_of, going))
+            used = decoder.held + sum(map(len, prompts)) + sum(map(_columns_of, going))
             for count, sequence in enumerate(itertools.islice(waiting, room)):
                 prompt = sequence.request.prompt
                 used += _columns_of(sequence) + (0 if prompt in prompts else len(prompt))
@@ -270,6 +277,8 @@ class HuggingFaceGenerator:
         self._most = at_once
         if self._columns is not None:
             self._columns = max(1, self._columns // 2)
+        if self._memory is not None:
+            self._memory //= 2
         say(f"memory ran out, goes on with {at_once} sequences at once")
         for sequence in going:
             sequence.columns = []

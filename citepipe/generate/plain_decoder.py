@@ -24,6 +24,9 @@ class PlainDecoder:
     continuous = False
     """Sequences start together; others must wait until all of them have ended."""
 
+    held = 0
+    """Nothing is remembered."""
+
     def __init__(self, model: PreTrainedModel, pad_id: int) -> None:
         self.model = model
         self.pad_id = pad_id

@@ -105,6 +105,11 @@ class TreeDecoder:
         for row in self._rows.values():
             row.live = []
 
+    @property
+    def held(self) -> int:
+        """Columns of what does not go on: it is remembered, or about to be left out."""
+        return sum(row.length for row in self._rows.values() if not row.live)
+
     def start(self, sequences: Many[Sequence]) -> torch.Tensor:
         """Take sequences in; those of before go on.
 

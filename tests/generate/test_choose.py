@@ -56,11 +56,11 @@ def test_draws_are_a_function_of_seed_and_key() -> None:
 def test_a_choice_that_rounding_may_change_is_told() -> None:
     # Borders at 0.5 and 0.8. What is 1e-5 from one, or a token with a rival, is unsure.
     logits = torch.tensor([[0.2, 0.5, 0.3]]).log().repeat(5, 1)
-    draws = torch.tensor([0.3, 0.49999, 0.50001, 0.79999, 0.6])
+    draws = torch.tensor([0.3, 0.499997, 0.500003, 0.799998, 0.6])
     for top_k in (0, 3):
         _, _, unsure = choose(logits, Sampling(temperature=1.0, top_k=top_k), draws)
         assert unsure.tolist() == [False, True, True, True, False]
-    rivals = torch.tensor([[0.4, 0.4, 0.2]]).log() + torch.tensor([[0.0, 1e-5, 0.0]])
+    rivals = torch.tensor([[0.4, 0.4, 0.2]]).log() + torch.tensor([[0.0, 5e-6, 0.0]])
     for draw, wanted in ((0.2, True), (0.7, True), (0.9, False)):
         for sampling in (Sampling(temperature=1.0), Sampling(temperature=1.0, top_k=2)):
             if draw < 0.8 or sampling.top_k == 0:
@@ -70,5 +70,8 @@ def test_a_choice_that_rounding_may_change_is_told() -> None:
     edge = torch.tensor([[0.5, 0.25, 0.25]]).log()
     _, _, unsure = choose(edge, Sampling(temperature=1.0, top_k=2), torch.tensor([0.9]))
     assert unsure.tolist() == [True]
-    _, _, unsure = choose(torch.tensor([[1.0, 1.00001], [1.0, 2.0]]), Sampling(), None)
+    _, _, unsure = choose(torch.tensor([[1.0, 1.000005], [1.0, 2.0]]), Sampling(), None)
     assert unsure.tolist() == [True, False]
+    for draws in (None, torch.tensor([0.5])):
+        _, _, unsure = choose(torch.tensor([[1.0, 1.0]]), Sampling(1.0), draws, wary=False)
+        assert unsure.tolist() == [False]

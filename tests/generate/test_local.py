@@ -318,6 +318,19 @@ def test_the_batch_follows_the_memory(loaded, monkeypatch: pytest.MonkeyPatch) -
     assert sizes[0] == 2
 
 
+def test_only_so_much_is_kept_as_memory_allows(loaded, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
+    model, tokenizer = loaded
+    prompts = [tuple(tokenizer(p)["input_ids"]) for p in PROMPTS]
+    read = _count_tokens(monkeypatch)
+    whole = _search(HuggingFaceGenerator(model, tokenizer), prompts, True)
+    enough = sum(read)
+    read.clear()
+    monkeypatch.setattr(local, "_columns_in_memory", lambda _: 100)
+    found = _search(HuggingFaceGenerator(model, tokenizer, 4), prompts, True)
+    assert [_ids([own]) for _, own in found] == [_ids([own]) for _, own in whole]
+    assert sum(read) > enough, "some of it had to be read again"
+
+
 def test_the_token_that_ends_an_answer_writes_nothing_even_if_it_is_a_word(loaded) -> None:  # type: ignore[no-untyped-def]
     model, tokenizer = loaded
     request = Request(tuple(tokenizer(PROMPTS[0])["input_ids"]), "", 8)

@@ -97,6 +97,10 @@ def test_a_server_that_moves_makes_nothing_stale(project: Path, speaker: Speaker
     assert {body["model"].split("-")[0] for body in speaker.server.bodies} == {"citepipe"}
     moved = "server={url: 'http://127.0.0.1:9/v1', concurrency: 3, retries: 1, timeout: 5}"
     assert stale(project, "--config", moved, "--", PREDICTED) == set()
+    # Nor does another size of the batches, in this process or on a server.
+    assert stale(project, "--config", moved, "predict={batch_size: 3}", "--", PREDICTED) == set()
+    longer = "predict={max_new_tokens: 13}"
+    assert stale(project, "--config", moved, longer, "--", PREDICTED) == {"predict dist"}
     named = "server={url: 'http://127.0.0.1:9/v1', model: another}"
     assert stale(project, "--config", named, "--", PREDICTED) == {"predict dist"}
     assert stale(project, "--", PREDICTED) == {"predict dist"}
