@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # Everything that is to be measured on a GPU; --small: a trial without one. SECTIONS names some of
-# score (under ten minutes), train (under four) and sample (under ten), by default all.
-# Results go to $OUT, by default benchmarks/results: gpu.txt, gpu_train.txt and gpu_sample.txt. PYTHON names the
+# score, sample (each under ten minutes) and train (under five), by default all. Results go to $OUT,
+# by default benchmarks/results: gpu.txt, gpu_train.txt and gpu_sample.txt. PYTHON names the
 # interpreter, which needs torch with CUDA, transformers, tokenizers, accelerate, nltk, numpy and
-# pydantic, for training peft and safetensors, and bitsandbytes for the parts in 4 bits; citepipe
-# itself need not be installed.
+# pydantic, for training and sampling peft and safetensors, and bitsandbytes for the parts in 4
+# bits; citepipe itself need not be installed.
 set -euo pipefail
 
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"

@@ -9,19 +9,22 @@ them (`plain_search.py`: a question and a pair at a time), and tokens per second
 `model.generate` and against what the machine allows (`generate.py`).
 
 Random weights write nothing that ends or could be rewarded. Both ways sample in earnest; a segment
-ends after so many characters, and in its place stands a statement with citations, the same for
-both.
+ends after about as many tokens as a statement has, and in its place stands a statement from the
+question's own passages with citations, the same for both ways and another one for every segment.
 
-Each part has a time of its own; what was not reached by then is left out.
+Each part has a time of its own; what was not reached by then is left out. The paper's way comes
+first, then ours on some questions, then ours on all.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
+import random
+import statistics
 import sys
 import tempfile
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,48 +32,62 @@ from typing import Any
 import generate
 import plain_search
 import torch
-from gpu_train import FULL, SMALL, AsUsual, Measurement, Sizes
+from gpu_train import FULL, SMALL, AsUsual, Entailment, Measurement, Sizes
 from machine import RESULTS, Report
 from odd_answers import wordy_examples
 from sample import SEED, Questions, Run, Timed
 from sample import our_way as our_sampling
 
+from citepipe.data.example import Example
 from citepipe.generate.completion import Completion, Done, Request
 from citepipe.models import load
 from citepipe.models.encode import encode_prompt
 from citepipe.options.reward import RewardOptions
 from citepipe.options.sample import SegmentSearchOptions
 from citepipe.sample import segment_search
+from citepipe.verify.base import Pair
 
 _BAR = 10.0
-_CHARACTERS = 110
-"""Of a segment: about 28 tokens."""
-_LIMITS = {"search": 420, "tokens": 100}
+_TOKENS = 28
+"""Of a segment, about."""
+_WORDS = 22
+"""Of the statement in its place."""
+# Seconds.
+_LIMITS = {"tokens": 90, "loading": 50, "paper": 80, "some": 50, "all": 250}
 _SEARCH = SegmentSearchOptions(max_new_tokens=200)
 
 
-def by_length(text: str, listing: bool, splitter: object) -> int | None:
-    """In the place of `segment_end`."""
-    return _CHARACTERS if len(text) > _CHARACTERS else None
+def ends_after(characters: int) -> Callable[..., int | None]:
+    """In the place of `segment_end`: a segment ends after so many characters."""
+
+    def end(text: str, listing: bool, splitter: object) -> int | None:
+        return characters if len(text) > characters else None
+
+    return end
 
 
 class Statements:
-    """What is said in the place of what was sampled: statements of the question's own answer."""
+    """What is said in the place of what was sampled: words of a passage, with a citation or, of
+    three in ten, with three."""
 
-    def __init__(self, examples: Sequence[Any]) -> None:
-        self._said = {
+    def __init__(self, examples: Sequence[Example]) -> None:
+        self._passages = {
             f"{example.dataset}/{example.id}": [
-                f" {part.strip()}." for part in (example.output or "").split(".") if part.strip()
+                doc.text.replace(".", "").split() for doc in example.docs
             ]
             for example in examples
         }
 
     def put(self, request: Request, sample: int, completion: Completion) -> Completion:
-        """A completion with another text, chosen by what was asked."""
-        question = request.key.rsplit("/", 2)[0]
-        chosen = hashlib.sha256(f"{request.key}/{sample}".encode()).digest()[0]
-        said = self._said[question]
-        return replace(completion, text=said[chosen % len(said)], offsets=())
+        """A completion with another text, which what was asked decides."""
+        passages = self._passages[request.key.rsplit("/", 2)[0]]
+        rng = random.Random(f"{request.key}/{sample}")
+        cited = rng.sample(range(len(passages)), 3)[: 3 if rng.random() < 0.3 else 1]
+        words = passages[cited[0]]
+        begin = rng.randrange(max(1, len(words) - _WORDS))
+        said = " ".join(words[begin : begin + _WORDS])
+        marks = "".join(f"[{place + 1}]" for place in cited)
+        return replace(completion, text=f" {said} {marks}.", offsets=())
 
 
 class Scripted(Timed):
@@ -105,7 +122,7 @@ class SampleMeasurement(Measurement):
     """All parts, one after the other; see `Measurement`.
 
     Args:
-        questions: searched by ours.
+        questions: searched by ours, at first some of them.
         singles: of these, searched the paper's way.
     """
 
@@ -115,17 +132,14 @@ class SampleMeasurement(Measurement):
         device: str,
         folder: Path,
         report: Report,
-        questions: int,
+        questions: tuple[int, int],
         singles: int,
     ) -> None:
         super().__init__(sizes, device, folder, report)
-        statements = [example.output for example in self.examples]
-        examples = wordy_examples(questions, sizes.words, 0.3, seed=9)
-        self.asked = [
-            replace(example, id=f"{number}", output=statements[number % len(statements)])
-            for number, example in enumerate(examples)
-        ]
-        self.singles = singles
+        examples = wordy_examples(questions[1], sizes.words, 0.3, seed=9)
+        self.asked = [replace(example, id=f"{n}") for n, example in enumerate(examples)]
+        self.some, self.singles = questions[0], singles
+        self.paper: Run | None = None
 
     def run(self) -> None:
         """Measure, and report as it comes."""
@@ -133,7 +147,27 @@ class SampleMeasurement(Measurement):
         prompts = [encode_prompt(e, self.prompt, self.tokenizer).token_ids for e in self.asked]
         asked = Questions(self.asked, prompts, model, self.tokenizer)
         self._part("tokens per second", _LIMITS["tokens"], lambda: self._tokens(model))
-        self._part("segment-level search", _LIMITS["search"], lambda: self._search(asked))
+        entailments: list[Entailment] = []
+        self._part("loading", _LIMITS["loading"], lambda: entailments.append(self._prepare(asked)))
+        if not entailments:
+            return
+        lengths = [len(prompt) for prompt in prompts]
+        self.report(
+            f"  {len(self.asked)} questions, prompts of {statistics.mean(lengths):.0f} tokens "
+            f"({min(lengths)} to {max(lengths)}); {_SEARCH.beams} beams, "
+            f"{_SEARCH.samples_per_beam} samples per beam, depth {_SEARCH.depth}"
+        )
+        name = "segment-level search"
+        self._part(
+            f"{name}, the paper's way", _LIMITS["paper"], lambda: self._plain(asked, entailments[0])
+        )
+        for count, limit in ((self.some, "some"), (len(self.asked), "all")):
+            chosen = Questions(self.asked[:count], prompts[:count], model, self.tokenizer)
+            self._part(
+                f"{name}, ours on {count} questions",
+                _LIMITS[limit],
+                lambda chosen=chosen: self._ours(chosen, entailments[0]),  # type: ignore[misc]
+            )
 
     def _tokens(self, model: Any) -> None:
         size = self.sizes.matmul
@@ -151,41 +185,65 @@ class SampleMeasurement(Measurement):
         ):
             generate.measure(speed, case, machine, 1, self.report)
 
-    def _search(self, asked: Questions) -> None:
+    def _prepare(self, asked: Questions) -> Entailment:
+        """The verifier, and what is said; two questions our way, so that no first call is timed."""
+        ids = list(range(len(self.tokenizer)))
+        width = statistics.mean(map(len, self.tokenizer.convert_ids_to_tokens(ids)))
+        end = ends_after(int(width * _TOKENS))
+        segment_search.segment_end = end
+        plain_search.segment_end = end
+        Scripted.statements = ScriptedPlainly.statements = Statements(asked.examples)
         entailment = self._verifier()
-        statements = Statements(asked.examples)
-        Scripted.statements = ScriptedPlainly.statements = statements
-        segment_search.segment_end = by_length  # type: ignore[assignment]
-        plain_search.segment_end = by_length  # type: ignore[assignment]
-        spec, rewards = f"gpu_train:built?{entailment.directory}", RewardOptions()
-        few = Questions(asked.examples[:2], asked.prompts[:2], *asked[2:])
-        our_sampling(few, _SEARCH, spec, rewards, Scripted)
-        self._reset_memory()
-        ours = our_sampling(asked, _SEARCH, spec, rewards, Scripted)
-        self._tell("ours", ours, len(asked.examples))
+        few = Questions(asked.examples[-2:], asked.prompts[-2:], asked.model, asked.tokenizer)
+        our_sampling(few, _SEARCH, _spec(entailment), RewardOptions(), Scripted)
+        return entailment
+
+    def _plain(self, asked: Questions, entailment: Entailment) -> None:
         single = AsUsual(entailment.model, entailment.tokenizer)
-        plain = ScriptedPlainly(asked.model, asked.tokenizer, single, rewards)
-        began, found = generate.time.perf_counter(), []
+        single.entails([Pair(asked.examples[-1].docs[0].text, asked.examples[-1].question)])
+        plain = ScriptedPlainly(asked.model, asked.tokenizer, single, RewardOptions())
+        self._reset_memory()
+        began, found = time.perf_counter(), []
         for example, prompt in zip(asked.examples[: self.singles], asked.prompts, strict=False):
             found.append(plain.search(example, prompt, _SEARCH, SEED))
-        whole = generate.time.perf_counter() - began
-        paper = Run(found, {**plain.seconds, "whole": whole}, plain.tokens, plain.verifier.pairs)
-        self._tell("paper", paper, len(found))
-        ratio = (whole / len(found)) / (ours.seconds["whole"] / len(asked.examples))
-        apart = sum(a != b for a, b in zip(ours.found, found, strict=False))
-        self.report(f"  questions with other answers, of those asked both ways: {apart}")
-        verdict = "reached" if ratio >= _BAR else "NOT REACHED"
-        self.report(f"  a question: {ratio:.1f} times as quick; bar {_BAR:g}, {verdict}")
+        whole = time.perf_counter() - began
+        seconds = {**plain.seconds, "whole": whole}
+        self.paper = Run(found, seconds, plain.tokens, plain.verifier.pairs)
+        self._tell(self.paper)
 
-    def _tell(self, name: str, run: Run, questions: int) -> None:
-        seconds = run.seconds
+    def _ours(self, asked: Questions, entailment: Entailment) -> None:
+        self._reset_memory()
+        run = our_sampling(asked, _SEARCH, _spec(entailment), RewardOptions(), Scripted)
+        self._tell(run)
+        paper = self.paper
+        if paper is None:
+            return
+        told = []
+        for part in ("generation", "rewards", "whole"):
+            theirs = paper.seconds[part] / len(paper.found)
+            told.append((part, theirs / (run.seconds[part] / len(run.found))))
+        apart = sum(a != b for a, b in zip(run.found, paper.found, strict=False))
         self.report(
-            f"  {name}: {questions} questions in {seconds['whole']:.1f} s (generation "
+            "  a question, times as quick: "
+            + ", ".join(f"{part} {ratio:.1f}" for part, ratio in told)
+            + f"; bar {_BAR:g}, {'reached' if told[-1][1] >= _BAR else 'NOT REACHED'}"
+        )
+        self.report(f"  of {len(paper.found)} asked both ways, with other answers: {apart}")
+
+    def _tell(self, run: Run) -> None:
+        seconds, questions = run.seconds, len(run.found)
+        self.report(
+            f"  {questions} questions in {seconds['whole']:.1f} s (generation "
             f"{seconds['generation']:.1f} s, rewards {seconds['rewards']:.1f} s), {run.tokens} "
             f"tokens and {run.pairs} pairs; per second {questions / seconds['whole']:.2f} "
             f"questions, {run.tokens / seconds['generation']:.0f} tokens, "
             f"{run.pairs / seconds['rewards']:.0f} pairs{self._told_memory()}"
         )
+
+
+def _spec(entailment: Entailment) -> str:
+    """How `load_verifier` finds our verifier over a model."""
+    return f"gpu_train:built?{entailment.directory}"
 
 
 def main() -> int:
@@ -206,7 +264,7 @@ def main() -> int:
             device,
             Path(folder),
             report,
-            questions=6 if arguments.small else 256,
+            questions=(4, 8) if arguments.small else (32, 256),
             singles=2 if arguments.small else 4,
         )
         measurement.run()

@@ -126,6 +126,26 @@ def load_paper_rewards(folder: Path, splitter: Splitter | None) -> tuple[ModuleT
     return sampling, rewards
 
 
+def load_paper_search(folder: Path) -> ModuleType:
+    """The paper's `fgrlhf/utils.py`, which has its beam search.
+
+    vLLM, which it imports, is stood in for: the parameters of its sampling are any.
+    """
+    vllm = ModuleType("vllm")
+    vllm.LLM = object  # type: ignore[attr-defined]
+    vllm.SamplingParams = SimpleNamespace  # type: ignore[attr-defined]
+    before = sys.modules.get("vllm")
+    sys.modules["vllm"] = vllm
+    try:
+        search = _load("paper_search", folder / "fgrlhf" / "utils.py", folder)
+    finally:
+        del sys.modules["vllm"]
+        if before is not None:
+            sys.modules["vllm"] = before
+    search.print = lambda *_: None  # type: ignore[attr-defined]
+    return search
+
+
 def _load(name: str, path: Path, folder: Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None

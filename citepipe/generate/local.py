@@ -34,6 +34,9 @@ SHARE_FOR_CACHE = 0.6
 """Of the free memory, what keys and values may take. Moving them needs room for a second one of
 each layer, and passes for what they compute."""
 
+COLUMNS_OF_SEQUENCE = 256
+"""What a sequence takes of them, with its share of a prompt, in the capacity that is told."""
+
 KEPT_AT_MOST = 0.5
 """Of the memory for keys and values, what those of ended sequences may take until the next call."""
 
@@ -80,8 +83,11 @@ class HuggingFaceGenerator:
 
     @property
     def capacity(self) -> int:
-        """Twice what is decoded at once, so that what ends is replaced."""
-        return 2 * self._most
+        """Twice what is decoded at once, so that what ends is replaced; fewer where memory would not
+        hold what is kept of them between two calls."""
+        if self._columns is None:
+            return 2 * self._most
+        return max(1, min(2 * self._most, self._columns // COLUMNS_OF_SEQUENCE))
 
     def close(self) -> None:
         """Drop keys and values that are kept."""

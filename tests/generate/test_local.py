@@ -309,6 +309,8 @@ def test_the_batch_follows_the_memory(loaded, monkeypatch: pytest.MonkeyPatch) -
     free = int(columns * column / local.SHARE_FOR_CACHE) + column
     monkeypatch.setattr(local, "free_memory", lambda _: free)
     generator = HuggingFaceGenerator(model, tokenizer)
+    assert generator.capacity == 1
+    assert HuggingFaceGenerator(model, tokenizer, 5).capacity == 10
     sizes = []
     start = TreeDecoder.start
     monkeypatch.setattr(TreeDecoder, "start", lambda d, s: sizes.append(len(s)) or start(d, s))
