@@ -83,8 +83,8 @@ class HuggingFaceGenerator:
 
     @property
     def capacity(self) -> int:
-        """Twice what is decoded at once, so that what ends is replaced; fewer where memory would not
-        hold what is kept of them between two calls."""
+        """Twice what is decoded at once, so that what ends is replaced; fewer where memory would
+        not hold what is kept of them between two calls."""
         if self._columns is None:
             return 2 * self._most
         return max(1, min(2 * self._most, self._columns // COLUMNS_OF_SEQUENCE))
