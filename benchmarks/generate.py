@@ -3,10 +3,10 @@
     python benchmarks/generate.py
 
 The same model, prompts, sampling and number of new tokens, in one process and by turns: citepipe's
-generator, and `model.generate` of transformers in a loop over batches of the same size. Two models
-with random weights: the miniature's, whose weights fit into a processor's cache, and one of about a
-hundred million, which are read from memory at every step. Ends of sequence are ignored, so that all
-answers are of the length that is given.
+generator, and `model.generate` of transformers in a loop over batches of the same size. Two models:
+the miniature's, whose weights fit into a processor's cache, and one of about forty million random
+weights, which are read from memory at every step. Ends of sequence are ignored, so that all answers
+are of the length that is given.
 
 The bound is the sum over prompts and steps of whichever takes longer: the products of weights and
 tokens at the rate of a large matrix product, or reading the weights, and the keys and values of
@@ -190,11 +190,11 @@ def main() -> int:
     large = LlamaForCausalLM(
         LlamaConfig(
             vocab_size=miniature.config.vocab_size,
-            hidden_size=768,
-            intermediate_size=2048,
-            num_hidden_layers=14,
-            num_attention_heads=12,
-            num_key_value_heads=12,
+            hidden_size=512,
+            intermediate_size=1408,
+            num_hidden_layers=12,
+            num_attention_heads=8,
+            num_key_value_heads=8,
             head_dim=64,
             max_position_embeddings=2048,
         )
@@ -212,13 +212,13 @@ def main() -> int:
                 Case(16, 16, 256, 80, mixed),
             ],
         ),
-        "a Llama without its embeddings, prompts of 500 tokens": (
+        "a Llama with few words, prompts of 300 tokens": (
             large,
             [
-                Case(1, 1, 1, 500, (24,)),
-                Case(8, 1, 8, 500, (24,)),
-                Case(2, 16, 32, 500, (24,)),
-                Case(2, 16, 32, 500, mixed),
+                Case(1, 1, 1, 300, (24,)),
+                Case(8, 1, 8, 300, (24,)),
+                Case(2, 16, 32, 300, (24,)),
+                Case(2, 16, 32, 300, mixed),
             ],
         ),
     }
