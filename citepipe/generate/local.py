@@ -308,17 +308,16 @@ def _columns_of(sequence: Sequence) -> int:
 
 def _columns_in_memory(model: PreTrainedModel) -> int | None:
     """How many tokens' keys and values have room; None if that cannot be told."""
-    free = free_memory(model.device)
     config = model.config.get_text_config()
     layers = getattr(config, "num_hidden_layers", None)
     heads = getattr(config, "num_attention_heads", None)
     width = getattr(config, "hidden_size", None)
-    if free is None or not (layers and heads and width):
+    if not (layers and heads and width):
         return None
     heads_of_keys = getattr(config, "num_key_value_heads", None) or heads
     size = getattr(config, "head_dim", None) or width // heads
     bytes_each = 2 * layers * heads_of_keys * size * model.dtype.itemsize
-    return max(1, int(SHARE_FOR_CACHE * free) // bytes_each)
+    return max(1, int(SHARE_FOR_CACHE * free_memory(model.device)) // bytes_each)
 
 
 def _end_ids(

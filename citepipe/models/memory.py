@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -20,15 +19,13 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(w in str(error).lower() for w in _WORDS)
 
 
-def free_memory(device: torch.device) -> int | None:
-    """Bytes that are free on a device, with what this process holds there unused; None if the
-    system does not tell."""
-    import torch
-
+def free_memory(device: torch.device) -> int:
+    """Bytes that this process could still take on a device, with what it holds there unused."""
     if device.type == "cuda":
+        import torch
+
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return int(torch.cuda.mem_get_info(device)[0]) + unused
-    try:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):
-        return None
+    import psutil
+
+    return int(psutil.virtual_memory().available)
