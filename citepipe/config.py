@@ -379,6 +379,9 @@ def _one_line(error: ValidationError, model: type[Options]) -> str:
         return f"{key}: no such key, {hint}" if known else f"{key}: no such key"
     if finding["type"] == "missing":
         return f"{key}: required, but missing"
+    if finding["type"] == "value_error":
+        # It says what was expected itself, and what was given may hold a secret.
+        return f"{key}: {finding['msg'].removeprefix('Value error, ')}"
     expected = re.sub(r"^\w+ should (?:be |have |match )?", "", finding["msg"])
     return f"{key}: expected {expected}, got {finding['input']!r}"
 
