@@ -25,7 +25,7 @@ from pydantic import (
 
 from citepipe.errors import InputError
 from citepipe.options.base import Options
-from citepipe.options.data import DataOptions, Dataset, TeacherOptions
+from citepipe.options.data import DataOptions, Dataset
 from citepipe.options.dpo import DPOOptions
 from citepipe.options.miniature import MiniatureOptions
 from citepipe.options.model import ModelOptions
@@ -38,6 +38,7 @@ from citepipe.options.score import ScoreOptions
 from citepipe.options.scratch import ScratchOptions
 from citepipe.options.server import ServerOptions
 from citepipe.options.sft import SFTOptions
+from citepipe.options.teacher import TeacherOptions
 from citepipe.options.tracking import TrackingOptions
 from citepipe.options.training import TrainingOptions
 

@@ -24,18 +24,3 @@ class DataOptions(Options):
         5, ge=1, description="Documents kept per question, from the front of its list."
     )
     seed: int = Field(42, description="Seed of the selection and of the order.")
-
-
-class TeacherOptions(Options):
-    """Where the cited answers that are distilled come from."""
-
-    citations: Literal["given", "attribute"] = Field(
-        "given",
-        description="given: `output` of the rows. attribute: rows without one get their human "
-        "answer, each sentence citing the smallest set of documents that the training verifier "
-        "finds to support it.",
-    )
-    at_most: int = Field(3, ge=1, description="attribute: citations per sentence, at most.")
-    keep_uncited: bool = Field(
-        False, description="attribute: keep sentences that no set of documents supports."
-    )

@@ -14,7 +14,7 @@ from pathlib import Path
 from citepipe.data.example import Example
 from citepipe.data.files import read_examples, write_examples
 from citepipe.errors import InputError
-from citepipe.options.data import TeacherOptions
+from citepipe.options.teacher import TeacherOptions
 from citepipe.progress import say, summary
 from citepipe.text.sentences import Splitter, load_splitter
 from citepipe.verify.base import Pair, Verifier

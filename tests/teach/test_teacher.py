@@ -10,7 +10,7 @@ import pytest
 from citepipe.data.example import Document, Example
 from citepipe.data.files import read_examples, write_examples
 from citepipe.errors import InputError
-from citepipe.options.data import TeacherOptions
+from citepipe.options.teacher import TeacherOptions
 from citepipe.teach.teacher import attribute, teach, with_citations
 from citepipe.text.sentences import load_splitter
 from citepipe.verify.base import Pair

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def work() -> str:
-    from citepipe.options.data import TeacherOptions
+    from citepipe.options.teacher import TeacherOptions
     from citepipe.teach.teacher import teach
 
     cfg = snakemake.params.cfg
