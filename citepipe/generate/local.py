@@ -262,7 +262,10 @@ class HuggingFaceGenerator:
         # To start a few costs a move of all that go on: not for every one that ends.
         elif room < min(len(waiting), REFILL * (len(going) + room)):
             return []
-        return [waiting.popleft() for _ in range(min(room, len(waiting)))]
+        new = [waiting.popleft()]
+        while waiting and len(new) < room and (decoder.pads or _as_long(waiting[0], new[0])):
+            new.append(waiting.popleft())
+        return new
 
     def _shrink(
         self,
@@ -298,6 +301,12 @@ def _draws(sequences: Many[Sequence], device: torch.device) -> torch.Tensor | No
 
     numbers = [float(s.draws[len(s.log_probs)]) for s in sequences if s.draws is not None]
     return torch.tensor(numbers, dtype=torch.float32, device=device) if numbers else None
+
+
+def _as_long(one: Sequence, other: Sequence) -> bool:
+    """Whether two sequences begin with as many tokens."""
+    begins = [len(s.request.prompt) + len(s.answer) for s in (one, other)]
+    return begins[0] == begins[1]
 
 
 def _columns_of(sequence: Sequence) -> int:

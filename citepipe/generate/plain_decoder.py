@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Collection, Mapping
 from collections.abc import Sequence as Many
 
@@ -15,6 +16,9 @@ Ids = tuple[int, ...]
 
 class PlainDecoder:
     """Runs sequences side by side, each in a row of its own, padded in front.
+
+    A recurrent model (Mamba, or a hybrid with attention) would take padding into its state, or what
+    masks it for something else: its sequences begin together only where they are equally long.
 
     Args:
         model: the language model itself, in evaluation mode.
@@ -33,6 +37,12 @@ class PlainDecoder:
         self._rows: list[Sequence] = []
         self._cache: DynamicCache | None = None
         self._mask = torch.empty(0)
+        # Purely recurrent models call it so, and would pass over the other name without a word.
+        named = inspect.signature(model.forward).parameters
+        self._cache_argument = "cache_params" if "cache_params" in named else "past_key_values"
+        layers = DynamicCache(config=model.config).layers
+        self.pads = not any(hasattr(layer, "conv_states") for layer in layers)
+        """Sequences of different lengths may start together."""
 
     def open(self, wanted: Mapping[Ids, Collection[Ids]], counts: Mapping[Ids, int]) -> None:
         """Begin a call; see `TreeDecoder.open`. Nothing is known from the one before."""
@@ -59,16 +69,16 @@ class PlainDecoder:
         self._cache = DynamicCache(config=self.model.config)
         output = self.model(
             input_ids=ids,
-            attention_mask=mask,
+            attention_mask=mask if self.pads else None,
             position_ids=(mask.cumsum(dim=1) - 1).clamp(min=0),
-            past_key_values=self._cache,
+            **{self._cache_argument: self._cache},
             use_cache=True,
             logits_to_keep=1,
         )
         place = {begin: row for row, begin in enumerate(distinct)}
         index = torch.tensor([place[begin] for begin in begins], device=device)
         if len(distinct) < len(begins):
-            self._cache.batch_select_indices(index)
+            self._pick_from_cache(index)
         self._rows, self._mask = list(sequences), mask[index]
         logits: torch.Tensor = output.logits[index, -1]
         return logits
@@ -81,16 +91,22 @@ class PlainDecoder:
             going = {id(sequence) for sequence in sequences}
             keep = [row for row, sequence in enumerate(self._rows) if id(sequence) in going]
             index = torch.tensor(keep, device=device)
-            self._cache.batch_select_indices(index)
+            self._pick_from_cache(index)
             self._rows, self._mask = list(sequences), self._mask[index]
         ids = torch.tensor([[s.answer[-1]] for s in sequences], device=device)
         self._mask = torch.cat([self._mask, self._mask.new_ones(len(sequences), 1)], dim=1)
         output = self.model(
             input_ids=ids,
-            attention_mask=self._mask,
+            attention_mask=self._mask if self.pads else None,
             position_ids=self._mask.sum(dim=1, keepdim=True) - 1,
-            past_key_values=self._cache,
+            **{self._cache_argument: self._cache},
             use_cache=True,
         )
         logits: torch.Tensor = output.logits[:, -1]
         return logits
+
+    def _pick_from_cache(self, rows: torch.Tensor) -> None:
+        """Make the cache that of these of its rows; a row may be wanted several times."""
+        assert self._cache is not None
+        # The other way to select rows is not there for recurrent layers.
+        self._cache.reorder_cache(rows)  # type: ignore[arg-type]

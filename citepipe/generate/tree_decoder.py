@@ -74,6 +74,9 @@ class TreeDecoder:
     continuous = True
     """Sequences may be started while others go on."""
 
+    pads = True
+    """Sequences of different lengths may start together."""
+
     def __init__(self, model: PreTrainedModel) -> None:
         self.model = model
         self.device = model.device

@@ -626,8 +626,11 @@ def test_a_server_that_dies_loses_nothing_and_is_asked_only_for_the_rest(tmp_pat
             journal = Journal(tmp_path / "journal.jsonl", generator)
             with pytest.raises(InputError) as caught:
                 journal.generate(requests, lambda n, i, c: told.append((n, i)))
-        assert str(caught.value) == (
-            f"{server.url}/completions: cannot be reached: Connection refused (2 attempts)"
+        # The first to give up may have met a dying server twice, or one that is gone.
+        said = str(caught.value).removeprefix(f"{server.url}/completions: ")
+        assert said in (
+            "cannot be reached: Connection refused (2 attempts)",
+            "closed the connection before its answer was whole (2 attempts)",
         )
         # What the others sent meanwhile may have come through or not.
         assert 4 <= len(told) <= 10
