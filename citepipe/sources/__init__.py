@@ -1,0 +1,1 @@
+"""Files from elsewhere: the Hugging Face hub, Google Drive, http(s); a cache; archives."""
