@@ -38,6 +38,7 @@ from citepipe.options.score import ScoreOptions
 from citepipe.options.scratch import ScratchOptions
 from citepipe.options.server import ServerOptions
 from citepipe.options.sft import SFTOptions
+from citepipe.options.sources import SourcesOptions
 from citepipe.options.teacher import TeacherOptions
 from citepipe.options.tracking import TrackingOptions
 from citepipe.options.training import TrainingOptions
@@ -141,7 +142,9 @@ class DPOSystem(Options):
 class AdapterSystem(Options):
     """Somebody's trained adapter: predicted with and scored."""
 
-    adapter: str = Field(description="A directory with a PEFT adapter, or a whole model.")
+    adapter: str = Field(
+        description="A PEFT adapter or a whole model: a directory, an archive, or an address."
+    )
     decode: Decoding = "greedy"
 
 
@@ -193,6 +196,10 @@ class Config(Options):
     results: str = Field("results", description="The folder of everything that is written.")
     seeds: list[Seed] = Field([0], min_length=1, description="Every system is trained per seed.")
     data: DataOptions | None = Field(None, description="Null if no system needs questions.")
+    sources: SourcesOptions = Field(
+        default_factory=SourcesOptions,
+        description="What is named by an address (https://, hf://, Google Drive) is fetched once.",
+    )
     prompt: PromptOptions = Field(default_factory=PromptOptions)
     model: ModelOptions | None = Field(None, description="Null if systems are only scored.")
     verifiers: Verifiers

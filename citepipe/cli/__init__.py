@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
-from citepipe.cli import compare, reward, score
+from citepipe.cli import compare, fetch, merge, reward, score
 from citepipe.errors import InputError
 
 
@@ -58,6 +58,6 @@ def _parser() -> argparse.ArgumentParser:
         "  citepipe compare a.json b.json\n",
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for command in (score, reward, compare):
+    for command in (score, reward, compare, merge, fetch):
         command.add(commands)
     return parser

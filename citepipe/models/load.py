@@ -116,7 +116,7 @@ def load_trainable(
         base.gradient_checkpointing_enable({"use_reentrant": False})
         base.enable_input_require_grads()
     if start is not None:
-        return _with_adapter(base, start, adapter_name=name, is_trainable=True)
+        return load_with_adapter(base, start, adapter_name=name, is_trainable=True)
     adapter = options.adapter
     torch.manual_seed(seed)
     config = LoraConfig(
@@ -155,7 +155,7 @@ def load_for_inference(options: ModelOptions, trained: Path | None) -> PreTraine
     check_trained(trained)
     if is_whole(trained):
         return load_whole(trained, options, options.dtype)
-    model = _with_adapter(load_base(options), trained)
+    model = load_with_adapter(load_base(options), trained)
     if options.quantization == "none":
         kept = 1.0 if options.dtype == "float32" else share_kept_by_merging(model)
         if abs(1 - kept) <= LOST_AT_MOST:
@@ -267,6 +267,12 @@ def is_whole(trained: Path) -> bool:
     return (trained / "config.json").is_file() and not (trained / "adapter_config.json").is_file()
 
 
+def is_ready(path: Path) -> bool:
+    """Whether weights load as they are: a directory with safetensors, no archive, none below."""
+    configured = any((path / name).is_file() for name in ("adapter_config.json", "config.json"))
+    return configured and any(path.glob("*.safetensors"))
+
+
 def check_start(start: Path, options: ModelOptions) -> None:
     """Check that training with these options can go on from a directory.
 
@@ -300,7 +306,7 @@ def check_trained(path: Path) -> None:
     _check_weights(path)
 
 
-def _with_adapter(base: PreTrainedModel, adapter: Path, **settings: Any) -> PeftModel:
+def load_with_adapter(base: PreTrainedModel, adapter: Path, **settings: Any) -> PeftModel:
     """The base with a trained adapter.
 
     Raises:

@@ -25,10 +25,12 @@ from citepipe.config import (
     load_config,
 )
 from citepipe.errors import InputError
+from citepipe.inputs import localise, named_inputs
+from citepipe.models.load import is_ready
 from closure import Closure
 
 try:
-    CONFIG = load_config(config)
+    CONFIG, SOURCES = localise(load_config(config))
 except InputError as error:
     raise WorkflowError(f"Configuration: {error}")
 
@@ -38,6 +40,8 @@ MINIATURE_BASE = f"{RESULTS}/miniature/base"
 SCRATCH_BASE = f"{RESULTS}/scratch/base"
 DATA = f"{RESULTS}/data"
 TEACHER = f"{RESULTS}/teacher"
+SOURCE = f"{RESULTS}/sources/{{source}}"
+WEIGHTS = f"{RESULTS}/weights/{{system}}"
 SAMPLES = f"{RESULTS}/samples/{{system}}/seed{{seed}}"
 SHARD = f"{SAMPLES}/shards/{{scatteritem}}.jsonl"
 MODEL = f"{RESULTS}/models/{{system}}/seed{{seed}}"
@@ -158,11 +162,31 @@ def code(*scripts):
 
 def files(path):
     """What to depend on for a file or folder that the configuration names, or a hub name."""
+    for folder in SOURCES:
+        if Path(path).is_relative_to(folder):
+            return [folder]
     if Path(path).is_relative_to(RESULTS):
         return [path]
     if Path(path).is_dir():
         return sorted(str(file) for file in Path(path).rglob("*") if file.is_file())
     return [path] if Path(path).is_file() else []
+
+
+def given(paths):
+    """What to depend on for files that the configuration names; they must be there."""
+    return list(dict.fromkeys(file for path in paths for file in files(path) or [path]))
+
+
+def data_files():
+    """The files with questions."""
+    if CONFIG.data is None:
+        return []
+    return given(
+        [*CONFIG.data.train, *CONFIG.data.dev, *CONFIG.data.test.values()]
+    )
+
+
+DATA_FILES = data_files()
 
 
 def verifier_files(*specs):
@@ -192,7 +216,8 @@ def model_path(name, seed):
     """The adapter of a system: trained here, or somebody's."""
     system = SYSTEMS[name]
     if isinstance(system, AdapterSystem):
-        return system.adapter
+        ready = is_ready(Path(system.adapter))
+        return system.adapter if ready else WEIGHTS.format(system=name)
     if isinstance(system, ModelOfSystem):
         return model_path(system.model_of, seed)
     return MODEL.format(system=name, seed=seed)
@@ -221,29 +246,24 @@ def is_local(base):
 
 def absent_files():
     """What the configuration names that is neither there nor made by a rule, by its key."""
-    named = {}
-    if CONFIG.data:
-        named["data.train"] = CONFIG.data.train
-        named["data.dev"] = CONFIG.data.dev
-        named |= {
-            f"data.test.{name}": [path] for name, path in CONFIG.data.test.items()
-        }
-    if CONFIG.model and is_local(CONFIG.model.base):
-        named["model.base"] = [CONFIG.model.base]
-    if CONFIG.scratch:
-        named["scratch.texts"] = CONFIG.scratch.texts
-    for name, system in SYSTEMS.items():
-        if isinstance(system, OutputsSystem):
-            named |= {
-                f"systems.{name}.outputs.{d}": [p] for d, p in system.outputs.items()
-            }
-        if isinstance(system, AdapterSystem):
-            named[f"systems.{name}.adapter"] = [system.adapter]
+    named = named_inputs(CONFIG)
+    if CONFIG.model and not is_local(CONFIG.model.base):
+        del named["model.base"]
     return {
         path: key
         for key, paths in named.items()
         for path in paths
         if not Path(path).is_relative_to(RESULTS) and not Path(path).exists()
+    }
+
+
+def source_params(wildcards):
+    """What is fetched into a folder; where it is kept and how patiently is no matter."""
+    source = SOURCES[SOURCE.format(**wildcards)]
+    return {
+        "address": source.address,
+        "members": sorted(source.members),
+        "sha256": source.sha256,
     }
 
 
@@ -400,12 +420,11 @@ def products():
         for seed in seeds_of(name):
             wanted += [path.format(system=name, seed=seed) for path in of_system]
     if TESTS:
-        wanted += [*rules.data.output, *CONFIG.data.train, *CONFIG.data.dev]
-        wanted += CONFIG.data.test.values()
+        wanted += [*rules.data.output, *DATA_FILES]
     if systems_of(SFTSystem):
         wanted += rules.teach.output
     if CONFIG.model:
-        wanted.append(CONFIG.model.base)
+        wanted += files(CONFIG.model.base)
     return [path for path in wanted if Path(path).is_relative_to(RESULTS)]
 
 
@@ -430,7 +449,14 @@ def withdraw(table):
 
 
 def score_inputs(wildcards):
-    return [path.format(**wildcards) for path in answers_of(wildcards.system).values()]
+    return given(answer_paths(wildcards).values())
+
+
+def answer_paths(wildcards):
+    return {
+        dataset: path.format(**wildcards)
+        for dataset, path in answers_of(wildcards.system).items()
+    }
 
 
 def score_params(wildcards):
@@ -438,7 +464,7 @@ def score_params(wildcards):
         "verifiers": CONFIG.verifiers.report,
         "cache": CACHE,
         "score": options(CONFIG.score),
-        "datasets": list(answers_of(wildcards.system)),
+        "answers": answer_paths(wildcards),
     }
 
 

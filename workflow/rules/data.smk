@@ -1,6 +1,31 @@
 """Questions, documents and gold answers; and base models where none is given."""
 
 
+localrules:
+    fetch,
+
+
+rule fetch:
+    input:
+        code=code("fetch.py"),
+    output:
+        directory(SOURCE),
+    log:
+        f"{LOGS}/fetch/{{source}}.log",
+    wildcard_constraints:
+        source=one_of([Path(folder).name for folder in SOURCES]),
+    conda:
+        "../../envs/citepipe.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=1440,
+    params:
+        cfg=source_params,
+    script:
+        "../scripts/fetch.py"
+
+
 rule world:
     input:
         code=code("make_world.py"),
@@ -46,7 +71,7 @@ rule miniature_base:
 rule scratch_base:
     input:
         code=code("train_scratch.py"),
-        texts=CONFIG.scratch.texts if CONFIG.scratch else [],
+        texts=given(CONFIG.scratch.texts) if CONFIG.scratch else [],
     output:
         directory(SCRATCH_BASE),
     log:
@@ -67,11 +92,7 @@ rule scratch_base:
 rule data:
     input:
         code=code("mix_data.py"),
-        files=(
-            [*CONFIG.data.train, *CONFIG.data.dev, *CONFIG.data.test.values()]
-            if CONFIG.data
-            else []
-        ),
+        files=DATA_FILES,
     output:
         train=f"{DATA}/train.json",
         dev=f"{DATA}/dev.json",

@@ -1,6 +1,28 @@
 """An answer to every test question by every system: the likeliest one, or one that is searched."""
 
 
+rule weights:
+    input:
+        code=code("prepare_weights.py"),
+        given=lambda wildcards: given([SYSTEMS[wildcards.system].adapter]),
+    output:
+        directory(WEIGHTS),
+    log:
+        f"{LOGS}/weights/{{system}}.log",
+    wildcard_constraints:
+        system=one_of(systems_of(AdapterSystem)),
+    conda:
+        "../../envs/citepipe.yaml"
+    threads: 1
+    resources:
+        mem_mb=16000,
+        runtime=120,
+    params:
+        cfg=lambda wildcards: {"adapter": SYSTEMS[wildcards.system].adapter},
+    script:
+        "../scripts/prepare_weights.py"
+
+
 rule predict:
     input:
         code=code("predict.py", "prediction.py"),

@@ -15,7 +15,7 @@ def work() -> str:
 
     cfg = snakemake.params.cfg
     return files.run(
-        dict(zip(cfg["datasets"], map(Path, snakemake.input.answers), strict=True)),
+        {dataset: Path(path) for dataset, path in cfg["answers"].items()},
         cfg["verifiers"],
         ScoreOptions(**cfg["score"]),
         Path(cfg["cache"]),

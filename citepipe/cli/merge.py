@@ -1,0 +1,96 @@
+"""The command `merge`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from citepipe.errors import InputError
+
+
+def add(commands: Any) -> None:
+    """Add `merge` to the commands."""
+    merge = commands.add_parser(
+        "merge",
+        help="an adapter and its base as one model",
+        description="Adds a trained adapter to its base model and writes the whole model with its "
+        "tokenizer and a model card that says how it was made.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="examples:\n"
+        "  citepipe merge results/models/fg_rl/seed0 my-model\n"
+        "  citepipe merge results/models/fg_rl/seed0 my-model --scores "
+        "results/scores/fg_rl/seed0.json\n"
+        "  citepipe merge rl-fg.zip my-model --base meta-llama/Llama-2-7b-hf --dtype bfloat16\n",
+    )
+    merge.add_argument(
+        "trained", type=Path, metavar="ADAPTER", help="a PEFT adapter: a directory, or an archive"
+    )
+    merge.add_argument("out", type=Path, metavar="OUT", help="a new directory for the model")
+    merge.add_argument(
+        "--base",
+        metavar="MODEL",
+        help="the base: a directory or hub id; by default what the adapter names",
+    )
+    merge.add_argument("--revision", metavar="REV", help="of a base at the hub")
+    merge.add_argument(
+        "--dtype",
+        choices=("float32", "bfloat16", "float16"),
+        help="precision of what is written; by default the base's",
+    )
+    merge.add_argument("--scores", type=Path, metavar="FILE", help="a score file, for the card")
+    merge.add_argument("--licence", metavar="ID", help="an identifier for the card, such as mit")
+    merge.set_defaults(command=run)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Write the model that an adapter and its base make."""
+    import tempfile
+
+    from citepipe.models.export import export
+    from citepipe.models.load import is_ready
+    from citepipe.models.released import prepare
+    from citepipe.options.model import ModelOptions
+
+    with tempfile.TemporaryDirectory() as room:
+        trained = arguments.trained
+        if not trained.exists():
+            raise InputError(f"{trained}: no such directory or archive")
+        if not is_ready(trained):
+            trained = Path(room) / "weights"
+            prepare(arguments.trained, trained)
+        base = arguments.base or _base_of(trained)
+        options = ModelOptions(
+            base=base, revision=arguments.revision, dtype=arguments.dtype or _dtype_of(base)
+        )
+        said = export(
+            options,
+            trained,
+            arguments.out,
+            str(arguments.trained),
+            arguments.scores,
+            arguments.licence,
+        )
+    print(said, file=sys.stderr)
+
+
+def _base_of(trained: Path) -> str:
+    """The base that an adapter says it was trained on; a whole model is its own."""
+    from citepipe.data.files import read_json
+
+    path = trained / "adapter_config.json"
+    if not path.is_file():
+        return str(trained)
+    config = read_json(path)
+    base = config.get("base_model_name_or_path") if isinstance(config, dict) else None
+    if not isinstance(base, str) or not base:
+        raise InputError(f"{path}: it names no base model; say --base")
+    return base
+
+
+def _dtype_of(base: str) -> Any:
+    from citepipe.models.pretrained import read_config
+
+    dtype = str(getattr(read_config(base, what="base"), "dtype", None)).removeprefix("torch.")
+    return dtype if dtype in ("float32", "bfloat16", "float16") else "float32"

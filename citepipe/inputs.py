@@ -1,0 +1,112 @@
+"""What a configuration names that no stage of the workflow makes: files, folders, addresses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from citepipe.config import Config
+from citepipe.errors import InputError
+from citepipe.sources.address import folder_of, is_remote, local_path, split
+
+Kind = Literal["file", "folder"]
+Keys = tuple[str | int, ...]
+
+_NAMED: tuple[tuple[tuple[str, ...], Kind], ...] = (
+    (("data", "train", "*"), "file"),
+    (("data", "dev", "*"), "file"),
+    (("data", "test", "*"), "file"),
+    (("retrieval", "passages", "*"), "folder"),
+    (("prompt", "files", "*"), "file"),
+    (("teacher", "prompt", "files", "*"), "file"),
+    (("scratch", "texts", "*"), "file"),
+    (("model", "base"), "folder"),
+    (("systems", "*", "adapter"), "folder"),
+    (("systems", "*", "outputs", "*"), "file"),
+)
+"""The keys that may name a path or an address, `*` standing for any key or place in a list."""
+
+
+@dataclass(slots=True)
+class Source:
+    """What an address leads to.
+
+    Attributes:
+        address: without its `#member`.
+        members: what is wanted of it, as paths below its folder; all of it if there are none.
+        sha256: its digest, if that is known.
+    """
+
+    address: str
+    members: list[str] = field(default_factory=list)
+    sha256: str | None = None
+
+
+def named_inputs(config: Config) -> dict[str, list[str]]:
+    """The paths and addresses that a configuration names, by the key that names them."""
+    found: dict[str, list[str]] = {}
+    for keys, _, value in _walk(config.model_dump(mode="json", by_alias=True)):
+        shown = ".".join(key for key in keys if isinstance(key, str))
+        found.setdefault(shown, []).append(value)
+    return found
+
+
+def localise(config: Config) -> tuple[Config, dict[str, Source]]:
+    """Put in place of every address the path where the workflow will have what it leads to.
+
+    Returns:
+        the configuration with paths only; what is to be fetched, by the folder where it will lie.
+
+    Raises:
+        InputError: an address that cannot be read; with the key that names it.
+    """
+    values = config.model_dump(mode="json", by_alias=True)
+    root = f"{config.results}/sources"
+    sources: dict[str, Source] = {}
+    whole: set[str] = set()
+    for keys, kind, value in list(_walk(values)):
+        if not is_remote(value):
+            continue
+        try:
+            folder, path = folder_of(value, root), local_path(value, root, kind)
+        except InputError as error:
+            raise InputError(f"{'.'.join(map(str, keys))}: {error}") from None
+        plain, _ = split(value)
+        source = sources.setdefault(folder, Source(plain, sha256=config.sources.sha256.get(plain)))
+        member = path.removeprefix(folder).strip("/")
+        if not member:
+            whole.add(folder)
+        elif member not in source.members:
+            source.members.append(member)
+        _put(values, keys, path)
+    for folder in whole:
+        sources[folder].members = []
+    return (Config.model_validate(values) if sources else config), sources
+
+
+def _walk(values: dict[str, Any]) -> Iterator[tuple[Keys, Kind, str]]:
+    for pattern, kind in _NAMED:
+        for keys, value in _matching(values, pattern, ()):
+            yield keys, kind, value
+
+
+def _matching(value: Any, pattern: tuple[str, ...], keys: Keys) -> Iterator[tuple[Keys, str]]:
+    if not pattern:
+        if isinstance(value, str):
+            yield keys, value
+        return
+    children: Mapping[Any, Any] = {}
+    if isinstance(value, list):
+        children = dict(enumerate(value))
+    elif isinstance(value, Mapping):
+        children = value
+    for key, child in children.items():
+        if pattern[0] in ("*", key):
+            yield from _matching(child, pattern[1:], (*keys, key))
+
+
+def _put(values: Any, keys: Keys, value: str) -> None:
+    for key in keys[:-1]:
+        values = values[key]
+    values[keys[-1]] = value

@@ -1,0 +1,21 @@
+"""What an address leads to: a file, an unpacked archive, or many files, in a folder of its own."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from stage import of_this_run, run_stage
+
+if TYPE_CHECKING:
+    from snakemake.script import snakemake
+
+
+def work() -> str:
+    from citepipe.options.sources import SourcesOptions
+    from citepipe.sources.fetch import Fetcher
+
+    cfg = snakemake.params.cfg
+    options = SourcesOptions(**of_this_run(snakemake, "sources"))
+    return Fetcher(options).fetch(cfg["address"], Path(snakemake.output[0]), cfg["members"])
+
+
+run_stage(snakemake, work)
