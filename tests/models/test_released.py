@@ -110,7 +110,7 @@ def test_a_whole_model_in_shards_of_pickles(tiny_base: Path, tmp_path: Path) -> 
 
 def test_what_cannot_be_found(adapter: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match="expected an adapter .* there is none"):
+    with pytest.raises(InputError, match=r"expected an adapter .* there is none"):
         find_weights(tmp_path / "empty")
     for name in ("a", "b"):
         _pickled(adapter, tmp_path / "two" / name)
