@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+from citepipe.data.demonstrations import Demonstration, chosen, read_prompt_file
 from citepipe.data.example import Document, Example
 from citepipe.errors import InputError
 from citepipe.options.prompt import PromptOptions
@@ -37,18 +38,105 @@ class Prompt:
     turn: Turn | None = None
 
 
-def render(example: Example, options: PromptOptions, docs: Sequence[Document] | None = None) -> str:
-    """The prompt's text, which ends where the answer begins (after `Answer:`, before a space)."""
-    shown = example.docs if docs is None else docs
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    """Templates, and the demonstrations in front."""
+
+    instruction: str
+    demo_prompt: str
+    doc_prompt: str
+    separator: str = ""
+    demonstrations: Sequence[Demonstration] = ()
+
+
+def check_prompt(options: PromptOptions, datasets: Sequence[str]) -> None:
+    """Read the prompt files, before anything is asked.
+
+    Raises:
+        InputError: one of them is bad, or there is none for a dataset that wants demonstrations.
+    """
+    for dataset in datasets:
+        _layout_of(options, dataset)
+
+
+def render(
+    example: Example,
+    options: PromptOptions,
+    docs: Sequence[Document] | None = None,
+    demo_words: int | None = None,
+) -> str:
+    """The prompt's text, which ends where the answer begins (after `Answer:`, before a space).
+
+    With a prompt file it is, byte for byte, what ALCE's program makes of it (`make_demo` in
+    `utils.py`), the answers of demonstrations without a space in front included.
+
+    Args:
+        example: what to ask.
+        options: templates.
+        docs: the documents to show, by default the example's.
+        demo_words: of each document of a demonstration, at most; None for all.
+
+    Raises:
+        InputError: a prompt file is bad.
+    """
+    layout = _layout_of(options, example.dataset)
+    parts = []
+    for demo in layout.demonstrations:
+        shown = [
+            doc if demo_words is None else _first_words(doc, demo_words)
+            for doc in demo.docs[: 5 if options.demo_documents is None else options.demo_documents]
+        ]
+        asked = _asked(layout, demo.question, shown, options)
+        parts.append(f"{asked.rstrip()}{demo.answer}{layout.separator}")
+    docs = example.docs if docs is None else docs
+    text = "".join(parts) + _asked(layout, example.question, docs, options)
+    return text.strip()
+
+
+def _layout_of(options: PromptOptions, dataset: str) -> _Layout:
+    path = options.files.get(dataset)  # type: ignore[call-overload]
+    if path is not None:
+        file = read_prompt_file(path)
+        demonstrations = chosen(file, options, path)
+        return _Layout(
+            file.instruction, file.demo_prompt, file.doc_prompt, file.separator, demonstrations
+        )
+    if options.shots:
+        raise InputError(
+            f"prompt.files.{dataset}: missing, and the demonstrations that prompt.shots wants "
+            f"({options.shots}) are in such a file"
+        )
     instruction = options.instruction
-    if example.dataset == "qampari" and options.list_instruction is not None:
+    if dataset == "qampari" and options.list_instruction is not None:
         instruction = options.list_instruction
+    return _Layout(instruction, options.demo_prompt, options.doc_prompt)
+
+
+def _asked(layout: _Layout, question: str, docs: Sequence[Document], options: PromptOptions) -> str:
     documents = "".join(
-        _fill(options.doc_prompt, ID=str(number), T=doc.title, P=doc.text)
-        for number, doc in enumerate(shown, start=1)
+        _fill(layout.doc_prompt, ID=str(number), T=doc.title, P=_shown(doc, options.documents))
+        for number, doc in enumerate(docs, start=1)
     )
-    filled = _fill(options.demo_prompt, INST=instruction, Q=example.question, D=documents, A="")
-    return filled.strip()
+    template = layout.demo_prompt
+    if not docs:
+        # Without documents there is no empty line for them either.
+        template = template.replace("{D}\n", "")
+    return _fill(template, INST=layout.instruction, Q=question, D=documents, A="")
+
+
+def _shown(doc: Document, variant: str) -> str:
+    shorter = {"summary": doc.summary, "extraction": doc.extraction}.get(variant)
+    return doc.text if shorter is None else shorter
+
+
+def _first_words(doc: Document, count: int) -> Document:
+    """A document of which every text is cut to its first words."""
+
+    def cut(text: str | None) -> str | None:
+        return None if text is None else " ".join(text.split()[:count])
+
+    text = " ".join(doc.text.split()[:count])
+    return Document(doc.title, text, summary=cut(doc.summary), extraction=cut(doc.extraction))
 
 
 def fit(
@@ -60,8 +148,8 @@ def fit(
 ) -> Prompt:
     """Render a prompt of at most `options.max_input_tokens` tokens.
 
-    A prompt that is too long loses words from the ends of its longest documents; the question,
-    the instruction and the final `Answer:` always stay.
+    A prompt that is too long loses words from the ends of its longest documents, those of
+    demonstrations first; the questions, the instruction and the final `Answer:` always stay.
 
     Args:
         example: what to ask.
@@ -71,33 +159,55 @@ def fit(
         turn: how the answer follows, for the prompt to remember.
 
     Raises:
-        InputError: the prompt is too long even with empty documents.
+        InputError: the prompt is too long even with empty documents, or a prompt file is bad.
     """
-    text = wrap(render(example, options))
-    token_ids = encode(text)
-    if len(token_ids) <= options.max_input_tokens:
-        return Prompt(text, tuple(token_ids), shortened=False, turn=turn)
-    docs = example.docs
-    words = [doc.text.split() for doc in docs]
-    longest = max((len(w) for w in words), default=0)
 
-    def attempt(limit: int) -> Prompt:
-        cut = [Document(d.title, " ".join(w[:limit])) for d, w in zip(docs, words, strict=True)]
-        text = wrap(render(example, options, cut))
-        return Prompt(text, tuple(encode(text)), shortened=True, turn=turn)
+    def attempt(words: int | None, demo_words: int | None) -> Prompt:
+        docs = None if words is None else [_first_words(doc, words) for doc in example.docs]
+        text = wrap(render(example, options, docs, demo_words))
+        shortened = words is not None or demo_words is not None
+        return Prompt(text, tuple(encode(text)), shortened=shortened, turn=turn)
 
-    best = attempt(0)
-    if len(best.token_ids) > options.max_input_tokens:
+    def fits(prompt: Prompt) -> bool:
+        return len(prompt.token_ids) <= options.max_input_tokens
+
+    whole = attempt(None, None)
+    if fits(whole):
+        return whole
+    demonstrations = _layout_of(options, example.dataset).demonstrations
+    if demonstrations:
+        longest = _longest(doc for demo in demonstrations for doc in demo.docs)
+        found = _most(lambda words: attempt(None, words), fits, longest)
+        if found is not None:
+            return found
+    none_of_demos = 0 if demonstrations else None
+    found = _most(lambda words: attempt(words, none_of_demos), fits, _longest(example.docs))
+    if found is None:
         raise InputError(
-            f"question {example.id}: {len(best.token_ids)} tokens without any document text, "
-            f"more than max_input_tokens = {options.max_input_tokens}"
+            f"question {example.id}: {len(attempt(0, none_of_demos).token_ids)} tokens without any "
+            f"document text, more than max_input_tokens = {options.max_input_tokens}"
         )
-    # The longest common limit of words per document that fits, by bisection.
+    return found
+
+
+def _longest(docs: Iterable[Document]) -> int:
+    """Words of the longest text of some documents."""
+    texts = (text for doc in docs for text in (doc.text, doc.summary, doc.extraction) if text)
+    return max((len(text.split()) for text in texts), default=0)
+
+
+def _most(
+    attempt: Callable[[int], Prompt], fits: Callable[[Prompt], bool], longest: int
+) -> Prompt | None:
+    """The prompt with the longest common limit of words per document that fits, by bisection."""
+    best = attempt(0)
+    if not fits(best):
+        return None
     low, high = 0, longest
     while low < high:
         middle = (low + high + 1) // 2
         candidate = attempt(middle)
-        if len(candidate.token_ids) <= options.max_input_tokens:
+        if fits(candidate):
             low, best = middle, candidate
         else:
             high = middle - 1

@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from citepipe.options.base import Options
+from citepipe.options.data import Dataset
 
 
 class PromptOptions(Options):
@@ -29,6 +30,25 @@ class PromptOptions(Options):
     doc_prompt: str = Field(
         "Document [{ID}](Title: {T}): {P}\n",
         description="One document: {ID} its number, {T} its title, {P} its text.",
+    )
+    files: dict[Dataset, str] = Field(
+        default_factory=dict,
+        description="Prompt files in ALCE's layout (`prompts/*_default.json`): for questions of "
+        "that dataset their instruction and templates take the place of those here.",
+    )
+    shots: int = Field(
+        0, ge=0, description="Demonstrations from the prompt file in front of a question."
+    )
+    demo_seed: int | None = Field(
+        None, ge=0, lt=2**32, description="Draws the demonstrations, as ALCE; null: the first."
+    )
+    demo_documents: int | None = Field(
+        None, ge=0, description="Documents of a demonstration; null for as many as it has, up to 5."
+    )
+    documents: Literal["text", "summary", "extraction"] = Field(
+        "text",
+        description="What is shown of a document: all of it, or ALCE's shorter texts where it has "
+        "them. `data.shorter` chooses documents to go with it.",
     )
     chat: Literal["auto", "template", "plain"] = Field(
         "auto",
