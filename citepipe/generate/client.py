@@ -500,12 +500,12 @@ def _api_key(options: ServerOptions) -> str | None:
     key = os.environ.get(name, "").strip()
     if not key:
         raise InputError(
-            f"server.api_key_variable: expected a key in the environment variable {name}, "
+            f"api_key_variable: expected a key in the environment variable {name}, "
             "which is empty or not set"
         )
     if not (key.isascii() and key.isprintable()):
         raise InputError(
-            f"server.api_key_variable: the key in the environment variable {name} has characters "
+            f"api_key_variable: the key in the environment variable {name} has characters "
             "that keys do not have"
         )
     return key

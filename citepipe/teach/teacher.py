@@ -1,83 +1,28 @@
-"""Cited answers to distil: those that come with the data, or human answers that get citations.
-
-A human answer without citations becomes a cited one after the fact: each sentence cites the
-smallest set of documents that a verifier finds to support it.
-"""
+"""Cited answers to distil: those that come with the data, made from human ones, or asked for."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
-from itertools import combinations
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from citepipe.data.example import Example
-from citepipe.data.files import read_examples, write_examples
+from citepipe.data.files import read_examples, write_examples, write_json
 from citepipe.errors import InputError
+from citepipe.options.reward import RewardOptions
 from citepipe.options.teacher import TeacherOptions
 from citepipe.progress import say, summary
-from citepipe.text.sentences import Splitter, load_splitter
-from citepipe.verify.base import Pair, Verifier
+from citepipe.rewards.answers import Rewarder
+from citepipe.teach.attribute import attribute
+from citepipe.teach.endpoint import Endpoint
+from citepipe.text.sentences import load_splitter
 from citepipe.verify.load import load_verifier
 
-
-def attribute(
-    examples: Sequence[Example], verifier: Verifier, splitter: Splitter, options: TeacherOptions
-) -> list[Example]:
-    """Give the human answers (`answer`) of examples citations, as their `output`.
-
-    Sets of one document are asked for all sentences at once, then sets of two for the sentences
-    that are still open, and so on; of several sets of one size the first in document order is
-    cited. An example of which no sentence is left keeps no output.
-
-    Args:
-        examples: with documents and `answer`.
-        verifier: decides whether documents support a sentence.
-        splitter: finds the sentences.
-        options: citations per sentence, and what becomes of sentences without support.
-    """
-    sentences = [
-        [answer[start:end] for start, end in splitter(answer)]
-        for answer in ((example.answer or "").replace("\n", " ").strip() for example in examples)
-    ]
-    cited: dict[tuple[int, int], tuple[int, ...]] = {}
-    for size in range(1, options.at_most + 1):
-        asked = [
-            (e, s, chosen)
-            for e, example in enumerate(examples)
-            for s in range(len(sentences[e]))
-            if (e, s) not in cited
-            for chosen in combinations(range(len(example.docs)), size)
-        ]
-        pairs = [
-            Pair("\n".join(examples[e].docs[d].passage for d in chosen), sentences[e][s])
-            for e, s, chosen in asked
-        ]
-        for (e, s, chosen), supported in zip(asked, verifier.entails(pairs), strict=True):
-            if supported:
-                cited.setdefault((e, s), chosen)
-    answers = []
-    for e, example in enumerate(examples):
-        kept = [
-            with_citations(sentence, cited.get((e, s), ()))
-            for s, sentence in enumerate(sentences[e])
-            if (e, s) in cited or options.keep_uncited
-        ]
-        answers.append(replace(example, output=" ".join(kept) or None))
-    return answers
-
-
-def with_citations(sentence: str, docs: Sequence[int]) -> str:
-    """A sentence with citations in front of its final stop, as ALCE's demonstrations have them.
-
-    Args:
-        sentence: without citations.
-        docs: indices of documents, from 0; document 0 is cited as [1].
-    """
-    if not docs:
-        return sentence
-    body = sentence.rstrip(".!? ")
-    return f"{body} {''.join(f'[{d + 1}]' for d in docs)}{sentence[len(body) :].strip() or '.'}"
+_HINTS = {
+    "given": "teacher.citations: attribute makes them from human answers, endpoint asks a model",
+    "attribute": "no sentence of any human answer is supported by the documents",
+    "endpoint": "the endpoint answered none of the questions",
+}
 
 
 def teach(
@@ -85,8 +30,9 @@ def teach(
     dev: Path,
     options: TeacherOptions,
     verifier: str,
-    splitter: str,
+    reward: RewardOptions,
     cache: Path | None,
+    journal: Path,
     out_train: Path,
     out_dev: Path,
 ) -> str:
@@ -94,25 +40,100 @@ def teach(
 
     Every example is kept, since sampling and RL ask questions without a teacher's answer too.
 
+    Args:
+        train: the train questions.
+        dev: the dev questions.
+        options: where answers come from, and which are good enough.
+        verifier: the spec of the verifier that attributes, and that rewards for `min_reward`.
+        reward: the size of rewards, and the sentence splitter.
+        cache: where a model's decisions are kept.
+        journal: where answers of an endpoint are written down; kept for later runs.
+        out_train: the train questions with their answers.
+        out_dev: the dev questions with theirs; `account.json` beside it says what was spent.
+
     Raises:
         InputError: not a single example of a file has a cited answer in the end.
     """
     counts: dict[str, object] = {}
-    for name, source, out in (("train", train, out_train), ("dev", dev, out_dev)):
-        examples = read_examples(source)
-        if options.citations == "attribute":
-            without = [e for e in examples if not e.output]
-            judge = load_verifier(verifier, cache)
-            found = iter(attribute(without, judge, load_splitter(splitter), options))
-            examples = [e if e.output else next(found) for e in examples]
-        answered = sum(bool(e.output) for e in examples)
-        if not answered:
-            raise InputError(
-                f"{source}: expected rows with the teacher's cited answer in field output, none "
-                "has one (teacher.citations: attribute makes them from human answers)"
-            )
-        if answered < len(examples):
-            say(f"teach: {len(examples) - answered} of {len(examples)} {name} rows have no answer")
-        write_examples(out, examples)
-        counts[f"{name} answers"] = answered
+    endpoint = None
+    if options.citations == "endpoint":
+        if options.endpoint is None:
+            raise InputError("teacher.endpoint: missing, expected where the teacher is")
+        endpoint = Endpoint(options.endpoint, options.prompt, journal)
+    try:
+        for name, source, out in (("train", train, out_train), ("dev", dev, out_dev)):
+            examples = read_examples(source)
+            examples = _answered(examples, options, verifier, reward, cache, endpoint)
+            weak = 0
+            if options.min_reward is not None:
+                examples, weak = _good(examples, options.min_reward, verifier, reward, cache)
+            answered = sum(bool(example.output) for example in examples)
+            if not answered:
+                hint = _HINTS[options.citations]
+                if weak:
+                    hint = f"{weak} answers earn less than teacher.min_reward"
+                raise InputError(
+                    f"{source}: expected rows with the teacher's cited answer in field output, "
+                    f"none has one ({hint})"
+                )
+            if answered < len(examples):
+                left = f", {weak} of them too weak a one" if weak else ""
+                say(
+                    f"teach: {len(examples) - answered} of {len(examples)} {name} rows have no "
+                    f"answer{left}"
+                )
+            write_examples(out, examples)
+            counts[f"{name} answers"] = answered
+    finally:
+        if endpoint is not None:
+            write_json(out_dev.with_name("account.json"), asdict(endpoint.account))
+            endpoint.close()
+    if endpoint is not None:
+        account = endpoint.account
+        counts["tokens"] = account.prompt_tokens + account.answer_tokens
+        counts["cost"] = account.cost
     return summary("teach", counts)
+
+
+def _answered(
+    examples: Sequence[Example],
+    options: TeacherOptions,
+    verifier: str,
+    reward: RewardOptions,
+    cache: Path | None,
+    endpoint: Endpoint | None,
+) -> list[Example]:
+    """The examples, those without a cited answer with one where it can be had."""
+    without = [example for example in examples if not example.output]
+    if options.citations == "given" or not without:
+        return list(examples)
+    if endpoint is not None:
+        found = endpoint.answer(without)
+    else:
+        judge = load_verifier(verifier, cache)
+        found = attribute(without, judge, load_splitter(reward.splitter), options)
+    by_place = iter(found)
+    return [example if example.output else next(by_place) for example in examples]
+
+
+def _good(
+    examples: Sequence[Example],
+    least: float,
+    verifier: str,
+    reward: RewardOptions,
+    cache: Path | None,
+) -> tuple[list[Example], int]:
+    """The examples without answers that earn less than `least`, and how many those were."""
+    answered = [example for example in examples if example.output]
+    of_citations = reward.model_copy(update={"correctness": 0.0})
+    totals = Rewarder(verifier, of_citations, cache).reward(
+        answered, [example.output or "" for example in answered]
+    )
+    # What is just as large must not fall below by rounding.
+    weak = {
+        id(example)
+        for example, total in zip(answered, totals, strict=True)
+        if sum(total.values()) < least - 1e-9
+    }
+    kept = [replace(e, output=None) if id(e) in weak else e for e in examples]
+    return kept, len(weak)

@@ -117,7 +117,7 @@ def test_a_key_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError) as caught:
         Client(options)
     assert str(caught.value) == (
-        "server.api_key_variable: expected a key in the environment variable TEST_KEY, which is "
+        "api_key_variable: expected a key in the environment variable TEST_KEY, which is "
         "empty or not set"
     )
     monkeypatch.setenv("TEST_KEY", "sécret")

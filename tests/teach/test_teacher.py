@@ -10,8 +10,10 @@ import pytest
 from citepipe.data.example import Document, Example
 from citepipe.data.files import read_examples, write_examples
 from citepipe.errors import InputError
+from citepipe.options.reward import RewardOptions
 from citepipe.options.teacher import TeacherOptions
-from citepipe.teach.teacher import attribute, teach, with_citations
+from citepipe.teach.attribute import attribute, with_citations
+from citepipe.teach.teacher import teach
 from citepipe.text.sentences import load_splitter
 from citepipe.verify.base import Pair
 
@@ -67,15 +69,16 @@ def test_citations_stand_in_front_of_the_stop(sentence: str, cited: str) -> None
     assert with_citations(sentence, (0, 2)) == cited
 
 
-def _teach(folder: Path, examples: list[Example], citations: str) -> str:
+def _teach(folder: Path, examples: list[Example], citations: str, **others: object) -> str:
     write_examples(folder / "in.json", examples)
     return teach(
         folder / "in.json",
         folder / "in.json",
-        TeacherOptions.model_validate({"citations": citations}),
+        TeacherOptions.model_validate({"citations": citations, **others}),
         "lexical",
-        "punkt-rules",
+        RewardOptions(),
         None,
+        folder / "journal.jsonl",
         folder / "train.json",
         folder / "dev.json",
     )
@@ -113,3 +116,30 @@ def test_no_answer_at_all_is_one_clear_line(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"in\.json: expected rows with the teacher's cited"):
         _teach(tmp_path, [Example("0", "eli5", "?", DOCS)], "given")
     assert not (tmp_path / "train.json").exists()
+
+
+DIRECTED = (
+    Document("Silver River", "Silver River was directed by Anna Berg."),
+    Document("Golden Hill", "Golden Hill was directed by Paul Stone."),
+)
+RIGHT = "Silver River was directed by Anna Berg [1]."
+WRONG = "Golden Hill was directed by Paul Stone [1]."
+
+
+def test_answers_that_earn_too_little_are_left_out(tmp_path: Path) -> None:
+    # Right: + 0.2 for the sentence and + 0.2 for the citation; wrong: the same with a minus.
+    outputs = [RIGHT, WRONG, f"{RIGHT} {WRONG}"]
+    examples = [
+        Example(str(n), "eli5", f"{n}?", DIRECTED, output=output)
+        for n, output in enumerate(outputs)
+    ]
+
+    def kept(least: float) -> list[str | None]:
+        _teach(tmp_path, examples, "given", min_reward=least)
+        return [example.output for example in read_examples(tmp_path / "train.json")]
+
+    assert kept(-0.4) == outputs
+    assert kept(0.0) == [RIGHT, None, outputs[2]]
+    assert kept(0.4) == [RIGHT, None, None]
+    with pytest.raises(InputError, match=r"3 answers earn less than teacher\.min_reward"):
+        kept(0.5)

@@ -278,6 +278,29 @@ def world_params():
     }
 
 
+ASKED = CONFIG.teacher.citations == "endpoint"
+
+# What the teacher's answers depend on at an endpoint: not where it is, nor what it costs.
+ENDPOINT = ("model", "system", "temperature", "max_tokens", "tokens_key")
+
+
+def teach_params():
+    """What the teacher's answers depend on."""
+    teacher = options(CONFIG.teacher)
+    judged = CONFIG.teacher.citations == "attribute" or teacher["min_reward"] is not None
+    if ASKED and CONFIG.teacher.endpoint is not None:
+        teacher["endpoint"] = {key: teacher["endpoint"][key] for key in ENDPOINT}
+    else:
+        del teacher["endpoint"], teacher["prompt"]
+    return {
+        "teacher": teacher,
+        "verifier": TRAIN_VERIFIER if judged else None,
+        "reward": options(CONFIG.reward) if judged else None,
+        "cache": CACHE,
+        "journal": f"{RESULTS}/cache/teacher.jsonl",
+    }
+
+
 def scratch_params():
     if CONFIG.scratch is None:
         return None

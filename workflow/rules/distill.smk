@@ -1,13 +1,14 @@
 """The teacher's cited answers, and supervised fine-tuning on them or on selected samples."""
 
-# Only a teacher whose citations are found by the verifier depends on it.
-ATTRIBUTED = CONFIG.teacher.citations == "attribute"
+# Only citations that it finds, or answers that it must like, depend on the verifier.
+JUDGED = CONFIG.teacher.citations == "attribute" or CONFIG.teacher.min_reward is not None
 
 
 rule teach:
     input:
         code=code("teach.py"),
-        verifier=verifier_files(TRAIN_VERIFIER) if ATTRIBUTED else [],
+        verifier=verifier_files(TRAIN_VERIFIER) if JUDGED else [],
+        prompts=given(CONFIG.teacher.prompt.files.values()) if ASKED else [],
         train=rules.data.output.train,
         dev=rules.data.output.dev,
     output:
@@ -19,16 +20,11 @@ rule teach:
         "../../envs/citepipe.yaml"
     threads: 4
     resources:
-        gpu=int(ATTRIBUTED and is_model(TRAIN_VERIFIER)),
+        gpu=int(JUDGED and is_model(TRAIN_VERIFIER)),
         mem_mb=16000,
         runtime=1440,
     params:
-        cfg={
-            "teacher": options(CONFIG.teacher),
-            "verifier": TRAIN_VERIFIER if ATTRIBUTED else None,
-            "splitter": CONFIG.reward.splitter,
-            "cache": CACHE,
-        },
+        cfg=teach_params(),
     script:
         "../scripts/teach.py"
 

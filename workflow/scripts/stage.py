@@ -191,10 +191,10 @@ def of_this_run(snakemake: Any, section: str) -> dict[str, Any]:
 
     Args:
         snakemake: the job's object.
-        section: `server` or `sources`, of which it is all, or one with a `batch_size`.
+        section: `server`, `sources` or `teacher`, of which it is all, or one with a `batch_size`.
     """
     values: dict[str, Any] = snakemake.config.get(section) or {}
-    if section in ("server", "sources"):
+    if section in ("server", "sources", "teacher"):
         return values
     return {"batch_size": values.get("batch_size")}
 

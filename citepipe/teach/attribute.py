@@ -1,0 +1,74 @@
+"""Human answers become cited ones after the fact.
+
+Each sentence cites the smallest set of documents that a verifier finds to support it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import combinations
+
+from citepipe.data.example import Example
+from citepipe.options.teacher import TeacherOptions
+from citepipe.text.sentences import Splitter
+from citepipe.verify.base import Pair, Verifier
+
+
+def attribute(
+    examples: Sequence[Example], verifier: Verifier, splitter: Splitter, options: TeacherOptions
+) -> list[Example]:
+    """Give the human answers (`answer`) of examples citations, as their `output`.
+
+    Sets of one document are asked for all sentences at once, then sets of two for the sentences
+    that are still open, and so on; of several sets of one size the first in document order is
+    cited. An example of which no sentence is left keeps no output.
+
+    Args:
+        examples: with documents and `answer`.
+        verifier: decides whether documents support a sentence.
+        splitter: finds the sentences.
+        options: citations per sentence, and what becomes of sentences without support.
+    """
+    sentences = [
+        [answer[start:end] for start, end in splitter(answer)]
+        for answer in ((example.answer or "").replace("\n", " ").strip() for example in examples)
+    ]
+    cited: dict[tuple[int, int], tuple[int, ...]] = {}
+    for size in range(1, options.at_most + 1):
+        asked = [
+            (e, s, chosen)
+            for e, example in enumerate(examples)
+            for s in range(len(sentences[e]))
+            if (e, s) not in cited
+            for chosen in combinations(range(len(example.docs)), size)
+        ]
+        pairs = [
+            Pair("\n".join(examples[e].docs[d].passage for d in chosen), sentences[e][s])
+            for e, s, chosen in asked
+        ]
+        for (e, s, chosen), supported in zip(asked, verifier.entails(pairs), strict=True):
+            if supported:
+                cited.setdefault((e, s), chosen)
+    answers = []
+    for e, example in enumerate(examples):
+        kept = [
+            with_citations(sentence, cited.get((e, s), ()))
+            for s, sentence in enumerate(sentences[e])
+            if (e, s) in cited or options.keep_uncited
+        ]
+        answers.append(replace(example, output=" ".join(kept) or None))
+    return answers
+
+
+def with_citations(sentence: str, docs: Sequence[int]) -> str:
+    """A sentence with citations in front of its final stop, as ALCE's demonstrations have them.
+
+    Args:
+        sentence: without citations.
+        docs: indices of documents, from 0; document 0 is cited as [1].
+    """
+    if not docs:
+        return sentence
+    body = sentence.rstrip(".!? ")
+    return f"{body} {''.join(f'[{d + 1}]' for d in docs)}{sentence[len(body) :].strip() or '.'}"
