@@ -31,6 +31,7 @@ from citepipe.options.miniature import MiniatureOptions
 from citepipe.options.model import ModelOptions
 from citepipe.options.predict import PredictOptions
 from citepipe.options.prompt import PromptOptions
+from citepipe.options.retrieval import RetrievalOptions
 from citepipe.options.reward import RewardOptions
 from citepipe.options.rl import GRPOOptions, PPOOptions, RLOOOptions
 from citepipe.options.sample import BestOfNOptions, SegmentSearchOptions
@@ -196,6 +197,9 @@ class Config(Options):
     results: str = Field("results", description="The folder of everything that is written.")
     seeds: list[Seed] = Field([0], min_length=1, description="Every system is trained per seed.")
     data: DataOptions | None = Field(None, description="Null if no system needs questions.")
+    retrieval: RetrievalOptions | None = Field(
+        None, description="Finds documents for questions that come without any; null for none."
+    )
     sources: SourcesOptions = Field(
         default_factory=SourcesOptions,
         description="What is named by an address (https://, hf://, Google Drive) is fetched once.",

@@ -1,4 +1,4 @@
-"""The command line: score answers, show their rewards, compare two systems.
+"""The command line: answers scored, rewarded and compared; data checked and fetched; models merged.
 
 Nothing but the standard library is imported until a command is known, so that help is quick.
 """
@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
-from citepipe.cli import compare, fetch, merge, reward, score
+from citepipe.cli import check, compare, fetch, merge, reward, score
 from citepipe.errors import InputError
 
 
@@ -48,16 +48,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="citepipe",
-        description="Scores answers that cite their sources, as ALCE does, and shows the rewards "
-        "that training gives them.",
+        description="Scores answers that cite their sources, as ALCE does, shows the rewards that "
+        "training gives them, and looks after data and weights.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="examples:\n"
         "  citepipe score answers_asqa.json\n"
         "  citepipe score answers_asqa.json --verifier models/true --json a.json\n"
         "  citepipe reward answers_asqa.json --verifier lexical --json rewards.json\n"
-        "  citepipe compare a.json b.json\n",
+        "  citepipe compare a.json b.json\n"
+        "  citepipe check questions.jsonl\n",
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for command in (score, reward, compare, merge, fetch):
+    for command in (score, reward, compare, check, fetch, merge):
         command.add(commands)
     return parser

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Literal, NamedTuple, TextIO
 
 from citepipe.data.example import DATASETS, Example
 from citepipe.errors import InputError
@@ -49,14 +49,13 @@ def read_json(path: Path | str) -> Any:
     Raises:
         InputError: the file is missing, unreadable, or not JSON; the message has the line.
     """
+    text = _text(path)
+    return _unicode_only(_decoded(text, path), text, str(path))
+
+
+def _decoded(text: str, path: Path | str) -> Any:
     try:
-        text = Path(path).read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: expected UTF-8 text, byte {error.start} is not") from None
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
-    try:
-        return _unicode_only(json.loads(text), text, str(path))
+        return json.loads(text)
     except json.JSONDecodeError as error:
         raise InputError(
             f"{path}, line {error.lineno}: expected JSON, {error.msg} at column {error.colno}"
@@ -74,14 +73,19 @@ def read_jsonl(path: Path | str) -> list[Any]:
     return [_decoded_line(line, where) for where, line in _lines(path)]
 
 
-def _lines(path: Path | str) -> list[tuple[str, str]]:
-    """The lines of a file that are not blank, each behind how it is named in complaints."""
+def _text(path: Path | str) -> str:
+    """What a file holds, without the mark that some systems put in front of UTF-8."""
     try:
-        lines = Path(path).read_text(encoding="utf-8").split("\n")
+        return Path(path).read_text(encoding="utf-8").removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: expected UTF-8 text, byte {error.start} is not") from None
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def _lines(path: Path | str, text: str | None = None) -> list[tuple[str, str]]:
+    """The lines of a file that are not blank, each behind how it is named in complaints."""
+    lines = (_text(path) if text is None else text).split("\n")
     return [
         (f"{path}, line {number}", line)
         for number, line in enumerate(lines, start=1)
@@ -126,13 +130,104 @@ def _unicode_only(value: Any, source: str, where: str) -> Any:
     return value
 
 
+class Row(NamedTuple):
+    """A row of a data file: how it is named in complaints, its place among the rows from 0, and
+    the decoded value, or the complaint that it cannot be decoded."""
+
+    where: str
+    number: int
+    value: Any
+
+
+class Rows(NamedTuple):
+    """The rows of a file, decoded one by one, with the form and the number of all of them."""
+
+    form: Literal["list", "result", "lines"]
+    total: int
+    each: Iterator[Row]
+
+
+def read_rows(path: Path | str) -> Rows:
+    """Open a JSON list, an ALCE result file (`{"data": [...]}`), or a file of one row per line.
+
+    What the file holds decides, not its name: JSON lines may be called `.json` (as EXPERTQA's
+    are), and a list `.jsonl`.
+
+    Raises:
+        InputError: the file cannot be read, is neither of these, or has no rows. A line that is
+            not JSON is a complaint in its place instead.
+    """
+    path = Path(path)
+    text = _text(path)
+    start = text.lstrip()[:1]
+    if not start:
+        raise InputError(f"{path}: expected at least one row, got an empty file")
+    if path.suffix == ".jsonl" and start != "[":
+        return _rows_of_lines(path, text)
+    try:
+        value = _decoded(text, path)
+    except InputError:
+        if _has_lines(text, start, path.suffix):
+            return _rows_of_lines(path, text)
+        raise
+    form: Literal["list", "result"] = "list"
+    if isinstance(value, dict):
+        if "data" in value or "question" not in value:
+            form, value = "result", value.get("data")
+        else:
+            value = [value]
+    if not isinstance(value, list):
+        raise InputError(f"{path}: expected a list of rows, or an object with the list as `data`")
+    if not value:
+        raise InputError(f"{path}: expected at least one row, got none")
+    return Rows(form, len(value), _checked_rows(value, text, path))
+
+
+def _has_lines(text: str, start: str, suffix: str) -> bool:
+    """Whether a text that is not JSON as a whole has a row per line: its first line is one."""
+    first, newline, rest = text.strip().partition("\n")
+    if not newline or not rest.strip() or (start != "{" and suffix != ".jsonl"):
+        return False
+    try:
+        json.loads(first)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _rows_of_lines(path: Path, text: str) -> Rows:
+    lines = _lines(path, text)
+
+    def decoded() -> Iterator[Row]:
+        for number, (where, line) in enumerate(lines):
+            try:
+                yield Row(where, number, _decoded_line(line, where))
+            except InputError as error:
+                yield Row(where, number, error)
+
+    return Rows("lines", len(lines), decoded())
+
+
+def _checked_rows(values: list[Any], text: str, path: Path) -> Iterator[Row]:
+    # Looked for once, as a file may be large.
+    escapes = "\\ud" if "\\ud" in text.lower() else ""
+    for number, value in enumerate(values):
+        where = f"{path}, row {number}"
+        try:
+            yield Row(where, number, _unicode_only(value, escapes, where))
+        except InputError as error:
+            yield Row(where, number, error)
+
+
 def read_examples(
     path: Path | str,
     dataset: str | None = None,
     bad: list[str] | None = None,
     check: Callable[[Example, str], None] | None = None,
+    needs_documents: bool = True,
+    own_as: str | None = None,
 ) -> list[Example]:
-    """Read a list of examples: a JSON list, an ALCE result file, or (`.jsonl`) one row per line.
+    """Read the examples of a file (see `read_rows`).
 
     Args:
         path: the file.
@@ -140,6 +235,8 @@ def read_examples(
             file's name, as ALCE does.
         bad: takes the complaint about each bad row, which is then left out; None raises the first.
         check: what else a row has to stand, given the example and how its row is named.
+        needs_documents: a row must have a list of documents, be it empty.
+        own_as: the dataset as which rows count for which there is none; None refuses them.
 
     Raises:
         InputError: broken JSON, a bad row, or no rows at all.
@@ -148,32 +245,14 @@ def read_examples(
     if dataset is None:
         dataset = dataset_in_name(path)
     examples: list[Example] = []
-
-    def read(row: Any, where: str, number: int) -> None:
-        example = Example.from_row(row, where, dataset, number)
-        if check is not None:
-            check(example, where)
-        examples.append(example)
-
-    if path.suffix == ".jsonl":
-        rows: list[Any] = _lines(path)
-        for number, (where, line) in enumerate(rows):
-            with _leave_out(bad):
-                read(_decoded_line(line, where), where, number)
-    else:
-        value = read_json(path)
-        if isinstance(value, dict):
-            value = value.get("data")
-        if not isinstance(value, list):
-            raise InputError(
-                f"{path}: expected a list of rows, or an object with the list as `data`"
-            )
-        rows = value
-        for number, row in enumerate(rows):
-            with _leave_out(bad):
-                read(row, f"{path}, row {number}", number)
-    if not rows:
-        raise InputError(f"{path}: expected at least one row, got none")
+    for where, number, value in read_rows(path).each:
+        with _leave_out(bad):
+            if isinstance(value, InputError):
+                raise value
+            example = Example.from_row(value, where, dataset, number, needs_documents, own_as)
+            if check is not None:
+                check(example, where)
+            examples.append(example)
     return examples
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -141,7 +141,13 @@ class Fetcher:
             listed: asks for the list: a key that leads to each file, by its path.
             source_of: from path and key to what is asked for.
         """
-        files = self._list(address, listed)
+        known = {path: self._known(f"{address}#{path}", Path(path).name) for path in wanted}
+        if wanted and all(known.values()):
+            for path, blob in known.items():
+                assert blob is not None
+                place(blob, out / path)
+            return len(known)
+        files = self._list(address, listed, [path for path in known if known[path] is None])
         chosen = [
             path
             for path in files
@@ -155,14 +161,18 @@ class Fetcher:
             place(blob, out / path)
         return len(chosen)
 
-    def _list(self, address: str, listed: Callable[[], dict[str, str]]) -> Mapping[str, str]:
+    def _list(
+        self, address: str, listed: Callable[[], dict[str, str]], wanted: Sequence[str]
+    ) -> Mapping[str, str]:
         """The files of a folder; as they were when it was first asked for."""
         known = self.cache.find(address)
         if known is None:
             if self.is_offline:
+                by_hand = [self.cache.by_hand(f"{address}#{w}", Path(w).name) for w in wanted]
+                where = f"put {wanted[0]} at {by_hand[0]}" if wanted else "fetch it where there is"
                 raise InputError(
-                    f"{address}: what is in it is not known, and this is offline: fetch it once "
-                    f"where there is a network (citepipe fetch), and bring {self.cache.root} here"
+                    f"{address}: what is in it is not known, and this is offline: {where}"
+                    + ("" if wanted else f" a network, and bring {self.cache.root} here")
                 )
             partial = self.cache.partial(address)
             write_json(partial, listed())
@@ -172,11 +182,16 @@ class Fetcher:
             raise InputError(f"{known.path}: expected a list of files, remove it to fetch it anew")
         return files
 
+    def _known(self, address: str, name: str) -> Blob | None:
+        """What an address led to before, or what somebody has put there by hand."""
+        expected = self.options.sha256.get(address)
+        return self.cache.find(address, expected) or self.cache.adopt(address, name, expected)
+
     def _blob(self, address: str, source: Web | Drive | Hub) -> Blob:
         """What a file's address leads to, from the cache, by hand or from the network."""
         expected = self.options.sha256.get(address)
         name = file_name(source)
-        found = self.cache.find(address, expected) or self.cache.adopt(address, name, expected)
+        found = self._known(address, name)
         if found is not None:
             return found
         by_hand = self.cache.by_hand(address, name)

@@ -121,3 +121,37 @@ def test_bad_rows_are_left_out_on_request(tmp_path: Path) -> None:
     assert bad[1].startswith(f"{path}, line 3: expected JSON")
     with pytest.raises(InputError, match="line 2"):
         read_examples(path)
+
+
+OWN = '{"question": "a?", "docs": ["x"]}'
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "rows"),
+    [
+        ("a.json", f"[{OWN}, {OWN}]", 2),
+        ("a.jsonl", f"[{OWN},\n {OWN}]", 2),
+        ("a.json", f"{OWN}\n\n{OWN}\n", 2),
+        ("a.jsonl", f"{OWN}\r\n{OWN}", 2),
+        ("a.json", OWN, 1),
+        ("a.json", OWN.replace(",", ",\n"), 1),
+        ("a.json", f'{{"data": [{OWN}], "args": {{}}}}', 1),
+        ("a.json", f"\ufeff[{OWN}]", 1),
+        ("a.jsonl", f"\ufeff{OWN}", 1),
+        ("a.txt", f"{OWN}\n{OWN}", 2),
+    ],
+)
+def test_what_a_file_holds_decides_how_it_is_read(
+    tmp_path: Path, name: str, content: str, rows: int
+) -> None:
+    (tmp_path / name).write_text(content, encoding="utf-8")
+    examples = read_examples(tmp_path / name, own_as="eli5")
+    assert [(e.id, e.question) for e in examples] == [(str(n), "a?") for n in range(rows)]
+
+
+def test_rows_of_no_dataset_are_refused_unless_told(tmp_path: Path) -> None:
+    (tmp_path / "mine.jsonl").write_text(OWN)
+    with pytest.raises(InputError, match=r"mine\.jsonl, line 1, field dataset: missing"):
+        read_examples(tmp_path / "mine.jsonl")
+    assert read_examples(tmp_path / "mine.jsonl", own_as="qampari")[0].dataset == "qampari"
+    assert read_examples(tmp_path / "mine.jsonl", "eli5", own_as="qampari")[0].dataset == "eli5"

@@ -118,6 +118,23 @@ def test_offline_says_where_to_put_what_is_missing(web: Web, make: Make, tmp_pat
     assert web.seen == []
 
 
+def test_a_part_of_a_folder_may_be_put_there_by_hand(
+    web: Web, make: Make, tmp_path: Path
+) -> None:
+    address = f"https://drive.google.com/drive/folders/{ID}"
+    fetcher = make(offline=True)
+    by_hand = fetcher.cache.by_hand(f"{address}#in/a.json", "a.json")
+    with pytest.raises(InputError) as caught:
+        fetcher.fetch(f"{address}#in/a.json", tmp_path / "out")
+    assert str(caught.value) == (
+        f"{address}: what is in it is not known, and this is offline: put in/a.json at {by_hand}"
+    )
+    by_hand.parent.mkdir(parents=True)
+    by_hand.write_text("[4]")
+    fetcher.fetch(f"{address}#in/a.json", tmp_path / "out")
+    assert _paths(tmp_path / "out") == {"in/a.json": "[4]"}
+
+
 @pytest.mark.parametrize("name", ["CITEPIPE_OFFLINE", "HF_HUB_OFFLINE"])
 def test_the_environment_says_offline(
     name: str, make: Make, monkeypatch: pytest.MonkeyPatch

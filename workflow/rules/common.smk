@@ -267,6 +267,13 @@ def source_params(wildcards):
     }
 
 
+def data_params():
+    if CONFIG.data is None:
+        return None
+    retrieval = CONFIG.retrieval and options(CONFIG.retrieval)
+    return {"data": options(CONFIG.data), "retrieval": retrieval}
+
+
 def world_params():
     """The base model's options are left out: other ones leave the world as it is."""
     if CONFIG.miniature is None:

@@ -93,10 +93,12 @@ rule data:
     input:
         code=code("mix_data.py"),
         files=DATA_FILES,
+        passages=given(CONFIG.retrieval.passages) if CONFIG.retrieval else [],
     output:
         train=f"{DATA}/train.json",
         dev=f"{DATA}/dev.json",
         tests=expand(f"{DATA}/test/{{dataset}}.json", dataset=TESTS),
+        account=f"{DATA}/mixture.json",
     log:
         f"{LOGS}/data.log",
     conda:
@@ -106,7 +108,7 @@ rule data:
         mem_mb=8000,
         runtime=60,
     params:
-        cfg=options(CONFIG.data) if CONFIG.data else None,
+        cfg=data_params(),
     script:
         "../scripts/mix_data.py"
 

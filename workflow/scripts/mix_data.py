@@ -1,5 +1,6 @@
 """The rows of all splits, chosen from the files that the configuration names."""
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,9 +13,19 @@ if TYPE_CHECKING:
 def work() -> str:
     from citepipe.data.mixture import mix
     from citepipe.options.data import DataOptions
+    from citepipe.options.retrieval import RetrievalOptions
 
     cfg = snakemake.params.cfg
-    return mix(DataOptions(**cfg), Path(snakemake.output.train).parent)
+    options = DataOptions(**cfg["data"])
+    find_documents = None
+    if cfg["retrieval"] is not None:
+        from citepipe.retrieve.bm25 import Retriever
+        from citepipe.retrieve.passages import read_passages
+
+        retrieval = RetrievalOptions(**cfg["retrieval"])
+        retriever = Retriever(read_passages(retrieval).documents, retrieval)
+        find_documents = partial(retriever.find_documents, k=options.documents)
+    return mix(options, Path(snakemake.output.train).parent, find_documents)
 
 
 run_stage(snakemake, work)

@@ -1,0 +1,383 @@
+"""What is said of files: broken ones, odd ones and good ones."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from citepipe.data.check import check
+from citepipe.data.files import read_examples
+from citepipe.errors import InputError
+
+DOC = {"title": "Oslo", "text": "Oslo is in Norway."}
+ROW: dict[str, Any] = {
+    "id": "a",
+    "dataset": "asqa",
+    "question": "Where is Oslo?",
+    "docs": [DOC],
+    "output": ["In Norway [1]."],
+    "qa_pairs": [{"question": "", "short_answers": ["Norway"]}],
+}
+GOOD = json.dumps(ROW)
+
+
+# The file's name, its content, and the line that follows its name.
+BROKEN_FILES: list[tuple[str, str | bytes, str]] = [
+    ("a.json", "", ": expected at least one row, got an empty file"),
+    ("a.jsonl", " \n\n", ": expected at least one row, got an empty file"),
+    ("a.json", "[]", ": expected at least one row, got none"),
+    ("a.json", '{"data": []}', ": expected at least one row, got none"),
+    ("a.json", "{}", ": expected a list of rows, or an object with the list as `data`"),
+    ("a.json", '"a"', ": expected a list of rows, or an object with the list as `data`"),
+    ("a.json", "[1, 2", ", line 1: expected JSON, Expecting ',' delimiter at column 6"),
+    ("a.json", f"[{GOOD},]", f", line 1: expected JSON, Expecting value at column {len(GOOD) + 3}"),
+    ("a.json", "question,docs\nWhere?,x\n", ", line 1: expected JSON, Expecting value at column 1"),
+    ("a.json", b"\x1f\x8b\x08\x00", ": expected UTF-8 text, byte 1 is not"),
+    ("a.json", '["a"]'.encode("utf-16"), ": expected UTF-8 text, byte 0 is not"),
+    (
+        "a.jsonl",
+        GOOD + "\n{\n",
+        ", line 2: expected JSON, Expecting property name enclosed in double quotes",
+    ),
+    (
+        "a.json",
+        f"{GOOD}\n{{\n",
+        ", line 2: expected JSON, Expecting property name enclosed in double quotes",
+    ),
+    ("a.jsonl", "[1]\n" + GOOD, ", line 1: expected an object, got a list"),
+    ("a.json", "[null]", ", row 0: expected an object, got null"),
+    ("a.json", f'[{GOOD}, "x"]', ", row 1: expected an object, got a string"),
+    (
+        "a.json",
+        f"[{GOOD}]".replace("Where", "\\ud83d"),
+        ", row 0: expected Unicode text, got half a character, '\\ud83d'",
+    ),
+    (
+        "a.json",
+        f'[{GOOD[:-1]}, "x": {"[" * 150}{"]" * 150}}}]',
+        ", row 0, field x: expected JSON of ordinary depth",
+    ),
+]
+
+# The fields of a row that are other than in a good one, and the line that names the row's field.
+BROKEN_ROWS: list[tuple[dict[str, Any], str]] = [
+    ({"question": "gone"}, "question: missing"),
+    ({"question": 5}, "question: expected a string, got int"),
+    ({"question": ["a"]}, "question: expected a string, got a list"),
+    ({"dataset": "nq"}, "dataset: expected one of asqa, qampari, eli5, expertqa, got 'nq'"),
+    ({"dataset": 1}, "dataset: expected a string, got int"),
+    ({"docs": "text"}, "docs: expected a list, got a string"),
+    ({"docs": [None]}, "docs[0]: expected an object or a string, got null"),
+    ({"docs": [DOC, {"title": "x"}]}, "docs[1], field text: missing"),
+    ({"docs": [DOC | {"title": 3}]}, "docs[0], field title: expected a string, got int"),
+    ({"docs": [DOC | {"sent": []}]}, "docs[0], field sent: expected a string, got a list"),
+    ({"docs": [DOC | {"summary": 1}]}, "docs[0], field summary: expected a string, got int"),
+    (
+        {"docs": [DOC | {"extraction": {}}]},
+        "docs[0], field extraction: expected a string, got an object",
+    ),
+    (
+        {"docs": "gone", "passages": [{"content": 1}]},
+        "passages[0], field content: expected a string, got int",
+    ),
+    ({"output": 3}, "output: expected a string or a list of them, got int"),
+    ({"output": [{"text": "x"}]}, "output: expected a string or a list of them, got an object"),
+    ({"answer": ["x"]}, "answer: expected a string, got a list"),
+    ({"annotations": [{}]}, "annotations[0], field long_answer: missing"),
+    ({"annotations": ["x"]}, "annotations[0]: expected an object, got a string"),
+    ({"qa_pairs": {}}, "qa_pairs: expected a list, got an object"),
+    ({"qa_pairs": [{"question": "x"}]}, "qa_pairs[0], field short_answers: missing"),
+    (
+        {"qa_pairs": [{"short_answers": [1]}]},
+        "qa_pairs[0].short_answers[0]: expected a string, got int",
+    ),
+    ({"answers": [5]}, "answers[0]: expected a list of strings, got int"),
+    ({"answers": [["x", None]]}, "answers[0][1]: expected a string, got null"),
+    ({"claims": ["x", True]}, "claims[1]: expected a string, got a boolean"),
+    ({"answers": {"gpt4": 1}}, "answers.gpt4: expected an object, got int"),
+    (
+        {"answers": {"gpt4": {"claims": [1]}}},
+        "answers.gpt4, field claims[0]: expected an object, got int",
+    ),
+]
+
+
+def _check_broken(path: Path, line: str) -> None:
+    """`check` finds just the one error that `read_examples` refuses the file for."""
+    report = check(path)
+    errors = [found.lines for found in report.findings if found.level == "error"]
+    assert errors == [[f"{path}{line}"]]
+    assert not report.is_usable
+    assert f"error: {path}{line}" in report.lines()
+    with pytest.raises(InputError) as error:
+        read_examples(path)
+    assert str(error.value) == f"{path}{line}"
+
+
+@pytest.mark.parametrize(("name", "content", "line"), BROKEN_FILES)
+def test_a_broken_file_is_one_line(
+    tmp_path: Path, name: str, content: str | bytes, line: str
+) -> None:
+    path = tmp_path / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    _check_broken(path, line)
+
+
+@pytest.mark.parametrize(("change", "line"), BROKEN_ROWS)
+def test_a_broken_row_is_one_line(tmp_path: Path, change: dict[str, Any], line: str) -> None:
+    path = tmp_path / "a.json"
+    row = {key: value for key, value in (ROW | change).items() if value != "gone"}
+    path.write_text(f"[{GOOD}, {json.dumps(row)}]")
+    _check_broken(path, f", row 1, field {line}")
+
+
+def test_every_line_that_is_broken_is_found(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text(f"[1]\n{GOOD}\n\n{{\n")
+    assert [line for found in check(path).findings for line in found.lines] == [
+        f"{path}, line 1: expected an object, got a list",
+        f"{path}, line 4: expected JSON, Expecting property name enclosed in double quotes",
+    ]
+
+
+def test_a_folder_and_nothing_are_one_line(tmp_path: Path) -> None:
+    assert check(tmp_path).lines() == [
+        f"error: {tmp_path}: cannot be read: Is a directory",
+        "1 error, 0 warnings, 0 notes",
+    ]
+    lines = check(tmp_path / "none.json").lines()
+    assert lines[0] == f"error: {tmp_path}/none.json: cannot be read: No such file or directory"
+
+
+def _checked(tmp_path: Path, *rows: Any, name: str = "a.json", **settings: Any) -> Any:
+    path = tmp_path / name
+    path.write_text(json.dumps(rows))
+    return check(path, **settings)
+
+
+def _said(report: Any, level: str = "warning") -> list[str]:
+    start = f"{report.path}, "
+    return [
+        line.removeprefix(start)
+        for found in report.findings
+        if found.level == level
+        for line in found.lines
+    ]
+
+
+def test_a_good_file_has_no_findings(tmp_path: Path) -> None:
+    report = _checked(tmp_path, ROW)
+    assert report.findings == []
+    assert report.is_usable
+    assert report.lines() == [
+        f"{tmp_path}/a.json: a JSON list of 1 row (asqa 1)",
+        "1 row name their dataset, as in the authors' files",
+        "1 documents a row",
+        "0 errors, 0 warnings, 0 notes",
+        "distilled: 1 row with a cited answer in `output`",
+        "sampled from, trained on by RL: 1 row",
+        "tested: 1 row, 1 of them with gold answers",
+        "scored as they stand (`citepipe score`): 1 row with `output`",
+    ]
+
+
+def test_every_problem_of_every_row_is_found(tmp_path: Path) -> None:
+    bad = {"question": 1, "dataset": "nq", "docs": [{}, 3], "output": {}, "claims": [2]}
+    report = _checked(tmp_path, bad, ROW, bad)
+    complaints = [
+        "field dataset: expected one of asqa, qampari, eli5, expertqa, got 'nq'",
+        "field question: expected a string, got int",
+        "field docs[0], field text: missing",
+        "field docs[1]: expected an object or a string, got int",
+        "field output: expected a string or a list of them, got an object",
+        "field claims[0]: expected a string, got int",
+    ]
+    assert _said(report, "error") == [f"row {n}, {line}" for line in complaints for n in (0, 2)]
+    assert report.uses.bad == 2
+    assert report.uses.asked == 1
+
+
+def test_findings_of_a_kind_are_all_counted_and_some_told(tmp_path: Path) -> None:
+    rows = [ROW | {"id": str(n), "question": f"{n}?", "docs": [{"title": ""}]} for n in range(9)]
+    report = _checked(tmp_path, *rows, lines=2)
+    (found,) = report.findings
+    assert (found.count, len(found.lines)) == (9, 2)
+    assert found.kind == "field docs[], field text: missing"
+    assert "error: … and 7 more: field docs[], field text: missing" in report.lines()
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        ({"question": " "}, "row 0, field question: empty"),
+        ({"docs": []}, "row 0, field docs: no documents"),
+        ({"docs": [DOC, {"text": " "}]}, "row 0, field docs[1]: a document without text"),
+        ({"docs": [DOC, DOC]}, "row 0, field docs[1]: the same document as docs[0]"),
+        (
+            {"qa_pairs": []},
+            "row 0, field qa_pairs: no gold answers, so no correctness of asqa is found",
+        ),
+        (
+            {"dataset": "qampari"},
+            "row 0, field answers: no gold answers, so no correctness of qampari is found",
+        ),
+        (
+            {"qa_pairs": [{"short_answers": ["Norway", "!"]}]},
+            "row 0, field qa_pairs[0]: a gold answer without letters and digits",
+        ),
+        (
+            {"qa_pairs": [{"short_answers": []}]},
+            "row 0, field qa_pairs[0]: a gold answer without any form",
+        ),
+        ({"output": [" "]}, "row 0, field output: an empty answer"),
+        (
+            {"output": ["A [1].", "B."]},
+            "row 0, field output: 2 answers, of which the first is read",
+        ),
+        (
+            {"output": "A [1].\nB."},
+            "row 0, field output: several lines, of which scores read the first",
+        ),
+        ({"output": "In Norway."}, "row 0, field output: an answer without citations"),
+        (
+            {"output": "word " * 200 + "[1]."},
+            "row 0, field output: an answer of more than 200 words, 201",
+        ),
+        (
+            {"output": "In Norway [1][4]."},
+            "row 0, field output: cites what is no document, [4] of 1",
+        ),
+        ({"output": "In Norway [0]."}, "row 0, field output: cites what is no document, [0] of 1"),
+        (
+            {"output": "A [7].", "docs": [DOC | {"text": str(n)} for n in range(9)]},
+            "row 0, field output: cites documents behind the first 5, which are kept: [7]",
+        ),
+        ({"question": "Where\x07?"}, "row 0, field question: an unusual character, U+0007"),
+        (
+            {"docs": [DOC | {"title": "\ufffd"}]},
+            "row 0, field docs[0]: an unusual character, U+FFFD",
+        ),
+    ],
+)
+def test_what_is_odd_is_a_warning(tmp_path: Path, change: dict[str, Any], line: str) -> None:
+    report = _checked(tmp_path, ROW | change)
+    assert _said(report) == [line]
+    assert report.is_usable
+
+
+def test_rows_are_compared_with_those_before(tmp_path: Path) -> None:
+    other = ROW | {"question": "where is  OSLO", "docs": [DOC | {"title": "Other"}]}
+    report = _checked(tmp_path, ROW, ROW | {"id": "b"}, other)
+    assert _said(report) == [
+        "row 1, field question: as in row 0, with the same documents, and left out",
+        "row 2, field question: as in row 0, other documents",
+        "row 2, field id: a as in row 0; the mixture renames it",
+    ]
+    assert report.uses.repeated == 1
+    assert report.uses.asked == 2
+
+
+def test_rows_are_counted_by_what_becomes_of_them(tmp_path: Path) -> None:
+    rows: list[dict[str, Any]] = [
+        {"question": "1?", "docs": ["a"], "output": "A [1].", "claims": ["A."]},
+        {"question": "2?", "docs": ["a", "b", "c"], "answer": "A.", "claims": ["A."]},
+        {"question": "3?", "passages": ["a"]},
+        {"question": "4?", "answer": "A."},
+        {"question": "3", "contexts": ["a"]},
+    ]
+    uses = _checked(tmp_path, *rows, documents=2).uses
+    assert (uses.taught, uses.attributed, uses.asked, uses.tested) == (1, 1, 3, 2)
+    assert (uses.without_documents, uses.repeated, uses.scored, uses.cut) == (1, 1, 1, 1)
+
+
+def test_what_a_file_is_decides_how_it_is_called(tmp_path: Path) -> None:
+    own = {"question": "1?", "docs": ["a"]}
+    assert _checked(tmp_path, ROW, own, own_as="qampari").origins == {"named": 1, "own": 1}
+    assert _checked(tmp_path, own, name="eli5.json").origins == {"given": 1}
+    assert _checked(tmp_path, own, dataset="eli5").datasets == {"eli5": 1}
+    expertqa = {"question": "1?", "answers": {"gpt4": {"answer_string": "A."}}}
+    assert _checked(tmp_path, expertqa).origins == {"expertqa": 1}
+    assert _checked(tmp_path, own, ROW).datasets == {"asqa": 1, "eli5": 1}
+    (tmp_path / "r.json").write_text(f'{{"args": {{}}, "data": [{GOOD}]}}')
+    assert check(tmp_path / "r.json").form == "result"
+    (tmp_path / "l.json").write_text(f"{GOOD}\n{GOOD}\n")
+    assert check(tmp_path / "l.json").form == "lines"
+    with pytest.raises(InputError, match="dataset nq: expected one of asqa"):
+        check(tmp_path / "r.json", dataset="nq")
+
+
+def test_fields_that_nothing_reads_are_named_once(tmp_path: Path) -> None:
+    row = ROW | {"anwser": "x", "query": "y", "prompt": "z", "docs": [DOC | {"score": 1}]}
+    report = _checked(tmp_path, row, row | {"id": "b", "question": "b?"})
+    assert [found.lines[0].removeprefix(f"{tmp_path}/a.json, ") for found in report.findings] == [
+        "field anwser: nothing reads it (2 times); answer is read",
+        "field docs[].score: nothing reads it (2 times)",
+        "field prompt: nothing reads it (2 times)",
+        "field query: nothing reads it (2 times); question is read",
+    ]
+    assert {found.level for found in report.findings} == {"note"}
+
+
+def test_a_report_is_plain_values_too(tmp_path: Path) -> None:
+    values = _checked(tmp_path, ROW | {"output": "A."}).as_json()
+    assert json.loads(json.dumps(values)) == values
+    assert values["is_usable"] is True
+    assert values["uses"]["taught"] == 1
+    assert values["findings"] == [
+        {
+            "level": "warning",
+            "kind": "field output: an answer without citations",
+            "count": 1,
+            "lines": [f"{tmp_path}/a.json, row 0, field output: an answer without citations"],
+        }
+    ]
+
+
+def test_mutated_files_are_never_more_than_complaints(tmp_path: Path) -> None:
+    """A file is usable exactly if it can be read, whatever was done to it."""
+    rng = random.Random(0)
+    odd = [None, 0, 1.5, "", "\x00", [], {}, [[]], {"a": {}}, ["x"], "asqa", [None], True]
+    usable = 0
+    for _ in range(300):
+        row = json.loads(GOOD) | {"claims": ["a"], "answers": [["b"]]}
+        for _ in range(rng.choice((1, 2))):
+            place: Any = rng.choice((row, row["docs"][0] if row.get("docs") == [DOC] else row))
+            place[rng.choice((*place, "new", "sent"))] = rng.choice(odd)
+        content = bytearray(json.dumps([row]).encode())
+        if rng.random() < 0.3:
+            content[rng.randrange(len(content))] = rng.randrange(256)
+        path = tmp_path / rng.choice(("a.json", "a.jsonl"))
+        path.write_bytes(content)
+        report = check(path)
+        assert all(line.isprintable() for line in report.lines())
+        try:
+            read_examples(path, needs_documents=False, own_as="eli5")
+            complaint = None
+        except InputError as error:
+            complaint = str(error)
+        assert report.is_usable == (complaint is None)
+        assert complaint is None or complaint.isprintable()
+        usable += report.is_usable
+    assert 30 < usable < 270
+
+
+SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="real files are not beside the project")
+def test_real_files_are_what_they_are_said_to_be() -> None:
+    alce = check(SHARED / "alce_asqa_10.json")
+    assert (alce.rows, alce.datasets, alce.documents) == (10, {"asqa": 10}, (100, 100))
+    assert (alce.shorter["summary"], alce.shorter["extraction"]) == (200, 200)
+    assert (alce.uses.taught, alce.uses.tested, alce.uses.cut) == (10, 10, 10)
+    human = check(SHARED / "qa_feedback_dev_500.json")
+    assert (human.rows, human.datasets) == (500, {"eli5": 500})
+    # Two questions came without any passage.
+    assert (human.uses.without_documents, human.uses.attributed, human.uses.taught) == (2, 498, 0)
+    assert alce.is_usable
+    assert human.is_usable
+    assert not check(SHARED / "alce_prompt_asqa_default.json").is_usable
