@@ -141,10 +141,11 @@ class DPOSystem(Options):
 
 
 class AdapterSystem(Options):
-    """Somebody's trained adapter: predicted with and scored."""
+    """Somebody's trained adapter, or none: predicted with and scored, and perhaps started from."""
 
-    adapter: str = Field(
-        description="A PEFT adapter or a whole model: a directory, an archive, or an address."
+    adapter: str | None = Field(
+        description="A PEFT adapter or a whole model: a directory, an archive, or an address; null "
+        "for the base model as it is."
     )
     decode: Decoding = "greedy"
 

@@ -35,12 +35,12 @@ class Source:
     Attributes:
         address: without its `#member`.
         members: what is wanted of it, as paths below its folder; all of it if there are none.
-        sha256: its digest, if that is known.
+        sha256: the digests that are known of it or of files in it, by address.
     """
 
     address: str
     members: list[str] = field(default_factory=list)
-    sha256: str | None = None
+    sha256: dict[str, str] = field(default_factory=dict)
 
 
 def named_inputs(config: Config) -> dict[str, list[str]]:
@@ -73,7 +73,8 @@ def localise(config: Config) -> tuple[Config, dict[str, Source]]:
         except InputError as error:
             raise InputError(f"{'.'.join(map(str, keys))}: {error}") from None
         plain, _ = split(value)
-        source = sources.setdefault(folder, Source(plain, sha256=config.sources.sha256.get(plain)))
+        known = {k: v for k, v in config.sources.sha256.items() if split(k)[0] == plain}
+        source = sources.setdefault(folder, Source(plain, sha256=known))
         member = path.removeprefix(folder).strip("/")
         if not member:
             whole.add(folder)

@@ -165,3 +165,38 @@ def test_help_imports_nothing_heavy():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "examples:" in done.stdout
+
+
+def test_check_says_what_is_wrong_and_ends_with_1(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good = tmp_path / "good_eli5.jsonl"
+    good.write_text('{"question": "Why?", "docs": ["So."], "claims": ["So."]}\n')
+    assert main(["check", str(good)]) == 0
+    assert f"{good}: JSON lines of 1 row (eli5 1)" in capsys.readouterr().out
+    bad = tmp_path / "bad_eli5.jsonl"
+    bad.write_text('{"question": 3, "docs": ["So."]}\n{"docs": 1}\n')
+    assert main(["check", str(bad), "--json", "-"]) == 1
+    said = capsys.readouterr()
+    assert json.loads(said.out)["uses"]["bad"] == 2
+    assert said.err == f"citepipe: {bad}: not usable as it is\n"
+
+
+def test_fetch_refuses_a_folder_that_is_there(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["fetch", "https://host/a.json", str(tmp_path)]) == 1
+    assert capsys.readouterr().err == (
+        f"citepipe: {tmp_path}: expected a new folder, it is there already\n"
+    )
+    assert main(["fetch", "https://host/a.json", str(tmp_path / "o"), "--sha256", "12"]) == 1
+    assert "--sha256: expected 64 hexadecimal digits" in capsys.readouterr().err
+
+
+def test_merge_tells_what_is_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["merge", str(tmp_path / "no"), str(tmp_path / "out")]) == 1
+    assert capsys.readouterr().err == f"citepipe: {tmp_path}/no: no such directory or archive\n"
+    (tmp_path / "adapter_config.json").write_text('{"base_model_name_or_path": null}')
+    (tmp_path / "adapter_model.safetensors").write_bytes(b"")
+    assert main(["merge", str(tmp_path), str(tmp_path / "out")]) == 1
+    assert "it names no base model; say --base" in capsys.readouterr().err

@@ -43,12 +43,11 @@ def run(arguments: argparse.Namespace) -> None:
     from pydantic import ValidationError
 
     from citepipe.options.sources import SourcesOptions
-    from citepipe.sources.address import split
     from citepipe.sources.fetch import Fetcher
 
     if arguments.out.exists():
         raise InputError(f"{arguments.out}: expected a new folder, it is there already")
-    known = {split(arguments.address)[0]: arguments.sha256} if arguments.sha256 else {}
+    known = {arguments.address: arguments.sha256} if arguments.sha256 else {}
     try:
         options = SourcesOptions(cache=arguments.cache, offline=arguments.offline, sha256=known)
     except ValidationError as error:

@@ -48,7 +48,7 @@ def run(arguments: argparse.Namespace) -> None:
     """Write the model that an adapter and its base make."""
     import tempfile
 
-    from citepipe.models.export import export
+    from citepipe.models.export import dtype_of, export
     from citepipe.models.load import is_ready
     from citepipe.models.released import prepare
     from citepipe.options.model import ModelOptions
@@ -60,10 +60,12 @@ def run(arguments: argparse.Namespace) -> None:
         if not is_ready(trained):
             trained = Path(room) / "weights"
             prepare(arguments.trained, trained)
-        base = arguments.base or _base_of(trained)
+        base = arguments.base or _base_of(trained, arguments.trained)
         options = ModelOptions(
-            base=base, revision=arguments.revision, dtype=arguments.dtype or _dtype_of(base)
+            base=base, revision=arguments.revision, dtype=arguments.dtype or "float32"
         )
+        if arguments.dtype is None:
+            options = options.model_copy(update={"dtype": dtype_of(options)})
         said = export(
             options,
             trained,
@@ -75,7 +77,7 @@ def run(arguments: argparse.Namespace) -> None:
     print(said, file=sys.stderr)
 
 
-def _base_of(trained: Path) -> str:
+def _base_of(trained: Path, given: Path) -> str:
     """The base that an adapter says it was trained on; a whole model is its own."""
     from citepipe.data.files import read_json
 
@@ -85,12 +87,7 @@ def _base_of(trained: Path) -> str:
     config = read_json(path)
     base = config.get("base_model_name_or_path") if isinstance(config, dict) else None
     if not isinstance(base, str) or not base:
-        raise InputError(f"{path}: it names no base model; say --base")
+        raise InputError(f"{given}: names no base model; say --base")
+    if not Path(base).exists() and (base.startswith((".", "/", "~")) or base.count("/") > 1):
+        raise InputError(f"{given}: trained on {base!r}, which is not on this machine; say --base")
     return base
-
-
-def _dtype_of(base: str) -> Any:
-    from citepipe.models.pretrained import read_config
-
-    dtype = str(getattr(read_config(base, what="base"), "dtype", None)).removeprefix("torch.")
-    return dtype if dtype in ("float32", "bfloat16", "float16") else "float32"

@@ -52,10 +52,10 @@ _UNUSUAL = re.compile(
 
 _FORMS = {"list": "a JSON list", "result": "an ALCE result file", "lines": "JSON lines"}
 _ORIGINS = {
-    "named": "name their dataset, as in the authors' files",
-    "given": "get their dataset from the file's name or from the command, as ALCE's",
-    "expertqa": "are laid out as in EXPERTQA's own files",
-    "own": "name no dataset and count as own rows",
+    "named": "rows that name their dataset, as the authors'",
+    "given": "rows whose dataset the file's name or the command says, as ALCE's",
+    "expertqa": "rows of EXPERTQA's own files",
+    "own": "rows of no dataset, which count as your own",
 }
 
 
@@ -179,12 +179,14 @@ class CheckReport:
     def _about(self) -> Iterator[str]:
         for origin, count in self.origins.items():
             as_what = f" ({self.own_as}-like)" if origin == "own" else ""
-            yield f"{_rows(count)} {_ORIGINS[origin]}{as_what}"
+            yield f"{_ORIGINS[origin]}{as_what}: {count}"
         least, most = self.documents
         if most:
-            shorter = [f"{name} in {n}" for name, n in self.shorter.items() if n and name != "all"]
-            of_all = f"; of {self.shorter['all']}: {', '.join(shorter)}" if shorter else ""
-            yield f"{least if least == most else f'{least} to {most}'} documents a row{of_all}"
+            shorter = [
+                f"{n} have {name}" for name, n in self.shorter.items() if n and name != "all"
+            ]
+            of_all = f"; of all {self.shorter['all']}, {', '.join(shorter)}" if shorter else ""
+            yield f"documents of a row: {least if least == most else f'{least} to {most}'}{of_all}"
 
     def _uses(self) -> Iterator[str]:
         uses = self.uses
@@ -193,7 +195,7 @@ class CheckReport:
         if uses.without_documents:
             yield (
                 f"without documents: {_rows(uses.without_documents)}, refused unless `retrieval` "
-                "finds them some or `data.without_documents: leave_out` leaves them out"
+                "finds them some or `data.without_documents: leave_out` leaves them out; of the others:"
             )
         if uses.repeated:
             yield f"left out as repeated: {_rows(uses.repeated)}"

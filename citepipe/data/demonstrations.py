@@ -14,6 +14,9 @@ from citepipe.errors import InputError
 from citepipe.options.prompt import PromptOptions
 
 _TEXTS = ("instruction", "demo_sep", "demo_prompt", "doc_prompt")
+DOCUMENTS = 5
+"""Documents of a demonstration, at most, if nothing else is said: those of ALCE's files."""
+
 _PLACES = {"demo_prompt": ("{Q}", "{A}"), "doc_prompt": ("{P}",)}
 
 
@@ -93,6 +96,28 @@ def chosen(file: PromptFile, options: PromptOptions, path: str) -> Sequence[Demo
     order = numpy.random.RandomState(options.demo_seed)
     places = order.choice(there, options.shots, replace=False)
     return [file.demonstrations[place] for place in places]
+
+
+def shown_documents(demonstration: Demonstration, options: PromptOptions) -> Sequence[Document]:
+    """The documents that a demonstration shows.
+
+    Where the shorter texts of documents are shown, those with the word irrelevant (or Irrelevant)
+    in theirs are passed over, and the first document without one ends the choice; it is shown,
+    with its full text, only if there is none yet (`get_shorter_text` in ALCE's `utils.py`).
+    """
+    at_most = DOCUMENTS if options.demo_documents is None else options.demo_documents
+    if options.documents == "text" or at_most == 0:
+        return demonstration.docs[:at_most]
+    shown: list[Document] = []
+    for doc in demonstration.docs:
+        shorter = getattr(doc, options.documents)
+        if shorter is None:
+            return shown or [doc]
+        if "irrelevant" not in shorter and "Irrelevant" not in shorter:
+            shown.append(doc)
+        if len(shown) == at_most:
+            break
+    return shown
 
 
 def _demonstration(value: Any, where: str) -> Demonstration:

@@ -296,7 +296,8 @@ def _select(rows: Sequence[_Row], sizes: Any, seed: str, where: str) -> list[_Ro
             continue
         if len(found) < size:
             raise InputError(
-                f"{where}: expected {size} rows of dataset {dataset}, got {len(found)}"
+                f"{where}: expected {size} rows of dataset {dataset}, got {len(found)} "
+                f"(data.{seed.rpartition('/')[2]}_size)"
             )
         # Each dataset has its own draw, so that changing one size leaves the others alone.
         chosen += random.Random(f"{seed}/{dataset}").sample(found, size)

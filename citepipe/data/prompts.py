@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from citepipe.data.demonstrations import Demonstration, chosen, read_prompt_file
+from citepipe.data.demonstrations import Demonstration, chosen, read_prompt_file, shown_documents
 from citepipe.data.example import Document, Example
 from citepipe.errors import InputError
 from citepipe.options.prompt import PromptOptions
@@ -30,12 +30,14 @@ class Prompt:
     """A prompt as text and tokens; `shortened` says that documents were cut to fit.
 
     `turn` is how a chat model's answer follows; None where the answer just goes on from the text.
+    `messages` are what is said in it: the user's, with answers between them if there are several.
     """
 
     text: str
     token_ids: tuple[int, ...]
     shortened: bool
     turn: Turn | None = None
+    messages: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,17 +82,45 @@ def render(
         InputError: a prompt file is bad.
     """
     layout = _layout_of(options, example.dataset)
-    parts = []
-    for demo in layout.demonstrations:
-        shown = [
-            doc if demo_words is None else _first_words(doc, demo_words)
-            for doc in demo.docs[: 5 if options.demo_documents is None else options.demo_documents]
-        ]
-        asked = _asked(layout, demo.question, shown, options)
-        parts.append(f"{asked.rstrip()}{demo.answer}{layout.separator}")
+    parts = [
+        f"{asked}{demo.answer}{layout.separator}"
+        for asked, demo in _demonstrated(layout, options, demo_words)
+    ]
     docs = example.docs if docs is None else docs
     text = "".join(parts) + _asked(layout, example.question, docs, options)
     return text.strip()
+
+
+def conversation(
+    example: Example,
+    options: PromptOptions,
+    docs: Sequence[Document] | None = None,
+    demo_words: int | None = None,
+) -> tuple[str, ...]:
+    """The prompt as messages of a chat, the user's first and last.
+
+    It is one message, what `render` returns, or with `options.demo_turns` a message and its answer
+    for each demonstration in front of the question. Arguments and errors are those of `render`.
+    """
+    if not options.demo_turns:
+        return (render(example, options, docs, demo_words),)
+    layout = _layout_of(options, example.dataset)
+    messages: list[str] = []
+    for asked, demo in _demonstrated(layout, options, demo_words):
+        messages += [asked.strip(), demo.answer.strip()]
+    docs = example.docs if docs is None else docs
+    return (*messages, _asked(layout, example.question, docs, options).strip())
+
+
+def _demonstrated(
+    layout: _Layout, options: PromptOptions, words: int | None
+) -> Iterator[tuple[str, Demonstration]]:
+    """What is asked in each demonstration, with so many words of a document at most."""
+    for demo in layout.demonstrations:
+        docs = shown_documents(demo, options)
+        if words is not None:
+            docs = [_first_words(doc, words) for doc in docs]
+        yield _asked(layout, demo.question, docs, options).rstrip(), demo
 
 
 def _layout_of(options: PromptOptions, dataset: str) -> _Layout:
@@ -143,7 +173,7 @@ def fit(
     example: Example,
     options: PromptOptions,
     encode: Encode,
-    wrap: Callable[[str], str] = str,
+    wrap: Callable[[Sequence[str]], str] | None = None,
     turn: Turn | None = None,
 ) -> Prompt:
     """Render a prompt of at most `options.max_input_tokens` tokens.
@@ -155,7 +185,8 @@ def fit(
         example: what to ask.
         options: templates and the budget in tokens.
         encode: the tokenizer, with whatever special tokens the model expects in front.
-        wrap: makes the text that is encoded from what `render` returns (a chat template).
+        wrap: makes the text that is encoded from what `conversation` returns (a chat template); by
+            default it is what `render` returns.
         turn: how the answer follows, for the prompt to remember.
 
     Raises:
@@ -164,9 +195,14 @@ def fit(
 
     def attempt(words: int | None, demo_words: int | None) -> Prompt:
         docs = None if words is None else [_first_words(doc, words) for doc in example.docs]
-        text = wrap(render(example, options, docs, demo_words))
+        if wrap is None:
+            messages: tuple[str, ...] = ()
+            text = render(example, options, docs, demo_words)
+        else:
+            messages = conversation(example, options, docs, demo_words)
+            text = wrap(messages)
         shortened = words is not None or demo_words is not None
-        return Prompt(text, tuple(encode(text)), shortened=shortened, turn=turn)
+        return Prompt(text, tuple(encode(text)), shortened, turn, messages)
 
     def fits(prompt: Prompt) -> bool:
         return len(prompt.token_ids) <= options.max_input_tokens

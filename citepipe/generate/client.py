@@ -216,6 +216,7 @@ class Client:
         body: Any = None,
         passing: frozenset[int] = PASSING,
         retries: int | None = None,
+        before: Callable[[], Awaitable[None]] | None = None,
     ) -> Result:
         """One answer, read whole.
 
@@ -226,6 +227,7 @@ class Client:
             body: what to send, as JSON.
             passing: statuses after which it is tried again.
             retries: in place of those of the options.
+            before: waited for in front of every attempt (a pace to keep).
 
         Raises:
             RefusedError: the server says that the request is wrong.
@@ -238,7 +240,7 @@ class Client:
                 self._check_status(path, response, data, passing)
                 return parse(data)
 
-        return await self._retried(path, attempt, retries)
+        return await self._retried(path, attempt, retries, before)
 
     async def stream(self, path: str, body: Any, reader: Callable[[], Reader[Result]]) -> Result:
         """One answer, read event by event, and left as soon as it is known.
@@ -272,9 +274,12 @@ class Client:
         path: str,
         attempt: Callable[[httpx.AsyncClient], Awaitable[Result]],
         retries: int | None,
+        before: Callable[[], Awaitable[None]] | None = None,
     ) -> Result:
         retries = self.options.retries if retries is None else retries
         for number in range(retries + 1):
+            if before is not None:
+                await before()
             try:
                 result = await self._faults_named(attempt)
             except AttemptError as fault:

@@ -25,8 +25,9 @@ def encode_prompt(
 ) -> Prompt:
     """The prompt of a question, within `options.max_input_tokens`.
 
-    With a chat template it is one message of the user and what begins the answer, encoded with
-    the special tokens that the template writes and no others.
+    With a chat template it is one message of the user (and one with its answer for each
+    demonstration, if they have turns of their own) and what begins the answer, encoded with the
+    special tokens that the template writes and no others.
 
     Raises:
         InputError: the prompt is too long even with empty documents, or the template fails.
@@ -38,7 +39,7 @@ def encode_prompt(
         example,
         options,
         encode=lambda text: _rendered_ids(tokenizer, text),
-        wrap=lambda text: _render(tokenizer, text) + opening,
+        wrap=lambda messages: _render(tokenizer, *messages) + opening,
         turn=turn,
     )
 
@@ -140,17 +141,19 @@ def _rendered_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     return ids
 
 
-def _render(tokenizer: PreTrainedTokenizerBase, question: str, answer: str | None = None) -> str:
-    """A conversation as the template writes it, ready for the answer if there is none."""
-    conversation = [{"role": "user", "content": question}]
-    if answer is not None:
-        conversation.append({"role": "assistant", "content": answer})
+def _render(tokenizer: PreTrainedTokenizerBase, *messages: str) -> str:
+    """A conversation, of questions and answers in turn, as the template writes it; ready for an
+    answer if a question is the last."""
+    conversation = [
+        {"role": "assistant" if place % 2 else "user", "content": message}
+        for place, message in enumerate(messages)
+    ]
     try:
         text = tokenizer.apply_chat_template(
             conversation,
             chat_template=_timeless(tokenizer.get_chat_template()),
             tokenize=False,
-            add_generation_prompt=answer is None,
+            add_generation_prompt=len(messages) % 2 == 1,
             enable_thinking=False,
         )
     # A template is a program that came with the model: it may raise anything.

@@ -45,6 +45,11 @@ class PromptOptions(Options):
     demo_documents: int | None = Field(
         None, ge=0, description="Documents of a demonstration; null for as many as it has, up to 5."
     )
+    demo_turns: bool = Field(
+        False,
+        description="With a chat template, a demonstration is a message of the user and its "
+        "answer, in front of the question's; else all is one message.",
+    )
     documents: Literal["text", "summary", "extraction"] = Field(
         "text",
         description="What is shown of a document: all of it, or ALCE's shorter texts where it has "

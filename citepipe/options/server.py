@@ -25,9 +25,18 @@ class ServerOptions(Options):
     )
     api_key_variable: str | None = Field(
         None,
-        min_length=1,
         description="Name of the environment variable that holds the API key; null for no key.",
     )
+
+    @field_validator("api_key_variable")
+    @classmethod
+    def _check_name(cls, name: str | None) -> str | None:
+        # Perhaps it is the key itself: what is said of it later would show it.
+        if name is not None and not (name.isascii() and name.isidentifier()):
+            raise ValueError(
+                "expected the name of an environment variable, such as OPENAI_API_KEY, not a key"
+            )
+        return name
 
     @field_validator("url")
     @classmethod

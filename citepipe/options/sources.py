@@ -23,7 +23,8 @@ class SourcesOptions(Options):
     sha256: dict[str, str] = Field(
         default_factory=dict,
         description="Digests of what addresses lead to, where they are known: the file, or the "
-        "archive before it is unpacked.",
+        "archive before it is unpacked; of a file in a folder at Drive or in a repository by "
+        "ADDRESS#FILE.",
     )
     timeout: float = Field(
         60.0, gt=0, description="Seconds without a byte after which a download is begun again."
@@ -38,4 +39,4 @@ class SourcesOptions(Options):
         for address, digest in digests.items():
             if not re.fullmatch("[0-9a-fA-F]{64}", digest):
                 raise ValueError(f"expected 64 hexadecimal digits for {address}, got {digest!r}")
-        return {address.partition("#")[0]: digest.lower() for address, digest in digests.items()}
+        return {address: digest.lower() for address, digest in digests.items()}

@@ -1,8 +1,8 @@
 """Where the cited answers that are distilled come from."""
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from citepipe.options.base import Options
 from citepipe.options.prompt import PromptOptions
@@ -26,10 +26,43 @@ class EndpointOptions(ServerOptions):
     requests_per_minute: float | None = Field(
         None, gt=0, description="No more than these are begun; null for no pacing of our own."
     )
+    tokens_per_minute: float | None = Field(
+        None,
+        gt=0,
+        description="No more than these are asked for, prompts by four characters a token and "
+        "answers by `max_tokens`; null for no pacing of our own.",
+    )
     price_input: float = Field(0.0, ge=0, description="Price of a million tokens of prompts.")
     price_output: float = Field(0.0, ge=0, description="Price of a million tokens of answers.")
     max_cost: float | None = Field(
-        None, gt=0, description="Spending, of all runs on these results, ends before this."
+        None,
+        gt=0,
+        description="Spending, of all runs on these results, ends before this. Of a question not "
+        "yet answered a prompt counts a token per byte, and an answer `max_tokens` or as many as "
+        "were billed for the longest one.",
+    )
+    max_tokens_total: int | None = Field(
+        None, gt=0, description="The same for tokens, of prompts and answers together."
+    )
+
+    @model_validator(mode="after")
+    def _check_prices(self) -> Self:
+        if self.max_cost is not None and not (self.price_input or self.price_output):
+            raise ValueError(
+                "max_cost: expected price_input or price_output with it, without which nothing "
+                "costs anything"
+            )
+        return self
+
+
+class TeacherPromptOptions(PromptOptions):
+    """How a large model is asked, of which no tokenizer is at hand."""
+
+    max_input_tokens: int = Field(
+        3500,
+        ge=8,
+        description="Prompts longer than this get their documents shortened (tokens, of four "
+        "characters each).",
     )
 
 
@@ -50,9 +83,8 @@ class TeacherOptions(Options):
     endpoint: EndpointOptions | None = Field(
         None, description="endpoint: where it is, and what it may cost."
     )
-    prompt: PromptOptions = Field(
-        default_factory=lambda: PromptOptions(max_input_tokens=3500),
-        description="endpoint: how it is asked. Tokens count as four characters each there.",
+    prompt: TeacherPromptOptions = Field(
+        default_factory=lambda: TeacherPromptOptions(), description="endpoint: how it is asked."
     )
     min_reward: float | None = Field(
         None,

@@ -22,7 +22,8 @@ _TIE = 10.0**-_DECIMALS
 class Retriever:
     """An index of passages in memory: words of titles and texts.
 
-    It takes about 1 kB per passage of 100 words besides the passages themselves.
+    It takes about 1 kB per passage of 100 words besides the passages themselves, and 5 kB while it
+    is made.
 
     Args:
         passages: what is looked through.

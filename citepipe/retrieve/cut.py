@@ -59,15 +59,15 @@ def _units(paragraphs: Sequence[Paragraph], words: int, splitter: Splitter) -> I
 
 def _sentences(block: str, splitter: Splitter) -> Iterator[str]:
     """Sentences; what has no letter, as the number of an item, stands with the one behind it."""
-    held = ""
+    held: list[str] = []
     for start, end in splitter(block):
-        for sentence in _STOP.split(block[start:end]):
-            held = f"{held} {sentence}".strip()
-            if any(map(str.isalpha, held)):
-                yield held
-                held = ""
+        for sentence in filter(None, _STOP.split(block[start:end])):
+            held.append(sentence)
+            if any(map(str.isalpha, sentence)):
+                yield " ".join(held)
+                held = []
     if held:
-        yield held
+        yield " ".join(held)
 
 
 def _parts(sentence: str, words: int) -> Iterator[str]:

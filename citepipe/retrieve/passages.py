@@ -15,7 +15,7 @@ from citepipe.data.example import TEXTS, Document
 from citepipe.data.fields import Fields, kind_of
 from citepipe.errors import InputError
 from citepipe.options.retrieval import RetrievalOptions
-from citepipe.progress import summary
+from citepipe.progress import say, summary
 from citepipe.retrieve.cut import count_words, cut
 from citepipe.retrieve.texts import read_markdown, read_plain
 from citepipe.text.sentences import load_splitter
@@ -105,7 +105,8 @@ def read_passages(options: RetrievalOptions) -> Passages:
 
     Folders are read with all that is below them, by the names of files; what begins with a dot is
     passed over. Ids are the file's path in its folder and the passage's number (`a/b.md#2`), or
-    what the row gives; where a file before gave the same, the file's name stands in front.
+    what the row gives; where a file before gave the same, the file's name stands in front. What
+    was read, and what was not, is said.
 
     Raises:
         InputError: a path that cannot be read, a text that is not UTF-8 or UTF-16, a row that is
@@ -139,6 +140,7 @@ def read_passages(options: RetrievalOptions) -> Passages:
             f"{', '.join(options.passages)}: expected texts in files that end in "
             f"{', '.join(FORMS)}; {found.summary()}"
         )
+    say(found.summary())
     return found
 
 

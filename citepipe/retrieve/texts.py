@@ -20,12 +20,14 @@ class Text(NamedTuple):
 _LONGEST_TITLE = 12
 """Words of a first line, at most, that is a title because an empty line follows."""
 
+_LONGEST_HEADING = 30
+"""Words of a heading, at most, that is a title: every passage is shown with it."""
+
 _FRONT_MATTER = re.compile(r"---[ \t]*\n(.*?)\n(?:---|\.\.\.)[ \t]*(?:\n|\Z)", re.DOTALL)
 _FRONT_TITLE = re.compile(r"^title:[ \t]*(\S.*?)[ \t]*$", re.MULTILINE)
-_COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
 _LINK = re.compile(r"!?\[([^\[\]]*)\]\((?:[^()\s]|\([^()\s]*\))*(?:\s+\"[^\"\n]*\")?\)")
 _FENCE = re.compile(r" {0,3}(?:`{3}|~{3})")
-_HEADING = re.compile(r" {0,3}#{1,6}[ \t]+(.*?)(?:[ \t]+#+)?[ \t]*")
+_HEADING = re.compile(r" {0,3}#{1,6}(?:[ \t]|$)")
 _UNDERLINE = re.compile(r" {0,3}(?:=+|-{2,})[ \t]*")
 _ITEM = re.compile(r"\s*(?:[-*+•‣◦|]|\d{1,3}[.)])\s")
 _ENDS = tuple(".:;!?。！？：")
@@ -59,11 +61,11 @@ def read_markdown(text: str) -> Text:
         named = _FRONT_TITLE.search(front[1])
         title = named[1].strip("\"'") if named is not None else None
         text = text[front.end() :]
-    parts = _sections(_LINK.sub(r"\1", _COMMENT.sub("", text)))
+    parts = _sections(_LINK.sub(r"\1", _without_comments(text)))
     paragraphs: list[Paragraph] = []
     for heading, body in parts:
         inside = list(_paragraphs(body))
-        if heading and title is None:
+        if heading and title is None and len(heading.split()) <= _LONGEST_HEADING:
             title = heading
         elif heading and heading != title:
             joined = heading if heading.endswith(_ENDS) or not inside else f"{heading}:"
@@ -81,10 +83,10 @@ def _sections(text: str) -> Iterator[tuple[str, str]]:
             fenced = not fenced
             body.append("")
             continue
-        marked = None if fenced else _HEADING.fullmatch(line)
+        marked = None if fenced else _HEADING.match(line)
         if marked is not None:
             yield heading, "\n".join(body)
-            heading, body = " ".join(marked[1].split()), [""]
+            heading, body = _heading(line[marked.end() :]), [""]
         elif not fenced and _UNDERLINE.fullmatch(line) and _is_lone(body):
             above = " ".join(body.pop().split())
             yield heading, "\n".join(body)
@@ -92,6 +94,22 @@ def _sections(text: str) -> Iterator[tuple[str, str]]:
         else:
             body.append(line)
     yield heading, "\n".join(body)
+
+
+def _heading(text: str) -> str:
+    """A heading without the marks that may close it."""
+    words = text.split()
+    if words and not words[-1].strip("#"):
+        words.pop()
+    return " ".join(words)
+
+
+def _without_comments(text: str) -> str:
+    kept, end = [], 0
+    while (start := text.find("<!--", end)) >= 0 and (close := text.find("-->", start)) >= 0:
+        kept.append(text[end:start])
+        end = close + len("-->")
+    return "".join([*kept, text[end:]])
 
 
 def _is_lone(body: list[str]) -> bool:

@@ -19,6 +19,7 @@ UNSPACED += "\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 """Thai, Lao, Burmese, Khmer, Japanese and Chinese characters, as the inside of a regex's class."""
 
 _WORD = re.compile(rf"[{UNSPACED}]|(?:(?![{UNSPACED}_])[\w{_MARKS}])+")
+_ASCII_WORD = re.compile("[a-z0-9]+")
 _ACCENTS = re.compile("[\u0300-\u036f]+")
 
 
@@ -39,19 +40,15 @@ class WordReader:
 
     def __call__(self, text: str) -> list[str]:
         """The words in their order."""
+        folded = _folded(text)
+        found = (_ASCII_WORD if folded.isascii() else _WORD).findall(folded)
         known = self._known
-        words = []
-        for raw in _WORD.findall(_folded(text)):
-            if raw not in known:
-                known[raw] = None if raw in self._stop else _without_accents(self._stem(raw))
-            word = known[raw]
-            if word is not None:
-                words.append(word)
-        return words
+        for raw in set(found).difference(known):
+            known[raw] = None if raw in self._stop else _without_accents(self._stem(raw) or raw)
+        return [word for raw in found if (word := known[raw]) is not None]
 
 
 def _folded(text: str) -> str:
-    # Typographic apostrophes as the stemmers know them stand between words here, and need nothing.
     if text.isascii():
         return text.lower()
     return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())

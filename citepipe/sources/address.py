@@ -20,6 +20,8 @@ _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 _DRIVE_ID = re.compile(r"[A-Za-z0-9_-]{10,}")
 _UNFIT = re.compile(r"[^A-Za-z0-9._-]+")
 _LONGEST_STEM = 40
+_LONGEST_NAME = 255
+_LONGEST_FILE_NAME = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +38,16 @@ class Web:
 
 @dataclass(frozen=True, slots=True)
 class Drive:
-    """A file or a folder at Google Drive, shared with everyone who has the link."""
+    """A file or a folder at Google Drive, shared with everyone who has the link.
+
+    Attributes:
+        key: what links to files from before 2021 need besides (`resourcekey`), if any.
+    """
 
     id: str
     is_folder: bool
     name: str = ""
+    key: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +83,8 @@ def parse(address: str) -> Web | Drive | Hub:
         InputError: it is none that can be read.
     """
     plain, member = split(address)
-    if ".." in PurePosixPath(member).parts:
-        raise InputError(f"{address}: expected a path inside of it behind '#', got {member!r}")
+    if member:
+        check_member(plain, member)
     scheme = plain.partition("://")[0].lower()
     if scheme == "hf":
         return _hub(plain)
@@ -96,6 +103,14 @@ def parse(address: str) -> Web | Drive | Hub:
     return _drive(address, plain) if host in DRIVE_HOSTS else Web(plain)
 
 
+def check_member(address: str, member: str) -> None:
+    """Raises InputError unless a member is a path of printable characters below a folder."""
+    parts = PurePosixPath(member).parts
+    inside = parts and parts[0] != "/" and ".." not in parts and member.isprintable()
+    if not inside or any(len(part.encode()) > _LONGEST_NAME for part in parts):
+        raise InputError(f"{address}: expected a path inside of it behind '#', got {member!r}")
+
+
 def folder_of(address: str, root: str) -> str:
     """The folder below `root` where a run has what an address, its member aside, leads to.
 
@@ -103,7 +118,7 @@ def folder_of(address: str, root: str) -> str:
         InputError: it is none that can be read.
     """
     plain, _ = split(address)
-    place = parse(plain)
+    place = parse(address)
     stem = _UNFIT.sub("-", PurePosixPath(place.name).name.partition(".")[0]).strip("-.")
     if not stem:
         stem = "drive" if isinstance(place, Drive) else "file"
@@ -132,7 +147,7 @@ def local_path(address: str, root: str, kind: Literal["file", "folder"]) -> str:
 def file_name(place: Web | Drive | Hub) -> str:
     """The name that a single file gets in its folder."""
     name = _UNFIT.sub("-", PurePosixPath(place.name).name).strip("-.")
-    return name or "file"
+    return name[-_LONGEST_FILE_NAME:] or "file"
 
 
 def _hub(plain: str) -> Hub:
@@ -166,4 +181,5 @@ def _drive(address: str, plain: str) -> Drive:
             f"{address}: expected a link to a file (https://drive.google.com/file/d/ID) or a "
             "folder (https://drive.google.com/drive/folders/ID)"
         )
-    return Drive(identity, kind == "folders")
+    key = parse_qs(parts.query).get("resourcekey", [""])[0]
+    return Drive(identity, kind == "folders", key=key)

@@ -23,6 +23,9 @@ _RATIO_FROM = 2**26
 """Bytes from which on the ratio counts: little harm is done below."""
 
 _MOST_MEMBERS = 200_000
+_DEEPEST = 64
+_NAMED_SO = (".zip", ".tar", ".tgz", ".tbz2", ".txz", ".tar.gz", ".tar.bz2", ".tar.xz")
+_ZIPPED = (b"PK\x03\x04", b"PK\x05\x06")
 _CHUNK = 2**20
 _DRIVE_LETTER = re.compile("[A-Za-z]:")
 _NOISE = ("__MACOSX/", ".DS_Store")
@@ -39,19 +42,26 @@ _FAULTS = (
 )
 
 
+class DamagedError(InputError):
+    """An archive is not whole, or not what it was when it was made."""
+
+
 def is_archive(path: Path) -> bool:
-    """Whether a file's content is that of a zip or tar archive, whatever its name."""
-    if zipfile.is_zipfile(path):
-        with path.open("rb") as stream:
-            # Checkpoints of torch are zip files too, and a document may end like one.
-            begin = stream.read(4)
-        return begin in (b"PK\x03\x04", b"PK\x05\x06") and not _is_checkpoint(path)
+    """Whether a file's content begins as a zip or tar archive does, whatever its name."""
+    if _begins_as_zip(path):
+        # Checkpoints of torch are zip files too.
+        return not _is_checkpoint(path)
     try:
         with tarfile.open(path, "r:*") as tarred:
             # A file of zeros is an archive of nothing.
             return tarred.next() is not None
     except (*_FAULTS, OSError):
         return False
+
+
+def is_named_archive(name: str) -> bool:
+    """Whether a file's name is that of an archive."""
+    return name.lower().endswith(_NAMED_SO)
 
 
 def unpack(archive: Path, out: Path, label: str | None = None) -> int:
@@ -69,7 +79,8 @@ def unpack(archive: Path, out: Path, label: str | None = None) -> int:
         how many files there were.
 
     Raises:
-        InputError: it is damaged, or not as an honest archive is.
+        DamagedError: it is cut off or changed.
+        InputError: it is not as an honest archive is, or the disk is full.
     """
     name = label or str(archive)
     room = shutil.disk_usage(out.parent if out.parent.exists() else Path.cwd()).free
@@ -84,7 +95,7 @@ def unpack(archive: Path, out: Path, label: str | None = None) -> int:
                     raise InputError(f"{name}: more than {_MOST_MEMBERS} files in it")
                 target = out / path
                 if target.exists():
-                    raise InputError(f"{name}: has {path} twice")
+                    raise InputError(f"{name}: has {path!r} twice")
                 target.parent.mkdir(parents=True, exist_ok=True)
                 with target.open("wb") as file:
                     while chunk := stream.read(_CHUNK):
@@ -101,7 +112,7 @@ def unpack(archive: Path, out: Path, label: str | None = None) -> int:
         shutil.rmtree(out, ignore_errors=True)
         if isinstance(error, _FAULTS):
             said = " ".join(str(error).split())[:200] or type(error).__name__
-            raise InputError(f"{name}: a damaged archive: {said}") from None
+            raise DamagedError(f"{name}: a damaged archive: {said}") from None
         if isinstance(error, OSError):
             raise InputError(f"{name}: cannot be unpacked: {error.strerror or error}") from None
         raise
@@ -110,7 +121,7 @@ def unpack(archive: Path, out: Path, label: str | None = None) -> int:
 
 @contextmanager
 def _members(archive: Path, name: str) -> Iterator[Iterator[tuple[str, IO[bytes]]]]:
-    if zipfile.is_zipfile(archive):
+    if _begins_as_zip(archive):
         with zipfile.ZipFile(archive) as zipped:
             yield _of_zip(zipped, name)
     else:
@@ -149,7 +160,14 @@ def _safe(path: str, name: str) -> str:
     absolute = path.startswith(("/", "\\")) or _DRIVE_LETTER.match(path)
     if absolute or not parts or ".." in parts or "\0" in path:
         raise InputError(f"{name}: {path!r} would land outside of its folder")
+    if len(parts) > _DEEPEST:
+        raise InputError(f"{name}: has folders in folders, more than {_DEEPEST} deep")
     return "/".join(parts)
+
+
+def _begins_as_zip(path: Path) -> bool:
+    with path.open("rb") as stream:
+        return stream.read(4) in _ZIPPED
 
 
 def _is_checkpoint(path: Path) -> bool:

@@ -72,7 +72,7 @@ class Cache:
         with stream:
             try:
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
+            except BlockingIOError:
                 say(f"{address}: another process is fetching it, waiting")
                 fcntl.flock(stream, fcntl.LOCK_EX)
             yield
@@ -88,8 +88,8 @@ class Cache:
     def find(self, address: str, sha256: str | None = None) -> Blob | None:
         """What an address led to before, if that is still there.
 
-        A blob of another size than when it was put there counts as absent, as does one that is
-        not what `sha256` says.
+        A blob that was changed since it was put there counts as absent, as does one that is not
+        what `sha256` says. Only one whose time is another is read to know.
         """
         try:
             record: Any = read_json(self._record(address))
@@ -103,7 +103,14 @@ class Cache:
         path = self._blob(found)
         if not path.is_file() or path.stat().st_size != size or sha256 not in (None, found):
             return None
-        return Blob(path, found, path.stat().st_size, name if isinstance(name, str) else "")
+        blob = Blob(path, found, path.stat().st_size, name if isinstance(name, str) else "")
+        if path.stat().st_mtime_ns != record.get("written"):
+            # Runs have it under other names, where a program may have written into it; or the
+            # whole cache was copied here.
+            if _digest(path) != found:
+                return None
+            self.note(address, blob)
+        return blob
 
     def take(self, path: Path, address: str, name: str, sha256: str | None = None) -> Blob:
         """Move a whole file into the cache as what an address leads to.
@@ -111,9 +118,7 @@ class Cache:
         Raises:
             InputError: its digest is not `sha256`; then it is removed.
         """
-        with path.open("rb") as stream:
-            found = hashlib.file_digest(stream, "sha256").hexdigest()
-            os.fsync(stream.fileno())
+        found = _digest(path)
         if sha256 not in (None, found):
             path.unlink()
             raise InputError(f"{address}: expected content of sha256 {sha256}, got {found}")
@@ -136,14 +141,18 @@ class Cache:
         if not path.is_file():
             return None
         if sha256 is not None:
-            with path.open("rb") as stream:
-                found = hashlib.file_digest(stream, "sha256").hexdigest()
+            found = _digest(path)
             if found != sha256:
                 raise InputError(f"{path}: expected content of sha256 {sha256}, got {found}")
-        copy = self.partial(address)
+        # Not where a download is gathered, which may go on with what it finds there.
+        copy = self.partial(address).with_suffix(".by-hand")
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, copy)
         return self.take(copy, address, name, sha256)
+
+    def forget(self, address: str) -> None:
+        """Have an address fetched anew the next time."""
+        self._record(address).unlink(missing_ok=True)
 
     def note(self, address: str, blob: Blob) -> None:
         """Remember that an address leads to a blob."""
@@ -152,6 +161,7 @@ class Cache:
             "sha256": blob.sha256,
             "size": blob.size,
             "name": blob.name,
+            "written": blob.path.stat().st_mtime_ns,
             "fetched": datetime.now(UTC).isoformat(timespec="seconds"),
         }
         write_json(self._record(address), record)
@@ -170,6 +180,12 @@ def place(blob: Blob, path: Path) -> None:
         os.link(blob.path, path)
     except OSError:
         shutil.copyfile(blob.path, path)
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as stream:
+        os.fsync(stream.fileno())
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _key(address: str) -> str:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import random
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from email.message import Message
 from email.utils import parsedate_to_datetime
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, TypeVar
 from urllib.parse import urljoin, urlsplit
@@ -35,7 +35,13 @@ _CONNECT_SECONDS = 15.0
 _FIRST_PAUSE, _LONGEST_PAUSE, _LONGEST_ASKED = 0.5, 30.0, 300.0
 _MOST_TEXT = 2**24
 _MIB = 2**20
-_WEB_PAGE = re.compile(rb"(\xef\xbb\xbf)?\s*(<!doctype html|<html)", re.IGNORECASE)
+_HEAD = 512
+_WEB_PAGE = re.compile(
+    rb"(\xef\xbb\xbf)?\s*(<\?xml[^>]*>\s*|<!--.*?-->\s*)*<(!doctype html|html|head|body)\b",
+    re.IGNORECASE | re.DOTALL,
+)
+_MARKUP = re.compile(rb"(\xef\xbb\xbf)?\s*<")
+_PART = re.compile(r"bytes (\d{1,18})-\d{1,18}/(\d{1,18}|\*)")
 _SHA256 = re.compile("[0-9a-f]{64}")
 _MEANINGS = {
     401: "wants a login",
@@ -44,19 +50,6 @@ _MEANINGS = {
     410: "has it no more",
     451: "withholds it for legal reasons",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Got:
-    """What a server says of a file that has come whole.
-
-    Attributes:
-        name: the name that it gives the file; empty if it gives none.
-        sha256: the digest that it gives (the hub does for large files), if any.
-    """
-
-    name: str
-    sha256: str | None
 
 
 class FaultError(Exception):
@@ -127,7 +120,7 @@ class Downloader:
         label: str,
         headers: Mapping[str, str] | None = None,
         on_page: Callable[[str], str] | None = None,
-    ) -> Got:
+    ) -> str | None:
         """Bring a file to `path`, going on with what is there of it from a run that was cut off.
 
         Args:
@@ -139,16 +132,19 @@ class Downloader:
                 instead, or raises an InputError. By default a page is refused, unless the URL's
                 own name is that of one.
 
+        Returns:
+            the sha256 that the server gives (the hub does for large files), if any.
+
         Raises:
             InputError: no attempt brought it whole, or the disk is full.
         """
         path.parent.mkdir(parents=True, exist_ok=True)
         pages_are_fine = on_page is None and urlsplit(url).path.endswith((".html", ".htm"))
+        asked = url
         for _ in range(_MOST_PAGES):
-            asked = url
 
-            def attempt(asked: str = asked) -> Got:
-                return self._attempt(asked, path, label, headers or {}, pages_are_fine)
+            def attempt(asked: str = asked) -> str | None:
+                return self._attempt(asked, url, path, label, headers or {}, pages_are_fine)
 
             try:
                 return self._retried(label, attempt, lambda: _size(path))
@@ -157,7 +153,7 @@ class Downloader:
                     raise InputError(
                         f"{label}: sent a web page where a file was expected"
                     ) from None
-                url = on_page(str(page))
+                asked = on_page(str(page))
             except OSError as error:
                 raise InputError(f"{path}: cannot be written: {error.strerror}") from None
         raise InputError(f"{label}: sent a web page again and again where a file was expected")
@@ -165,14 +161,16 @@ class Downloader:
     def _retried(
         self, label: str, attempt: Callable[[], Result], came: Callable[[], int]
     ) -> Result:
-        """Try until it works, or fails too often without a byte (as `came` counts) between."""
+        """Try until it works, or fails too often without getting further (as `came` counts)."""
         failures = 0
+        farthest = came()
         while True:
-            before = came()
             try:
                 return attempt()
             except FaultError as fault:
-                failures = 1 if came() > before else failures + 1
+                # One that begins anew and is cut here and there gets no further for ever.
+                failures = 1 if came() > farthest else failures + 1
+                farthest = max(farthest, came())
                 if failures > self.options.retries:
                     tries = "1 attempt" if failures == 1 else f"{failures} attempts"
                     raise InputError(f"{label}: {fault} ({tries})") from None
@@ -182,35 +180,48 @@ class Downloader:
                 self._pause(max(pause, min(fault.asked or 0.0, _LONGEST_ASKED)))
 
     def _attempt(
-        self, url: str, path: Path, label: str, headers: Mapping[str, str], pages_are_fine: bool
-    ) -> Got:
+        self,
+        url: str,
+        source: str,
+        path: Path,
+        label: str,
+        headers: Mapping[str, str],
+        pages_are_fine: bool,
+    ) -> str | None:
+        """Ask `url` for what there is not yet of the file that `source` leads to."""
         note = path.with_name(f"{path.name}.json")
-        begun, part = _begun(path, note, url)
+        begun, part = _begun(path, note, source)
         with self._response(url, label, {**headers, **part}) as (response, sha256):
             if response.status_code == 416:
                 path.unlink(missing_ok=True)
                 raise FaultError("has another file than before")
             _check_status(label, response)
-            if response.status_code != 206:
+            packed = _is_packed(label, response)
+            length = None if packed else response.headers.get("content-length")
+            whole = int(length) if length and length.isdigit() else None
+            if response.status_code == 206:
+                first, total = _part(response)
+                if first != begun:
+                    path.unlink(missing_ok=True)
+                    raise FaultError("sent another part of the file than it was asked for")
+                whole = total if whole is None or total is not None else begun + whole
+            else:
                 begun = 0
-            elif _first_byte(response) != begun:
-                path.unlink(missing_ok=True)
-                raise FaultError("sent another part of the file than it was asked for")
-            encoded = response.headers.get("content-encoding", "identity") != "identity"
-            chunks = response.iter_bytes() if encoded else response.iter_raw()
-            length = None if encoded else response.headers.get("content-length")
-            whole = begun + int(length) if length and length.isdigit() else None
+            chunks = _unpacked(response.iter_raw()) if packed else response.iter_raw()
+            head = _head(chunks)
+            if begun == 0 and not pages_are_fine and _is_page(response, head):
+                raise _PageError(_page_text(head, chunks))
             # What is gathered counts only together with what it is a part of.
             note.unlink(missing_ok=True)
             with path.open("r+b" if begun else "wb") as stream:
                 stream.truncate(begun)
                 stream.seek(begun)
-                write_json(note, {"url": url, "validator": None if encoded else _mark(response)})
-                _write(chunks, stream, label, begun, whole, pages_are_fine)
+                write_json(note, {"url": source, "validator": None if packed else _mark(response)})
+                _write(chain([head], chunks), stream, label, begun, whole)
         if whole is not None and _size(path) != whole:
             raise FaultError(f"sent {_size(path)} bytes of {whole}")
         note.unlink(missing_ok=True)
-        return Got(_given_name(response), sha256)
+        return sha256
 
     @contextmanager
     def _response(
@@ -224,8 +235,9 @@ class Downloader:
         """
         import httpx
 
+        connect = min(_CONNECT_SECONDS, self.options.timeout)
         if self._client is None:
-            timeout = httpx.Timeout(self.options.timeout, connect=_CONNECT_SECONDS)
+            timeout = httpx.Timeout(self.options.timeout, connect=connect)
             self._client = httpx.Client(timeout=timeout, follow_redirects=False)
         sha256 = None
         host = urlsplit(url).netloc
@@ -241,52 +253,95 @@ class Downloader:
                     if response.status_code not in _REDIRECTS:
                         yield response, sha256
                         return
-                    target = urljoin(url, response.headers.get("location", ""))
-            except httpx.TimeoutException as error:
-                took = "no connection" if isinstance(error, httpx.ConnectTimeout) else "nothing"
-                raise FaultError(f"{took} for {self.options.timeout:g} s") from None
+                    target = _target(url, response.headers.get("location", ""), label)
+            except httpx.ConnectTimeout:
+                raise FaultError(f"no connection within {connect:g} s") from None
+            except httpx.TimeoutException:
+                raise FaultError(f"sent nothing for {self.options.timeout:g} s") from None
             except httpx.ConnectError as error:
                 raise FaultError(f"cannot be reached: {_cause(error)}") from None
-            except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError):
+            except httpx.RemoteProtocolError as error:
+                if "isconnected" in str(error) or "closed" in str(error):
+                    raise FaultError("closed the connection before all had come") from None
+                raise FaultError("sent what is not HTTP") from None
+            except (httpx.ReadError, httpx.WriteError):
                 raise FaultError("closed the connection before all had come") from None
-            except httpx.DecodingError:
-                raise FaultError("sent what it calls compressed and is not") from None
             except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
                 raise InputError(f"{label}: {_cause(error)}") from None
-            if urlsplit(target).scheme not in ("http", "https"):
-                raise InputError(f"{label}: redirects to {target[:200]}, which is no web address")
             if urlsplit(url).scheme == "https" and urlsplit(target).scheme == "http":
                 raise InputError(f"{label}: redirects from https to http, which is not followed")
             url = target
         raise InputError(f"{label}: more than {_MOST_REDIRECTS} redirects")
 
 
-def _write(
-    chunks: Iterator[bytes],
-    stream: BinaryIO,
-    label: str,
-    begun: int,
-    whole: int | None,
-    pages_are_fine: bool,
-) -> None:
-    """Write what comes behind what is there.
+def _target(url: str, location: str, label: str) -> str:
+    """Where a redirect leads."""
+    try:
+        target = urljoin(url, location)
+        if location and urlsplit(target).scheme in ("http", "https"):
+            return target
+    except ValueError:
+        pass
+    raise InputError(f"{label}: redirects to {_shown(location)}, which is no web address")
 
-    Raises:
-        _PageError: it is a web page.
-    """
+
+def _is_packed(label: str, response: httpx.Response) -> bool:
+    """Whether what comes is packed for the way; of a packed file nothing more is unpacked."""
+    encoding = response.headers.get("content-encoding", "identity").lower()
+    if encoding in ("identity", ""):
+        return False
+    if encoding not in ("gzip", "x-gzip"):
+        raise InputError(f"{label}: sent in an encoding that was not asked for, {_shown(encoding)}")
+    return not response.url.path.lower().endswith((".gz", ".tgz"))
+
+
+def _unpacked(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    unpacker = zlib.decompressobj(zlib.MAX_WBITS | 16)
+    for chunk in chunks:
+        rest = chunk
+        while rest:
+            if unpacker.eof:
+                unpacker = zlib.decompressobj(zlib.MAX_WBITS | 16)
+            try:
+                yield unpacker.decompress(rest)
+            except zlib.error:
+                raise FaultError("sent what it calls compressed and is not") from None
+            rest = unpacker.unused_data
+    if not unpacker.eof:
+        raise FaultError("sent something compressed that ends early")
+
+
+def _head(chunks: Iterator[bytes]) -> bytes:
+    """The first bytes, enough to tell what they are, or all if there are fewer."""
+    head = b""
+    while len(head) < _HEAD and (chunk := next(chunks, None)) is not None:
+        head += chunk
+    return head
+
+
+def _is_page(response: httpx.Response, head: bytes) -> bool:
+    is_called_so = "html" in response.headers.get("content-type", "").lower()
+    return bool(_WEB_PAGE.match(head) or (is_called_so and _MARKUP.match(head)))
+
+
+def _page_text(head: bytes, chunks: Iterator[bytes]) -> str:
+    """A page, or the begin of an endless one."""
+    text = bytearray(head)
+    for chunk in chunks:
+        text += chunk
+        if len(text) > _MIB:
+            break
+    return text.decode("utf-8", errors="replace")
+
+
+def _write(
+    chunks: Iterable[bytes], stream: BinaryIO, label: str, begun: int, whole: int | None
+) -> None:
+    """Write what comes behind what is there."""
     told = begun // _MIB
     total = max(1, (whole or 0) // _MIB)
     progress = Progress(label, total, "MiB", done=told, patient=True)
-    is_first = begun == 0 and not pages_are_fine
     for chunk in chunks:
-        if is_first and _WEB_PAGE.match(chunk):
-            text = bytearray(chunk)
-            for rest in chunks:
-                text += rest
-                if len(text) > _MIB:
-                    break
-            raise _PageError(text.decode("utf-8", errors="replace"))
-        is_first = False
         stream.write(chunk)
         now = stream.tell() // _MIB
         if whole is not None and now > told:
@@ -298,7 +353,7 @@ def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
-def _begun(path: Path, note: Path, url: str) -> tuple[int, dict[str, str]]:
+def _begun(path: Path, note: Path, source: str) -> tuple[int, dict[str, str]]:
     """How much there is of a file, and the headers that ask for the rest of the same file."""
     size = _size(path)
     if not size or not note.exists():
@@ -308,7 +363,7 @@ def _begun(path: Path, note: Path, url: str) -> tuple[int, dict[str, str]]:
     except InputError:
         return 0, {}
     validator = said.get("validator") if isinstance(said, dict) else None
-    if not isinstance(validator, str) or said.get("url") != url:
+    if not isinstance(validator, str) or said.get("url") != source:
         return 0, {}
     return size, {"range": f"bytes={size}-", "if-range": validator}
 
@@ -322,14 +377,18 @@ def _mark(response: httpx.Response) -> str | None:
     return modified
 
 
-def _first_byte(response: httpx.Response) -> int | None:
-    found = re.match(r"bytes (\d+)-", response.headers.get("content-range", ""))
-    return int(found[1]) if found else None
+def _part(response: httpx.Response) -> tuple[int | None, int | None]:
+    """Which byte of the file is the first that comes, and how long the file is, where it is said;
+    a server may send less than it was asked for."""
+    found = _PART.fullmatch(response.headers.get("content-range", ""))
+    if found is None:
+        return None, None
+    return int(found[1]), None if found[2] == "*" else int(found[2])
 
 
 def _check_status(label: str, response: httpx.Response) -> None:
     status = response.status_code
-    if 200 <= status < 300:
+    if status in (200, 206):
         return
     if status in PASSING:
         raise FaultError(f"answered {status}", _asked_pause(response))
@@ -347,10 +406,8 @@ def _asked_pause(response: httpx.Response) -> float | None:
         return None
 
 
-def _given_name(response: httpx.Response) -> str:
-    message = Message()
-    message["content-disposition"] = response.headers.get("content-disposition", "")
-    return (message.get_filename() or "").replace("\\", "/").rpartition("/")[2]
+def _shown(text: str) -> str:
+    return "".join(c if c.isprintable() else "?" for c in text[:200]) or "nowhere"
 
 
 def _cause(error: Exception) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from html.parser import HTMLParser
-from urllib.parse import urlencode, urljoin, urlsplit
+from urllib.parse import parse_qs, urlencode, urljoin, urlsplit
 
 from citepipe.errors import InputError
 from citepipe.sources.address import Drive
@@ -75,8 +75,7 @@ class _Links(HTMLParser):
 
 def file_url(place: Drive, base: str = DOWNLOADS) -> str:
     """Where a file comes from."""
-    query = urlencode({"id": place.id, "export": "download", "confirm": "t"})
-    return f"{base}/download?{query}"
+    return f"{base}/download?{_query(place, export='download', confirm='t')}"
 
 
 def leads_on(address: str, page: str, base: str = DOWNLOADS) -> str:
@@ -86,10 +85,11 @@ def leads_on(address: str, page: str, base: str = DOWNLOADS) -> str:
         InputError: it leads nowhere; with what it says.
     """
     form = _Form()
-    form.feed(page)
+    form.feed(_readable(page))
     if form.action and form.fields:
-        target = urlsplit(urljoin(f"{base}/download", form.action))
-        if target.netloc == urlsplit(base).netloc or target.netloc.endswith(".google.com"):
+        target, own = urlsplit(urljoin(f"{base}/download", form.action)), urlsplit(base)
+        at_drive = target.scheme == "https" and target.netloc.endswith(".google.com")
+        if at_drive or (target.scheme, target.netloc) == (own.scheme, own.netloc):
             return target._replace(query=urlencode(form.fields)).geturl()
     words = page.lower()
     for signs, reason in _REASONS:
@@ -104,9 +104,13 @@ def files_of(
     """The files of a folder and of the folders in it, by their paths.
 
     Raises:
-        InputError: the folder cannot be seen, or has no files.
+        InputError: the folder cannot be seen, has no files, or two of one name.
     """
-    found = dict(_below(downloader, place, address, base, ()))
+    found: dict[str, Drive] = {}
+    for path, file in _below(downloader, place, address, base, ()):
+        if path in found:
+            raise InputError(f"{address}: expected each name once, there are two files {path}")
+        found[path] = file
     if not found:
         raise InputError(
             f"{address}: no files there; it is empty, or not shared with everyone who has the link"
@@ -120,13 +124,27 @@ def _below(
     if len(above) > _DEEPEST:
         raise InputError(f"{address}: folders in folders, more than {_DEEPEST} deep")
     links = _Links()
-    links.feed(downloader.text(f"{base}/embeddedfolderview?{urlencode({'id': place.id})}"))
+    links.feed(_readable(downloader.text(f"{base}/embeddedfolderview?{_query(place)}")))
     for href, text in links.found:
-        name = text.strip().replace("/", "-").replace("\\", "-")
+        name = "".join(c if c.isprintable() and c not in "/\\" else "-" for c in text.strip())
         if not name or name in (".", ".."):
             continue
         if file := _FILE.search(href):
-            yield "/".join((*above, name)), Drive(file[1], False, name)
+            yield "/".join((*above, name)), Drive(file[1], False, name, _key(href))
         elif folder := _FOLDER.search(href):
-            inner = Drive(folder[1], True, name)
+            inner = Drive(folder[1], True, name, _key(href))
             yield from _below(downloader, inner, address, base, (*above, name))
+
+
+def _query(place: Drive, **more: str) -> str:
+    key = {"resourcekey": place.key} if place.key else {}
+    return urlencode({"id": place.id, **more, **key})
+
+
+def _key(href: str) -> str:
+    return parse_qs(urlsplit(href).query).get("resourcekey", [""])[0]
+
+
+def _readable(page: str) -> str:
+    """A page without marked sections, at some of which the parser raises AssertionErrors."""
+    return page.replace("<![", "<! [")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import shutil
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -13,10 +14,10 @@ from citepipe.errors import InputError
 from citepipe.options.sources import SourcesOptions
 from citepipe.progress import summary
 from citepipe.sources import drive, hub
-from citepipe.sources.address import Drive, Hub, Web, file_name, parse, split
-from citepipe.sources.archive import is_archive, unpack
+from citepipe.sources.address import Drive, Hub, Web, check_member, file_name, parse, split
+from citepipe.sources.archive import DamagedError, is_archive, is_named_archive, unpack
 from citepipe.sources.cache import Blob, Cache, place
-from citepipe.sources.download import Downloader, Got
+from citepipe.sources.download import Downloader
 
 _SHOWN = 10
 
@@ -55,7 +56,7 @@ class Fetcher:
 
         Args:
             address: its `#member` counts as one of the members.
-            out: the folder; it appears when it is complete.
+            out: the folder, not there yet; it appears when it is complete.
             members: what is wanted of it, as paths below the folder; none means all. A single file
                 gets the name of its only member.
 
@@ -68,19 +69,23 @@ class Fetcher:
         plain, member = split(address)
         wanted = list(dict.fromkeys([*members, *([member] if member else [])]))
         place_there = parse(plain)
+        for one in wanted:
+            check_member(plain, one)
         partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.parent.mkdir(parents=True, exist_ok=True)
         try:
             with self.cache.held(plain):
+                _begin(out)
                 if isinstance(place_there, Drive) and place_there.is_folder:
                     count = self._drive_folder(plain, place_there, partial, wanted)
                 elif isinstance(place_there, Hub) and not place_there.path:
                     count = self._snapshot(plain, place_there, partial, wanted)
                 else:
                     count = self._single(plain, place_there, partial, wanted)
-            _check_members(plain, partial, wanted)
-            partial.rename(out)
+                _check_members(plain, partial, wanted)
+                partial.rename(out)
+        except OSError as error:
+            said = error.strerror or type(error).__name__
+            raise InputError(f"{error.filename or out}: {said}") from None
         finally:
             shutil.rmtree(partial, ignore_errors=True)
             self.downloader.close()
@@ -89,9 +94,16 @@ class Fetcher:
     def _single(
         self, address: str, source: Web | Drive | Hub, out: Path, wanted: Collection[str]
     ) -> int:
-        blob = self._blob(address, source)
-        if is_archive(blob.path):
-            return unpack(blob.path, out, address)
+        blob = self._blob(address, source, self._digest(address))
+        try:
+            if is_archive(blob.path):
+                return unpack(blob.path, out, address)
+            if is_named_archive(file_name(source)):
+                raise DamagedError(f"{address}: expected an archive, by its name")
+        except DamagedError as error:
+            # It may have been damaged on the way.
+            self.cache.forget(address)
+            raise InputError(f"{error}; the next run fetches it anew") from None
         names = list(wanted) or [file_name(source)]
         if len(names) > 1:
             raise InputError(
@@ -105,28 +117,28 @@ class Fetcher:
         def listed() -> dict[str, str]:
             pages = self.drive_bases.pages
             found = drive.files_of(self.downloader, source, address, pages)
-            return {path: file.id for path, file in found.items()}
+            return {path: f"{file.id} {file.key}".strip() for path, file in found.items()}
 
-        return self._many(
-            address, out, wanted, listed, lambda path, key: Drive(key, False, Path(path).name)
-        )
+        def file(path: str, found: str) -> Drive:
+            identity, _, key = found.partition(" ")
+            return Drive(identity, False, Path(path).name, key)
+
+        return self._many(address, source, out, wanted, listed, file)
 
     def _snapshot(self, address: str, source: Hub, out: Path, wanted: Collection[str]) -> int:
         def listed() -> dict[str, str]:
             there, names = hub.files_of(self.downloader, source)
             return dict.fromkeys(names, there.revision)
 
-        return self._many(
-            address,
-            out,
-            wanted,
-            listed,
-            lambda path, commit: Hub(source.kind, source.repository, commit, path),
-        )
+        def file(path: str, commit: str) -> Hub:
+            return Hub(source.kind, source.repository, commit, path)
+
+        return self._many(address, source, out, wanted, listed, file)
 
     def _many(
         self,
         address: str,
+        source: Drive | Hub,
         out: Path,
         wanted: Collection[str],
         listed: Callable[[], dict[str, str]],
@@ -136,62 +148,85 @@ class Fetcher:
 
         Args:
             address: of the folder.
+            source: what it leads to.
             out: where the files go.
             wanted: paths, of files or of folders.
             listed: asks for the list: a key that leads to each file, by its path.
             source_of: from path and key to what is asked for.
         """
-        known = {path: self._known(f"{address}#{path}", Path(path).name) for path in wanted}
-        if wanted and all(known.values()):
-            for path, blob in known.items():
-                assert blob is not None
+        if address in self.options.sha256:
+            raise InputError(
+                f"sources.sha256 {address}: a folder; expected ADDRESS#FILE, of a file"
+            )
+        missing: dict[str, Path] = {}
+        for path in wanted or [""]:
+            inner = f"{address}#{path}" if path else address
+            name = file_name(source_of(path, "") if path else source)
+            by_hand = self.cache.by_hand(inner, name)
+            if by_hand.is_dir():
+                shutil.copytree(by_hand, out / path, dirs_exist_ok=True)
+            elif path and (blob := self._known(inner, name, self._digest(address, path))):
                 place(blob, out / path)
-            return len(known)
-        files = self._list(address, listed, [path for path in known if known[path] is None])
-        chosen = [
-            path
-            for path in files
-            if not wanted or any(path == w or path.startswith(f"{w}/") for w in wanted)
-        ]
-        missing = [w for w in wanted if not any(p == w or p.startswith(f"{w}/") for p in chosen)]
+            else:
+                missing[path] = by_hand
         if missing:
-            raise InputError(_lacking(address, missing[0], list(files)))
-        for path in chosen:
-            blob = self._blob(f"{address}#{path}", source_of(path, files[path]))
-            place(blob, out / path)
-        return len(chosen)
+            files = self._list(address, listed, missing)
+            absent = [path for path in missing if not any(_is_below(f, path) for f in files)]
+            if absent:
+                raise InputError(_lacking(address, absent[0], list(files)))
+            for path, key in files.items():
+                if any(_is_below(path, m) for m in missing) and not (out / path).exists():
+                    digest = self._digest(address, path)
+                    place(self._blob(f"{address}#{path}", source_of(path, key), digest), out / path)
+        return sum(path.is_file() for path in out.rglob("*"))
 
     def _list(
-        self, address: str, listed: Callable[[], dict[str, str]], wanted: Sequence[str]
+        self, address: str, listed: Callable[[], dict[str, str]], by_hand: Mapping[str, Path]
     ) -> Mapping[str, str]:
-        """The files of a folder; as they were when it was first asked for."""
+        """The files of a folder; as they were when it was first asked for.
+
+        Args:
+            address: of the folder.
+            listed: asks for the list.
+            by_hand: where what is wanted of it may be put; with an empty path all of it.
+        """
         known = self.cache.find(address)
         if known is None:
+            path, where = next(iter(by_hand.items()))
+            wanted = f"put {path} at" if path else "put its files into the folder"
             if self.is_offline:
-                by_hand = [self.cache.by_hand(f"{address}#{w}", Path(w).name) for w in wanted]
-                where = f"put {wanted[0]} at {by_hand[0]}" if wanted else "fetch it where there is"
-                raise InputError(
-                    f"{address}: what is in it is not known, and this is offline: {where}"
-                    + ("" if wanted else f" a network, and bring {self.cache.root} here")
-                )
+                raise InputError(f"{address}: not here, and this is offline: {wanted} {where}")
             partial = self.cache.partial(address)
-            write_json(partial, listed())
+            try:
+                write_json(partial, listed())
+            except InputError as error:
+                raise InputError(f"{error}; got in another way, {wanted} {where}") from None
             known = self.cache.take(partial, address, "list.json")
         files = read_json(known.path)
         if not isinstance(files, dict) or not all(map(_is_inside, files)):
             raise InputError(f"{known.path}: expected a list of files, remove it to fetch it anew")
         return files
 
-    def _known(self, address: str, name: str) -> Blob | None:
+    def _digest(self, address: str, path: str | None = None) -> str | None:
+        """The digest that is known of a file: one in a folder, or with no path the address's own,
+        which may stand there with any member."""
+        digests = {
+            digest
+            for known, digest in self.options.sha256.items()
+            if split(known)[0] == address and path in (None, split(known)[1])
+        }
+        if len(digests) > 1:
+            raise InputError(f"sources.sha256 {address}: expected one digest of a single file")
+        return digests.pop() if digests else None
+
+    def _known(self, address: str, name: str, expected: str | None) -> Blob | None:
         """What an address led to before, or what somebody has put there by hand."""
-        expected = self.options.sha256.get(address)
         return self.cache.find(address, expected) or self.cache.adopt(address, name, expected)
 
-    def _blob(self, address: str, source: Web | Drive | Hub) -> Blob:
+    def _blob(self, address: str, source: Web | Drive | Hub, expected: str | None) -> Blob:
         """What a file's address leads to, from the cache, by hand or from the network."""
-        expected = self.options.sha256.get(address)
         name = file_name(source)
-        found = self._known(address, name)
+        found = self._known(address, name, expected)
         if found is not None:
             return found
         by_hand = self.cache.by_hand(address, name)
@@ -199,25 +234,23 @@ class Fetcher:
             raise InputError(f"{address}: not here, and this is offline: put the file at {by_hand}")
         partial = self.cache.partial(address)
         try:
-            got = self._download(address, source, partial)
+            said = self._download(address, source, partial)
         except InputError as error:
             raise InputError(f"{error}; got in another way, it may lie at {by_hand}") from None
-        if got.sha256 is not None and expected not in (None, got.sha256):
+        if said is not None and expected not in (None, said):
+            partial.unlink()
             raise InputError(
-                f"{address}: expected content of sha256 {expected}, its host says {got.sha256}"
+                f"{address}: expected content of sha256 {expected}, its host says {said}"
             )
-        return self.cache.take(partial, address, got.name or name, expected or got.sha256)
+        return self.cache.take(partial, address, name, expected or said)
 
-    def _download(self, address: str, source: Web | Drive | Hub, partial: Path) -> Got:
+    def _download(self, address: str, source: Web | Drive | Hub, partial: Path) -> str | None:
         if isinstance(source, Web):
             return self.downloader.file(source.url, partial, address)
         if isinstance(source, Hub):
-            url, headers = hub.file_url(source, source.path), hub.headers()
-            try:
-                return self.downloader.file(url, partial, address, headers)
-            except InputError as error:
-                hint = "" if headers or "login" not in str(error) else ", HF_TOKEN is not set"
-                raise InputError(f"{error}{hint}") from None
+            url = hub.file_url(source, source.path)
+            with hub.token_wanted():
+                return self.downloader.file(url, partial, address, hub.headers())
         base = self.drive_bases.downloads
         return self.downloader.file(
             drive.file_url(source, base),
@@ -225,6 +258,21 @@ class Fetcher:
             address,
             on_page=lambda page: drive.leads_on(address, page, base),
         )
+
+
+def _begin(out: Path) -> None:
+    """Make room for a folder, and remove what killed runs have left of it; no other run that
+    fetches the same is under way."""
+    if out.exists():
+        raise InputError(f"{out}: is there already; remove it to have it fetched")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    for left in out.parent.glob(f".{glob.escape(out.name)}.*.partial"):
+        shutil.rmtree(left, ignore_errors=True)
+
+
+def _is_below(path: str, folder: str) -> bool:
+    """Whether a file is in a folder or is what is called so; with no folder any is."""
+    return not folder or path == folder or path.startswith(f"{folder}/")
 
 
 def _is_inside(path: object) -> bool:
@@ -241,4 +289,5 @@ def _check_members(address: str, folder: Path, wanted: Collection[str]) -> None:
 
 def _lacking(address: str, member: str, there: list[str]) -> str:
     shown = ", ".join(there[:_SHOWN]) + (f" and {len(there) - _SHOWN} more" * (len(there) > _SHOWN))
+    shown = "".join(c if c.isprintable() else "?" for c in shown)
     return f"{address}: expected {member} in it, it has {shown} (name one behind '#')"

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import PurePosixPath
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from citepipe.errors import InputError
 from citepipe.sources.address import Hub
@@ -16,14 +18,38 @@ _PICKLED = frozenset({".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt"})
 
 
 def endpoint() -> str:
-    """Where the hub is: `HF_ENDPOINT` of the environment, or the public one."""
-    return os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
+    """Where the hub is: `HF_ENDPOINT` of the environment, or the public one.
+
+    Raises:
+        InputError: it is no URL, or one with a password, which would be written into logs.
+    """
+    url = (os.environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.netloc or "@" in parts.netloc:
+        raise InputError("HF_ENDPOINT: expected a URL such as https://host, without a password")
+    return url
 
 
 def headers() -> dict[str, str]:
-    """The token of the environment, for repositories that want one."""
+    """The token of the environment, for repositories that want one.
+
+    Raises:
+        InputError: no header can have it; it is not shown.
+    """
     token = os.environ.get("HF_TOKEN", "").strip()
+    if not (token.isascii() and token.isprintable()):
+        raise InputError("HF_TOKEN: expected printable ASCII characters in one line")
     return {"authorization": f"Bearer {token}"} if token else {}
+
+
+@contextmanager
+def token_wanted() -> Iterator[None]:
+    """Behind a complaint of the block about a missing login stands that there is no token."""
+    try:
+        yield
+    except InputError as error:
+        hint = ", HF_TOKEN is not set" if "login" in str(error) and not headers() else ""
+        raise InputError(f"{error}{hint}") from None
 
 
 def file_url(place: Hub, path: str) -> str:
@@ -44,15 +70,16 @@ def files_of(downloader: Downloader, place: Hub) -> tuple[Hub, list[str]]:
     revision = quote(place.revision, safe="")
     url = f"{endpoint()}/api/{place.kind}/{place.repository}/revision/{revision}"
     try:
-        found = json.loads(downloader.text(url, headers()))
+        with token_wanted():
+            found = json.loads(downloader.text(url, headers()))
         names = [str(file["rfilename"]) for file in found["siblings"]]
         commit = str(found["sha"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise InputError(f"{url}: expected the hub's list of files") from None
     names = [name for name in names if not PurePosixPath(name).name.startswith(".git")]
     for name in names:
         parts = PurePosixPath(name).parts
-        if not parts or parts[0] == "/" or ".." in parts or "\\" in name:
+        if not parts or parts[0] == "/" or ".." in parts or "\\" in name or not name.isprintable():
             raise InputError(f"{url}: expected names of files below the repository, got {name!r}")
     skipped = set(_OTHER_FRAMEWORKS)
     if any(name.endswith(".safetensors") for name in names):

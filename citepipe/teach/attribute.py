@@ -5,6 +5,7 @@ Each sentence cites the smallest set of documents that a verifier finds to suppo
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import combinations
@@ -14,15 +15,19 @@ from citepipe.options.teacher import TeacherOptions
 from citepipe.text.sentences import Splitter
 from citepipe.verify.base import Pair, Verifier
 
+_REFERENCE = re.compile(r" ?\[\d+\]")
+_END = re.compile(r"""(?:[.!?][\s"'”’)\]»]*)+$|\s+$""")
+
 
 def attribute(
     examples: Sequence[Example], verifier: Verifier, splitter: Splitter, options: TeacherOptions
 ) -> list[Example]:
     """Give the human answers (`answer`) of examples citations, as their `output`.
 
-    Sets of one document are asked for all sentences at once, then sets of two for the sentences
-    that are still open, and so on; of several sets of one size the first in document order is
-    cited. An example of which no sentence is left keeps no output.
+    References of their own, such as [3], are taken out first: they are to other lists than the
+    documents. Sets of one document are asked for all sentences at once, then sets of two for the
+    sentences that are still open, and so on; of several sets of one size the first in document
+    order is cited. An example of which no sentence is left keeps no output.
 
     Args:
         examples: with documents and `answer`.
@@ -30,9 +35,11 @@ def attribute(
         splitter: finds the sentences.
         options: citations per sentence, and what becomes of sentences without support.
     """
+    answers_without = (
+        _REFERENCE.sub("", example.answer or "").replace("\n", " ").strip() for example in examples
+    )
     sentences = [
-        [answer[start:end] for start, end in splitter(answer)]
-        for answer in ((example.answer or "").replace("\n", " ").strip() for example in examples)
+        [answer[start:end] for start, end in splitter(answer)] for answer in answers_without
     ]
     cited: dict[tuple[int, int], tuple[int, ...]] = {}
     for size in range(1, options.at_most + 1):
@@ -64,11 +71,16 @@ def attribute(
 def with_citations(sentence: str, docs: Sequence[int]) -> str:
     """A sentence with citations in front of its final stop, as ALCE's demonstrations have them.
 
+    A stop inside of closing quotation marks or brackets is the final one too: a citation behind
+    them would begin a sentence of its own.
+
     Args:
         sentence: without citations.
         docs: indices of documents, from 0; document 0 is cited as [1].
     """
     if not docs:
         return sentence
-    body = sentence.rstrip(".!? ")
-    return f"{body} {''.join(f'[{d + 1}]' for d in docs)}{sentence[len(body) :].strip() or '.'}"
+    body = _END.sub("", sentence)
+    end = sentence[len(body) :].strip()
+    stop = end if any(mark in end for mark in ".!?") else f"{end}."
+    return f"{body} {''.join(f'[{d + 1}]' for d in docs)}{stop}"

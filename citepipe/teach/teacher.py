@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
+from functools import cache as once
 from pathlib import Path
 
 from citepipe.data.example import Example
 from citepipe.data.files import read_examples, write_examples, write_json
+from citepipe.data.prompts import check_prompt
 from citepipe.errors import InputError
 from citepipe.options.reward import RewardOptions
 from citepipe.options.teacher import TeacherOptions
@@ -16,6 +18,7 @@ from citepipe.rewards.answers import Rewarder
 from citepipe.teach.attribute import attribute
 from citepipe.teach.endpoint import Endpoint
 from citepipe.text.sentences import load_splitter
+from citepipe.verify.base import Verifier
 from citepipe.verify.load import load_verifier
 
 _HINTS = {
@@ -55,18 +58,34 @@ def teach(
         InputError: not a single example of a file has a cited answer in the end.
     """
     counts: dict[str, object] = {}
+    splits = [
+        ("train", train, read_examples(train), out_train),
+        ("dev", dev, read_examples(dev), out_dev),
+    ]
+    account = out_dev.with_name("account.json")
+    account.unlink(missing_ok=True)
     endpoint = None
     if options.citations == "endpoint":
+        _check_prompt(options, {e.dataset for _, _, examples, _ in splits for e in examples})
         if options.endpoint is None:
             raise InputError("teacher.endpoint: missing, expected where the teacher is")
         endpoint = Endpoint(options.endpoint, options.prompt, journal)
+
+    @once
+    def judge() -> Verifier:
+        return load_verifier(verifier, cache)
+
+    @once
+    def rewarder() -> Rewarder:
+        # Not every question has gold answers; citations are what is to be learnt.
+        return Rewarder(verifier, reward.model_copy(update={"correctness": 0.0}), cache)
+
     try:
-        for name, source, out in (("train", train, out_train), ("dev", dev, out_dev)):
-            examples = read_examples(source)
-            examples = _answered(examples, options, verifier, reward, cache, endpoint)
+        for name, source, examples, out in splits:
+            examples = _answered(examples, options, judge, reward.splitter, endpoint)
             weak = 0
             if options.min_reward is not None:
-                examples, weak = _good(examples, options.min_reward, verifier, reward, cache)
+                examples, weak = _good(examples, options.min_reward, rewarder())
             answered = sum(bool(example.output) for example in examples)
             if not answered:
                 hint = _HINTS[options.citations]
@@ -86,21 +105,29 @@ def teach(
             counts[f"{name} answers"] = answered
     finally:
         if endpoint is not None:
-            write_json(out_dev.with_name("account.json"), asdict(endpoint.account))
             endpoint.close()
+            write_json(account, asdict(endpoint.account))
     if endpoint is not None:
-        account = endpoint.account
-        counts["tokens"] = account.prompt_tokens + account.answer_tokens
-        counts["cost"] = account.cost
+        spent = endpoint.account
+        counts["tokens"] = spent.prompt_tokens + spent.answer_tokens
+        counts["cost"] = spent.cost
     return summary("teach", counts)
+
+
+def _check_prompt(options: TeacherOptions, datasets: set[str]) -> None:
+    """Find what is wrong with the prompt before anything is paid for."""
+    try:
+        check_prompt(options.prompt, sorted(datasets))
+    except InputError as error:
+        line = str(error)
+        raise InputError(f"teacher.{line}" if line.startswith("prompt.") else line) from None
 
 
 def _answered(
     examples: Sequence[Example],
     options: TeacherOptions,
-    verifier: str,
-    reward: RewardOptions,
-    cache: Path | None,
+    judge: Callable[[], Verifier],
+    splitter: str,
     endpoint: Endpoint | None,
 ) -> list[Example]:
     """The examples, those without a cited answer with one where it can be had."""
@@ -110,25 +137,17 @@ def _answered(
     if endpoint is not None:
         found = endpoint.answer(without)
     else:
-        judge = load_verifier(verifier, cache)
-        found = attribute(without, judge, load_splitter(reward.splitter), options)
+        found = attribute(without, judge(), load_splitter(splitter), options)
     by_place = iter(found)
     return [example if example.output else next(by_place) for example in examples]
 
 
 def _good(
-    examples: Sequence[Example],
-    least: float,
-    verifier: str,
-    reward: RewardOptions,
-    cache: Path | None,
+    examples: Sequence[Example], least: float, rewarder: Rewarder
 ) -> tuple[list[Example], int]:
     """The examples without answers that earn less than `least`, and how many those were."""
     answered = [example for example in examples if example.output]
-    of_citations = reward.model_copy(update={"correctness": 0.0})
-    totals = Rewarder(verifier, of_citations, cache).reward(
-        answered, [example.output or "" for example in answered]
-    )
+    totals = rewarder.reward(answered, [example.output or "" for example in answered])
     # What is just as large must not fall below by rounding.
     weak = {
         id(example)

@@ -175,8 +175,8 @@ def test_a_good_file_has_no_findings(tmp_path: Path) -> None:
     assert report.is_usable
     assert report.lines() == [
         f"{tmp_path}/a.json: a JSON list of 1 row (asqa 1)",
-        "1 row name their dataset, as in the authors' files",
-        "1 documents a row",
+        "rows that name their dataset, as the authors': 1",
+        "documents of a row: 1",
         "0 errors, 0 warnings, 0 notes",
         "distilled: 1 row with a cited answer in `output`",
         "sampled from, trained on by RL: 1 row",

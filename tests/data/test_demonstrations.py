@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from citepipe.data.demonstrations import chosen, read_prompt_file
+from citepipe.data.demonstrations import Demonstration, chosen, read_prompt_file, shown_documents
 from citepipe.data.example import Document, Example
 from citepipe.data.prompts import check_prompt, fit, render
 from citepipe.errors import InputError
@@ -58,6 +58,28 @@ def test_shorter_texts_are_shown_where_there_are_some(tmp_path: Path) -> None:
     text = render(EXAMPLE, options)
     assert "[1] T: sum 0\n" in text
     assert "[1] One: a\n[2] Two: g h\n" in text
+
+
+@pytest.mark.parametrize(
+    ("summaries", "at_most", "shown"),
+    [
+        (["a", "b", "c"], 2, [0, 1]),
+        (["irrelevant", "b", "It is Irrelevant.", "d"], 2, [1, 3]),
+        (["a", None, "c"], 3, [0]),
+        ([None, "b"], 3, [0]),
+        (["irrelevant", None, "c"], 3, [1]),
+        (["irrelevant", "irrelevant"], 3, []),
+        (["a", "b"], 0, []),
+        (["a"] * 7, None, [0, 1, 2, 3, 4]),
+    ],
+)
+def test_demonstrations_show_what_their_shorter_texts_choose(
+    summaries: list[str | None], at_most: int | None, shown: list[int]
+) -> None:
+    docs = tuple(Document(str(n), "text", summary=text) for n, text in enumerate(summaries))
+    options = PromptOptions(documents="summary", demo_documents=at_most)
+    found = shown_documents(Demonstration("Q?", "A.", docs), options)
+    assert [int(doc.title) for doc in found] == shown
 
 
 def test_without_documents_there_is_no_empty_line(tmp_path: Path) -> None:

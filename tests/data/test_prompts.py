@@ -66,7 +66,7 @@ def test_what_is_wrapped_around_a_prompt_counts_and_is_remembered() -> None:
 
     def asked(budget: int) -> Prompt:
         options = PLAIN.model_copy(update={"max_input_tokens": budget})
-        return fit(EXAMPLE, options, words, lambda text: f"<user> {text} <assistant>", turn)
+        return fit(EXAMPLE, options, words, lambda said: f"<user> {said[0]} <assistant>", turn)
 
     whole, cut = asked(plain + 2), asked(plain + 1)
     assert whole.text == f"<user> {render(EXAMPLE, PLAIN)} <assistant>"

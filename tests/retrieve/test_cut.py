@@ -142,6 +142,9 @@ def test_the_title_of_a_plain_text(text: str, title: str, paragraphs: list[Parag
         ),
         ("Text.\n\n---\n\nMore.", None, [("Text.",), ("---",), ("More.",)]),
         ("# Top\n## List\n- a b\n- c d", "Top", [("List: - a b", "- c d")]),
+        ("# C#\nBody.", "C#", [("Body.",)]),
+        ("#" + " word" * 31 + "\nBody.", None, [("word " * 30 + "word: Body.",)]),
+        ("One <!-- two\n\nthree.", None, [("One <!-- two",), ("three.",)]),
         ("#hashtag is no heading", None, [("#hashtag is no heading",)]),
     ],
 )

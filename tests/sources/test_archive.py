@@ -73,7 +73,7 @@ EVIL: dict[str, tuple[Callable[[Path], None], str]] = {
     "hard link": (_tar_of(_info("l", tarfile.LNKTYPE, "/etc/passwd")), "is a link or device"),
     "device": (_tar_of(_info("d", tarfile.CHRTYPE)), "'d' is a link or device, no file"),
     "pipe": (_tar_of(_info("p", tarfile.FIFOTYPE)), "'p' is a link or device, no file"),
-    "twice": (_zip_twice, "has a twice"),
+    "twice": (_zip_twice, "has 'a' twice"),
     "file and folder": (
         _tar_of(_info("a"), _info("a/b")),
         "cannot be unpacked: File exists",
@@ -133,7 +133,7 @@ def test_a_zip_whose_content_was_changed(tmp_path: Path) -> None:
 
 
 def test_what_is_no_archive(tmp_path: Path) -> None:
-    for name, content in {"a.json": b"[]", "b.bin": bytes(1000), "c": b"PK\x03\x04 no"}.items():
+    for name, content in {"a.json": b"[]", "b.bin": bytes(1000), "c": b"text PK\x03\x04"}.items():
         (tmp_path / name).write_bytes(content)
         assert not is_archive(tmp_path / name)
 

@@ -10,7 +10,9 @@ import pytest
 from citepipe.data.example import Document, Example
 from citepipe.data.files import read_examples, write_examples
 from citepipe.errors import InputError
+from citepipe.judge.judge import judge
 from citepipe.options.reward import RewardOptions
+from citepipe.options.score import JudgeOptions
 from citepipe.options.teacher import TeacherOptions
 from citepipe.teach.attribute import attribute, with_citations
 from citepipe.teach.teacher import teach
@@ -46,6 +48,27 @@ def test_a_sentence_cites_the_smallest_set_and_of_those_the_first() -> None:
     assert _attributed(answer) == "Red green [1]. Blue [2]. Red blue [1][2]. Red white [1][3]."
 
 
+def test_references_of_the_answer_itself_are_taken_out() -> None:
+    assert _attributed("Red green [7]. Blue.[12][3]") == "Red green [1]. Blue [2]."
+
+
+def test_every_attributed_sentence_is_read_as_one_statement_with_its_citations() -> None:
+    answer = 'Anna said "red." (Blue is green.) He asked "is it red?" "Blue!" she said.'
+    example = Example("0", "eli5", "?", DOCS, answer=answer)
+
+    class Anything:
+        name = "anything"
+
+        def entails(self, pairs: Sequence[Pair]) -> list[bool]:
+            return [True] * len(pairs)
+
+    options = TeacherOptions(citations="attribute")
+    [made] = attribute([example], Anything(), SPLITTER, options)
+    [judged] = judge([made], [made.output or ""], Anything(), SPLITTER, JudgeOptions.sane(3))
+    cited = [[c.number for c in v.statement.citations] for v in judged.statements]
+    assert cited == [[1]] * len(list(SPLITTER(answer)))
+
+
 def test_a_sentence_without_support_is_dropped_or_kept_uncited() -> None:
     assert _attributed("Red. Black.") == "Red [1]."
     assert _attributed("Red. Black.", keep_uncited=True) == "Red [1]. Black."
@@ -63,6 +86,11 @@ def test_no_more_citations_than_allowed() -> None:
         ("Is it?", "Is it [1][3]?"),
         ("No stop", "No stop [1][3]."),
         ("Wait...", "Wait [1][3]..."),
+        ('He said "no."', 'He said "no [1][3]."'),
+        ('He said "no".', 'He said "no" [1][3].'),
+        ("(It is so.) ", "(It is so [1][3].)"),
+        ("It is so (really)", "It is so (really) [1][3]."),
+        ("In the U.S.", "In the U.S [1][3]."),
     ],
 )
 def test_citations_stand_in_front_of_the_stop(sentence: str, cited: str) -> None:

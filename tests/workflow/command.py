@@ -12,12 +12,14 @@ SNAKEMAKE = [sys.executable, "-m", "snakemake", *OPTIONS]
 ENVIRONMENT = os.environ | {"HF_HUB_OFFLINE": "1"}
 
 
-def snakemake(project: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def snakemake(
+    project: Path, *arguments: str, **environment: str
+) -> subprocess.CompletedProcess[str]:
     """Run to the end; stdout and stderr come back as one text in `stdout`."""
     return subprocess.run(
         [*SNAKEMAKE, *arguments],
         cwd=project,
-        env=ENVIRONMENT,
+        env=ENVIRONMENT | environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

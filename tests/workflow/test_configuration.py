@@ -58,9 +58,29 @@ def test_the_papers_setting_is_complete_without_its_data(project: Path) -> None:
 
 
 def test_absent_data_is_told_of_in_a_line(project: Path) -> None:
+    done = snakemake(project, "--configfile", "experiments/own-documents.yaml")
+    assert done.returncode == 1
+    assert "data.train: no file own/questions.jsonl below" in done.stdout
+
+
+def test_without_a_network_a_line_says_where_a_file_may_be_put(project: Path) -> None:
     done = snakemake(project, "--configfile", "experiments/llama2-7b.yaml")
     assert done.returncode == 1
-    assert "data.train: no file data/combined_train.json below" in done.stdout
+    assert "this is offline: put combined_dev.json at " in done.stdout
+    assert "Traceback" not in done.stdout
+
+
+def test_an_address_that_cannot_be_read_is_told_of_by_its_key(project: Path) -> None:
+    given = project / "bad.yaml"
+    given.write_text(
+        "verifiers: {train: lexical, report: {lexical: lexical}}\n"
+        "systems: {people: {outputs: {asqa: 'ftp://host/asqa.json'}}}\n"
+    )
+    done = snakemake(project, "--configfile", "bad.yaml")
+    assert done.returncode == 1
+    assert "Configuration: systems.people.outputs.asqa: ftp://host/asqa.json: expected" in (
+        done.stdout
+    )
 
 
 @pytest.mark.skipif(not SHARED.exists(), reason="no shared/data beside the project's folder")

@@ -160,6 +160,12 @@ def code(*scripts):
     return [shown(file) for file in [*paths, *sorted(package)]]
 
 
+def is_input(file, folder):
+    """Whether a file of a folder counts: hidden ones (`.git`, `.DS_Store`) do not."""
+    parts = file.relative_to(folder).parts
+    return file.is_file() and not any(part.startswith(".") for part in parts)
+
+
 def files(path):
     """What to depend on for a file or folder that the configuration names, or a hub name."""
     for folder in SOURCES:
@@ -168,7 +174,7 @@ def files(path):
     if Path(path).is_relative_to(RESULTS):
         return [path]
     if Path(path).is_dir():
-        return sorted(str(file) for file in Path(path).rglob("*") if file.is_file())
+        return sorted(str(file) for file in Path(path).rglob("*") if is_input(file, path))
     return [path] if Path(path).is_file() else []
 
 
@@ -181,9 +187,7 @@ def data_files():
     """The files with questions."""
     if CONFIG.data is None:
         return []
-    return given(
-        [*CONFIG.data.train, *CONFIG.data.dev, *CONFIG.data.test.values()]
-    )
+    return given([*CONFIG.data.train, *CONFIG.data.dev, *CONFIG.data.test.values()])
 
 
 DATA_FILES = data_files()
@@ -216,7 +220,7 @@ def model_path(name, seed):
     """The adapter of a system: trained here, or somebody's."""
     system = SYSTEMS[name]
     if isinstance(system, AdapterSystem):
-        ready = is_ready(Path(system.adapter))
+        ready = system.adapter is not None and is_ready(Path(system.adapter))
         return system.adapter if ready else WEIGHTS.format(system=name)
     if isinstance(system, ModelOfSystem):
         return model_path(system.model_of, seed)
@@ -249,12 +253,12 @@ def absent_files():
     named = named_inputs(CONFIG)
     if CONFIG.model and not is_local(CONFIG.model.base):
         del named["model.base"]
-    return {
-        path: key
-        for key, paths in named.items()
-        for path in paths
-        if not Path(path).is_relative_to(RESULTS) and not Path(path).exists()
-    }
+    absent = {}
+    for key, paths in named.items():
+        for path in paths:
+            if not Path(path).is_relative_to(RESULTS) and not Path(path).exists():
+                absent.setdefault(path, key)
+    return absent
 
 
 def source_params(wildcards):
@@ -294,7 +298,9 @@ ENDPOINT = ("model", "system", "temperature", "max_tokens", "tokens_key")
 def teach_params():
     """What the teacher's answers depend on."""
     teacher = options(CONFIG.teacher)
-    judged = CONFIG.teacher.citations == "attribute" or teacher["min_reward"] is not None
+    judged = (
+        CONFIG.teacher.citations == "attribute" or teacher["min_reward"] is not None
+    )
     if ASKED and CONFIG.teacher.endpoint is not None:
         teacher["endpoint"] = {key: teacher["endpoint"][key] for key in ENDPOINT}
     else:
@@ -395,6 +401,20 @@ def rl_params(wildcards):
         "verifier": RL_VERIFIER,
         "cache": CACHE,
         "start": start_of(wildcards),
+    }
+
+
+def weights_given(wildcards):
+    adapter = SYSTEMS[wildcards.system].adapter
+    return base_files(wildcards) if adapter is None else given([adapter])
+
+
+def weights_params(wildcards):
+    """What is made loadable; for the base as it is, an adapter that adds nothing."""
+    adapter = SYSTEMS[wildcards.system].adapter
+    return {
+        "adapter": adapter,
+        "model": options(CONFIG.model) if adapter is None else None,
     }
 
 

@@ -1,7 +1,9 @@
 """The teacher's cited answers, and supervised fine-tuning on them or on selected samples."""
 
 # Only citations that it finds, or answers that it must like, depend on the verifier.
-JUDGED = CONFIG.teacher.citations == "attribute" or CONFIG.teacher.min_reward is not None
+JUDGED = (
+    CONFIG.teacher.citations == "attribute" or CONFIG.teacher.min_reward is not None
+)
 
 
 rule teach:

@@ -4,7 +4,7 @@
 rule weights:
     input:
         code=code("prepare_weights.py"),
-        given=lambda wildcards: given([SYSTEMS[wildcards.system].adapter]),
+        given=weights_given,
     output:
         directory(WEIGHTS),
     log:
@@ -18,7 +18,7 @@ rule weights:
         mem_mb=16000,
         runtime=120,
     params:
-        cfg=lambda wildcards: {"adapter": SYSTEMS[wildcards.system].adapter},
+        cfg=weights_params,
     script:
         "../scripts/prepare_weights.py"
 

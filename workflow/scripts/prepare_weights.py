@@ -10,9 +10,14 @@ if TYPE_CHECKING:
 
 
 def work() -> str:
-    from citepipe.models.released import prepare
+    from citepipe.models.released import prepare, write_untrained
+    from citepipe.options.model import ModelOptions
 
-    return prepare(Path(snakemake.params.cfg["adapter"]), Path(snakemake.output[0]))
+    cfg = snakemake.params.cfg
+    out = Path(snakemake.output[0])
+    if cfg["adapter"] is None:
+        return write_untrained(ModelOptions(**cfg["model"]), out)
+    return prepare(Path(cfg["adapter"]), out)
 
 
 run_stage(snakemake, work)

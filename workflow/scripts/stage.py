@@ -62,7 +62,8 @@ def run_stage(snakemake: Any, work: Callable[[], str], processes: int = 1) -> No
     sys.stderr = Tee(sys.stderr, log)
     threading.Thread(target=end_with_run, daemon=True).start()
     run = dict(snakemake.wildcards.items())
-    label = f"{snakemake.rule} {run['system']} seed{run['seed']}" if run else snakemake.rule
+    named = [run[key] for key in ("source", "system") if key in run]
+    label = " ".join([snakemake.rule, *named, *([f"seed{run['seed']}"] if "seed" in run else [])])
     started = time.monotonic()
     print(f"== {label}", file=sys.stderr, flush=True)
     try:
