@@ -195,7 +195,8 @@ class CheckReport:
         if uses.without_documents:
             yield (
                 f"without documents: {_rows(uses.without_documents)}, refused unless `retrieval` "
-                "finds them some or `data.without_documents: leave_out` leaves them out; of the others:"
+                "finds them some or `data.without_documents: leave_out` leaves them out; of the "
+                "others:"
             )
         if uses.repeated:
             yield f"left out as repeated: {_rows(uses.repeated)}"

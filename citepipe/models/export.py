@@ -6,12 +6,14 @@ import importlib.metadata
 import json
 import os
 import shutil
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from citepipe.data.files import atomic_writer, read_json, read_jsonl
+from citepipe.data.files import read_json, read_jsonl
 from citepipe.errors import InputError
+from citepipe.models.fit import untie
 from citepipe.models.load import (
     LOST_AT_MOST,
     check_trained,
@@ -21,13 +23,18 @@ from citepipe.models.load import (
     load_whole,
     load_with_adapter,
 )
-from citepipe.models.save import publish
+from citepipe.models.pretrained import read_config
+from citepipe.models.save import publish, system_errors
 from citepipe.options.model import ModelOptions
 from citepipe.progress import say, summary
 
 if TYPE_CHECKING:
+    import torch
     from peft import PeftModel
+    from transformers import PreTrainedModel
 
+_SHARD = "5GB"
+_DTYPES = ("float32", "bfloat16", "float16")
 _PACKAGES = ("citepipe", "torch", "transformers", "peft")
 
 
@@ -38,11 +45,12 @@ def export(
     source: str,
     scores: Path | None = None,
     licence: str | None = None,
+    record: Mapping[str, object] | None = None,
 ) -> str:
     """Write a whole model with its tokenizer and a model card.
 
     The adapter is added to each layer's weights in 32 bits, and the sum rounded once to the dtype
-    of `options`; no second copy of the model is in memory.
+    of `options`. The base is in memory in its own dtype; there is no second copy of the model.
 
     Args:
         options: the base, and the dtype of what is written.
@@ -50,7 +58,8 @@ def export(
         out: a directory that is not there, or empty; it appears when it is complete.
         source: where the weights are from, for the card.
         scores: a score file of this system, for the card.
-        licence: an identifier for the card; without one the card names none.
+        licence: an identifier for the card; without one the card says that it is unknown.
+        record: what else the card tells of how the weights were made (system, seed, data, options).
 
     Returns:
         the line that sums it up.
@@ -59,31 +68,43 @@ def export(
         InputError: no such model, adapter or score file, they do not go together, or `out` is
             taken.
     """
+    import torch
+
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out}: expected a new or empty directory, something is there")
     check_trained(trained)
     told = _scores(scores)
     config = _adapter_config(trained)
+    training = _training(trained)
     tokenizer = load_tokenizer(options)
+    dtype: torch.dtype = getattr(torch, options.dtype)
     if is_whole(trained):
         model, kept = load_whole(trained, options, options.dtype), 1.0
     else:
-        wrapped = load_with_adapter(load_base(options), trained)
-        kept = merge(wrapped)
-        model = wrapped.unload()
+        wrapped = load_with_adapter(load_base(options, dtype_of(options)), trained)
+        try:
+            kept = merge(wrapped, dtype)
+        except InputError as error:
+            raise InputError(f"{trained}: {error}") from None
+        with warnings.catch_warnings():
+            # That all is merged already.
+            warnings.simplefilter("ignore")
+            model = wrapped.merge_and_unload()
         if abs(1 - kept) > LOST_AT_MOST:
             say(
                 f"{out}: rounded to {options.dtype}, {kept:.0%} of the adapter is left; float32 "
                 "keeps all of it"
             )
+    _finish(model, dtype)
+    card = _card(options, source, config, kept, told, licence, out.name, training, record)
     partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     try:
         partial.mkdir(parents=True)
-        model.save_pretrained(partial)
-        tokenizer.save_pretrained(partial)
-        with atomic_writer(partial / "README.md") as card:
-            card.write(_card(options, trained, source, config, kept, told, licence, out.name))
+        with system_errors(partial):
+            model.save_pretrained(partial, max_shard_size=_SHARD)
+            tokenizer.save_pretrained(partial)
+            (partial / "README.md").write_text(card, encoding="utf-8")
         publish(partial, out)
     except OSError as error:
         raise InputError(f"{out}: cannot be written: {error.strerror or error}") from None
@@ -93,27 +114,66 @@ def export(
     return summary("merge", {"written": str(out), "GB": size / 1e9, "adapter kept": f"{kept:.1%}"})
 
 
-def merge(model: PeftModel) -> float:
-    """Add an adapter to the weights of its layers, in place; `unload` then takes the layers off.
+def dtype_of(options: ModelOptions) -> str:
+    """The precision that a base's weights are stored in, by its configuration; else float32."""
+    config = read_config(options.base, options.revision, "model.base")
+    dtype = str(getattr(config, "dtype", None)).removeprefix("torch.")
+    return dtype if dtype in _DTYPES else "float32"
+
+
+def merge(model: PeftModel, dtype: torch.dtype) -> float:
+    """Add an adapter of any kind to the weights of its layers, in place, and round them once.
+
+    Each layer is merged by PEFT's own rule, in 32 bits, and is then of `dtype`. PEFT's layers are
+    still there, and know that they are merged.
 
     Returns:
         how much of it is left after rounding, as `share_kept_by_merging` has it.
-    """
-    from peft.tuners.lora import LoraLayer
 
+    Raises:
+        InputError: the adapter adds nothing to weights (soft prompts), or is not finite.
+    """
+    import torch
+    from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
+
+    if not isinstance(model.base_model, BaseTuner):
+        kind = str(model.peft_config[model.active_adapter].peft_type).rpartition(".")[2]
+        raise InputError(f"expected an adapter that is added to weights, this one is {kind}")
+    layers = [layer for layer in model.modules() if isinstance(layer, BaseTunerLayer)]
+    untie(model)
     found = whole = 0.0
-    for layer in model.modules():
-        if not isinstance(layer, LoraLayer):
+    for layer in layers:
+        if not hasattr(layer, "merge"):
             continue
-        weight: Any = layer.get_base_layer().weight
-        for adapter in set(layer.active_adapters) & set(layer.lora_A):
-            before = weight.data.float()
-            added: Any = layer.get_delta_weight(adapter)  # type: ignore[operator]
-            added = added.detach().float()
-            weight.data = (before + added).to(weight.dtype)
-            found += float(((weight.data.float() - before) * added).sum())
+        base: Any = layer.get_base_layer()
+        base.float()
+        before = [parameter.detach().clone() for parameter in base.parameters()]
+        layer.merge()
+        for parameter, old in zip(base.parameters(), before, strict=True):
+            added = parameter.data - old
+            parameter.data = parameter.data.to(dtype)
+            if not torch.isfinite(parameter.data).all():
+                raise InputError(f"its sum with the base is not finite in {dtype}")
+            # Rounding the base itself is not a loss of the adapter's.
+            found += float(((parameter.data.float() - old.to(dtype).float()) * added).sum())
             whole += float((added**2).sum())
     return found / whole if whole else 1.0
+
+
+def _finish(model: PreTrainedModel, dtype: torch.dtype) -> None:
+    """All weights in one precision, and a configuration that tells the truth about them."""
+    for parameter in model.parameters():
+        if parameter.is_floating_point():
+            parameter.data = parameter.data.to(dtype)
+    inputs, outputs = model.get_input_embeddings(), model.get_output_embeddings()
+    if inputs is not None and outputs is not None:
+        tied = inputs.weight is outputs.weight
+        text = model.config.get_text_config()
+        if getattr(text, "tie_word_embeddings", False) and not tied:
+            text.tie_word_embeddings = model.config.tie_word_embeddings = False
+            # What transformers ties when it saves is listed here.
+            model.all_tied_weights_keys = {}
+    model.config.dtype = dtype
 
 
 def _adapter_config(trained: Path) -> dict[str, Any]:
@@ -131,8 +191,14 @@ def _scores(path: Path | None) -> dict[str, Mapping[str, float]]:
     def look(value: Any, label: tuple[str, ...]) -> None:
         if not isinstance(value, dict):
             return
-        if isinstance(value.get("metrics"), dict):
-            found[", ".join(label)] = value["metrics"]
+        metrics = value.get("metrics")
+        if isinstance(metrics, dict):
+            where = ", ".join(label)
+            found[where] = {name: number for name, number in metrics.items() if number is not None}
+            for name, number in found[where].items():
+                if not isinstance(number, int | float) or isinstance(number, bool):
+                    at = f" of {where}" if where else ""
+                    raise InputError(f"{path}, metric {name}{at}: expected a number")
             return
         for key, inner in value.items():
             look(inner, (*label, key))
@@ -145,43 +211,56 @@ def _scores(path: Path | None) -> dict[str, Mapping[str, float]]:
 
 def _card(
     options: ModelOptions,
-    trained: Path,
     source: str,
     config: Mapping[str, Any],
     kept: float,
     scores: Mapping[str, Mapping[str, float]],
     licence: str | None,
     name: str,
+    training: list[str],
+    record: Mapping[str, object] | None,
 ) -> str:
     front: dict[str, object] = {
         "library_name": "transformers",
         "pipeline_tag": "text-generation",
-        "base_model": options.base,
+        "license": licence or "unknown",
         "tags": ["citepipe", "citations"],
     }
-    if licence is not None:
-        front["license"] = licence
+    # The hub takes its own names here, no paths.
+    if not Path(options.base).exists():
+        front["base_model"] = options.base
     lines = ["---", *(f"{key}: {json.dumps(value)}" for key, value in front.items()), "---", ""]
     lines += [f"# {name}", "", "A language model that answers questions from documents and cites "]
     lines[-1] += "them as `[1][2]`, made with citepipe."
-    lines += ["", "| | |", "|---|---|", f"| base | `{options.base}` |"]
     rows: dict[str, object] = {
+        "base": f"`{_cell(options.base)}`",
         "revision of the base": options.revision,
-        "trained weights": f"`{source}`",
-        "LoRA": f"r {config['r']}, alpha {config.get('lora_alpha')}" if "r" in config else None,
+        "trained weights": f"`{_cell(source)}`",
+        "adapter": _cell(config["peft_type"]) if "peft_type" in config else None,
+        "LoRA": f"r {_cell(config['r'])}, alpha {_cell(config.get('lora_alpha'))}"
+        if "r" in config
+        else None,
         "precision": options.dtype,
         "adapter left after rounding": f"{kept:.1%}" if config else None,
     }
-    lines += [f"| {key} | {value} |" for key, value in rows.items() if value is not None]
-    lines += ["", "## Training", "", *_training(trained)]
+    shown = [(key, value) for key, value in rows.items() if value is not None]
+    lines += ["", "| | |", "|---|---|", *(f"| {key} | {value} |" for key, value in shown)]
+    lines += ["", "## Training", "", *training]
+    if record:
+        lines += ["", "```json", json.dumps(record, indent=1, ensure_ascii=False), "```"]
     if scores:
         lines += ["", "## Scores", "", "Percent, by ALCE's names.", ""]
         for label, metrics in scores.items():
-            shown = ", ".join(f"{metric} {value:.1f}" for metric, value in metrics.items())
-            lines.append(f"- {label + ': ' if label else ''}{shown}")
+            numbers = ", ".join(f"{_cell(metric)} {value:.1f}" for metric, value in metrics.items())
+            lines.append(f"- {_cell(label) + ': ' if label else ''}{numbers}")
     lines += ["", "## Versions", ""]
     lines.append(", ".join(f"{package} {_version(package)}" for package in _PACKAGES))
     return "\n".join(lines) + "\n"
+
+
+def _cell(value: object) -> str:
+    """A value for a cell of a table: one line, and no end of the cell."""
+    return " ".join(str(value).split()).replace("|", "/").replace("`", "'")
 
 
 def _training(trained: Path) -> list[str]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from citepipe.data.files import read_json
 from citepipe.errors import InputError
+from citepipe.models.fit import check_loaded, settings_for, untie
 from citepipe.models.memory import is_out_of_memory
 from citepipe.options.model import ModelOptions
 from citepipe.progress import say
@@ -48,7 +49,9 @@ def load_tokenizer(options: ModelOptions) -> PreTrainedTokenizerBase:
 
     _check_directory(options.base)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(options.base, revision=options.revision)
+        tokenizer = AutoTokenizer.from_pretrained(
+            options.base, revision=options.revision, trust_remote_code=False
+        )
     except (OSError, ValueError) as error:
         raise InputError(f"model.base {options.base}: no tokenizer there: {_line(error)}") from None
     if tokenizer.eos_token_id is None:
@@ -159,6 +162,7 @@ def load_for_inference(options: ModelOptions, trained: Path | None) -> PreTraine
     if options.quantization == "none":
         kept = 1.0 if options.dtype == "float32" else share_kept_by_merging(model)
         if abs(1 - kept) <= LOST_AT_MOST:
+            untie(model)
             return model.merge_and_unload().eval()
         say(
             f"{trained}: kept apart from the base, {kept:.0%} of it would be left if it were "
@@ -314,14 +318,17 @@ def load_with_adapter(base: PreTrainedModel, adapter: Path, **settings: Any) -> 
     """
     from peft import PeftModel
 
+    settings = settings_for(base, adapter) | settings
     try:
-        return PeftModel.from_pretrained(base, adapter, **settings)
+        model = PeftModel.from_pretrained(base, adapter, **settings)
     except (RuntimeError, ValueError, KeyError, TypeError) as error:
         if is_out_of_memory(error):
             raise
         # The first line only says that something does not fit, the second what.
         line = " ".join(str(error).split())[:200]
         raise InputError(f"{adapter}: no adapter that fits the base model: {line}") from None
+    check_loaded(model, adapter, settings.get("adapter_name", "default"))
+    return model
 
 
 def _load(
@@ -340,6 +347,8 @@ def _load(
         "dtype": getattr(torch, dtype or options.dtype),
         # Pickled weights can run code when they are read.
         "use_safetensors": True,
+        # Nor is a repository's own code run, or the user asked whether to.
+        "trust_remote_code": False,
     }
     if options.attention is not None:
         settings["attn_implementation"] = options.attention

@@ -10,6 +10,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,15 +19,25 @@ from typing import Any
 
 from citepipe.data.files import read_json, write_json
 from citepipe.errors import InputError
+from citepipe.models.load import check_trained, load_tokenizer, load_trainable
+from citepipe.models.save import publish, save_model, system_errors
 from citepipe.models.torch_file import read_tensors
+from citepipe.options.model import ModelOptions
 from citepipe.progress import summary
 from citepipe.sources.archive import is_archive, unpack
 
 _POLICY = Path("best_peft") / "policy_adapter"
-_DEEPEST = 4
+_OF_VALUES = re.compile(r"(^|_)value(_|$)")
+_PART = re.compile(r"-\d+-of-0*(\d+)\.")
+_DEEPEST = 8
 _SHOWN = 8
 _ADAPTER = ("adapter_model.safetensors", "adapter_model.bin")
-_WHOLE = ("model*.safetensors", "pytorch_model*.bin")
+_WHOLE = (
+    "model.safetensors",
+    "model-*-of-*.safetensors",
+    "pytorch_model.bin",
+    "pytorch_model-*-of-*.bin",
+)
 _TOKENIZER = ("tokenizer*", "special_tokens_map.json", "added_tokens.json", "*.model", "vocab*")
 _OTHERS = ("config.json", "generation_config.json", "merges.txt", "chat_template*")
 
@@ -84,22 +95,49 @@ def prepare(source: Path, out: Path) -> str:
         with _unpacked(source, partial.with_name(f"{partial.name}.unpacked")) as folder:
             weights = find_weights(folder)
             partial.mkdir(parents=True)
-            taken = list(_take(weights, partial))
-            if _is_adapter(weights):
-                _write_adapter_config(weights / "adapter_config.json", partial)
-            record = {
-                "source": str(source),
-                "found": str(weights.relative_to(folder)),
-                "files": [dataclasses.asdict(file) for file in taken],
-            }
-            write_json(partial / "released.json", record)
-        out.parent.mkdir(parents=True, exist_ok=True)
-        partial.rename(out)
+            with system_errors(partial):
+                taken = _take(weights, partial)
+                if _is_adapter(weights):
+                    _write_adapter_config(weights / "adapter_config.json", partial)
+                record = {
+                    "source": str(source),
+                    "found": str(weights.relative_to(folder)),
+                    "files": [dataclasses.asdict(file) for file in taken],
+                }
+                write_json(partial / "released.json", record)
+            try:
+                check_trained(partial)
+            except InputError as error:
+                raise InputError(str(error).replace(str(partial), str(weights))) from None
+        publish(partial, out)
+    except OSError as error:
+        raise InputError(f"{out}: cannot be written: {error.strerror or error}") from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     converted = sum(file.converted for file in taken)
     kind = "adapter" if (out / "adapter_config.json").exists() else "model"
     return summary("weights", {"kind": kind, "files": len(taken), "converted": converted})
+
+
+def write_untrained(options: ModelOptions, out: Path) -> str:
+    """Write an adapter that adds nothing (or the base's weights, where all are trained).
+
+    With it the base as it is goes through every stage that a trained model does.
+
+    Raises:
+        InputError: there is no base, or not as `options` say.
+    """
+    partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        tokenizer = load_tokenizer(options)
+        save_model(load_trainable(options, None), partial)
+        tokenizer.save_pretrained(partial)
+        partial.rename(out)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return summary("weights", {"untrained, on": options.base})
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -148,53 +186,71 @@ def _weights_of(folder: Path) -> list[Path]:
 
 
 def _has_weights(folder: Path) -> bool:
-    is_value_model = folder.name == "value_adapter"
+    is_value_model = _OF_VALUES.search(folder.name) is not None
     configured = _is_adapter(folder) or (folder / "config.json").is_file()
     return configured and not is_value_model and bool(_weights_of(folder))
 
 
-def _take(weights: Path, out: Path) -> Iterator[_Taken]:
+def _take(weights: Path, out: Path) -> list[_Taken]:
+    """Put the weights into `out`, as safetensors, with what belongs to them."""
+    from safetensors import SafetensorError, safe_open
     from safetensors.torch import save_file
 
-    for path in _weights_of(weights):
+    paths = _weights_of(weights)
+    _check_parts(weights, paths)
+    taken: list[_Taken] = []
+    shards: dict[str, str] = {}
+    for path in paths:
         with path.open("rb") as stream:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
-        if path.suffix == ".safetensors":
-            _link(path, out / path.name)
-            yield _Taken(path.name, digest, converted=False)
-            continue
-        tensors = {name: tensor.contiguous() for name, tensor in read_tensors(path).items()}
-        # One name for all of a model's files, sharded or not: that of its safetensors.
-        name = path.name.replace("pytorch_model", "model").removesuffix(".bin") + ".safetensors"
-        save_file(tensors, out / name, metadata={"format": "pt"})
-        yield _Taken(path.name, digest, converted=True)
-    index = weights / "pytorch_model.bin.index.json"
-    if (out / "model.safetensors").exists() or _is_adapter(weights):
-        pass
-    elif (weights / "model.safetensors.index.json").is_file():
-        _link(weights / "model.safetensors.index.json", out / "model.safetensors.index.json")
-    elif index.is_file():
-        _write_index(index, out)
+        pickled = path.suffix != ".safetensors"
+        # One name for all of a model's files, in parts or not: that of its safetensors.
+        name = path.name
+        if pickled:
+            name = name.replace("pytorch_model", "model").removesuffix(".bin") + ".safetensors"
+            tensors = {key: tensor.contiguous() for key, tensor in read_tensors(path).items()}
+            save_file(tensors, out / name, metadata={"format": "pt"})
+            del tensors
+        else:
+            _link(path, out / name)
+        taken.append(_Taken(path.name, digest, pickled))
+        try:
+            with safe_open(out / name, framework="np") as opened:
+                shards |= dict.fromkeys(opened.keys(), name)
+        except SafetensorError as error:
+            raise InputError(f"{path}: expected safetensors, {error}") from None
+    if len(paths) > 1:
+        size = sum((out / name).stat().st_size for name in set(shards.values()))
+        index = {"metadata": {"total_size": size}, "weight_map": shards}
+        write_json(out / "model.safetensors.index.json", index)
     for pattern in (*_TOKENIZER, *_OTHERS):
         for path in sorted(weights.glob(pattern)):
             if path.is_file() and not (out / path.name).exists():
                 _link(path, out / path.name)
+    return taken
 
 
-def _write_index(index: Path, out: Path) -> None:
-    """The list of shards, by their new names."""
+def _check_parts(weights: Path, paths: list[Path]) -> None:
+    """Check that a model in parts is whole.
+
+    Raises:
+        InputError: a part is missing, by the parts' names or by the index that came with them.
+    """
+    for path in paths:
+        of = _PART.search(path.name)
+        if of is not None and int(of[1]) != len(paths):
+            raise InputError(f"{weights}: expected {int(of[1])} parts, there are {len(paths)}")
+    stem = "model.safetensors" if paths[0].suffix == ".safetensors" else "pytorch_model.bin"
+    index = weights / f"{stem}.index.json"
+    if len(paths) < 2 or not index.is_file():
+        return
     value = read_json(index)
-    shards = value.get("weight_map") if isinstance(value, dict) else None
-    if not isinstance(shards, dict) or not all(isinstance(s, str) for s in shards.values()):
+    listed = value.get("weight_map") if isinstance(value, dict) else None
+    if not isinstance(listed, dict) or not all(isinstance(s, str) for s in listed.values()):
         raise InputError(f"{index}: expected weight_map, the file of each tensor")
-    renamed = {
-        name: shard.replace("pytorch_model", "model").removesuffix(".bin") + ".safetensors"
-        for name, shard in shards.items()
-    }
-    absent = sorted({shard for shard in renamed.values() if not (out / shard).is_file()})
+    absent = sorted(set(listed.values()) - {path.name for path in paths})
     if absent:
-        raise InputError(f"{index}: {absent[0]} is not there")
-    write_json(out / "model.safetensors.index.json", {**value, "weight_map": renamed})
+        raise InputError(f"{index}: {ascii(absent[0])[:80]} is not there")
 
 
 def _write_adapter_config(path: Path, out: Path) -> None:
@@ -207,7 +263,7 @@ def _write_adapter_config(path: Path, out: Path) -> None:
 
     config: Any = read_json(path)
     kind = config.get("peft_type") if isinstance(config, dict) else None
-    if kind not in set(PeftType):
+    if not isinstance(kind, str) or kind not in set(PeftType):
         raise InputError(f"{path}, field peft_type: expected a kind of adapter, got {kind!r}")
     known = {
         field.name for field in dataclasses.fields(PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(kind)])

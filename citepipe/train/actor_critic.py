@@ -13,6 +13,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from citepipe.errors import InputError
+from citepipe.models.fit import settings_for
 from citepipe.models.load import (
     computing,
     folded,
@@ -83,9 +84,10 @@ class ActorCritic:
         self._heads: dict[Role, TokenHead] = {"policy": policy, "value": policy}
         value_model: PreTrainedModel | None = None
         if isinstance(self.model, PeftModel):
-            self.model.load_adapter(start, "reference", is_trainable=False)
+            settings = settings_for(language_model_of(self.model), start)
+            self.model.load_adapter(start, "reference", is_trainable=False, **settings)
             if value == "adapter":
-                self.model.load_adapter(start, "value", is_trainable=True)
+                self.model.load_adapter(start, "value", is_trainable=True, **settings)
             self._heads["reference"] = policy
         else:
             reference = load_whole(start, options, options.dtype).requires_grad_(False)

@@ -14,7 +14,7 @@ import transformers
 from citepipe.errors import InputError
 from citepipe.models.export import export
 from citepipe.models.load import is_ready, load_for_inference, share_kept_by_merging
-from citepipe.models.released import find_weights, prepare
+from citepipe.models.released import find_weights, prepare, write_untrained
 from citepipe.options.model import ModelOptions
 
 
@@ -147,6 +147,14 @@ def test_a_configuration_that_means_another_adapter(
     assert not (tmp_path / "out").exists()
 
 
+def test_the_base_as_it_is(tiny_base: Path, tmp_path: Path) -> None:
+    options = _options(tiny_base)
+    assert write_untrained(options, tmp_path / "out") == f"weights: untrained, on {tiny_base}"
+    found = _logits(load_for_inference(options, tmp_path / "out"))
+    assert torch.equal(found, _logits(load_for_inference(options, None)))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["out"]
+
+
 def test_a_pickle_that_runs_code(adapter: Path, tmp_path: Path) -> None:
     folder = _pickled(adapter, tmp_path / "source")
     torch.save({"a": Path("x")}, folder / "adapter_model.bin")
@@ -170,7 +178,7 @@ def test_a_merged_model_is_that_with_the_adapter(
     card = (out / "README.md").read_text()
     assert card.startswith("---\n")
     for line in (
-        f'base_model: "{tiny_base}"',
+        f"| base | `{tiny_base}` |",
         'license: "mit"',
         "| trained weights | `adapter.zip` |",
         "| LoRA | r 2, alpha 8 |",
@@ -189,9 +197,12 @@ def test_rounding_once_loses_as_much_as_is_said(
     config = json.loads((small / "adapter_config.json").read_text())
     config["lora_alpha"] = 1e-4
     (small / "adapter_config.json").write_text(json.dumps(config))
-    export(_options(tiny_base, "bfloat16"), small, tmp_path / "out", "small")
-    said = capsys.readouterr().err
     base = transformers.AutoModelForCausalLM.from_pretrained(tiny_base, dtype=torch.bfloat16)
+    stored = tmp_path / "base"
+    base.save_pretrained(stored)
+    transformers.AutoTokenizer.from_pretrained(tiny_base).save_pretrained(stored)
+    export(_options(stored, "bfloat16"), small, tmp_path / "out", "small")
+    said = capsys.readouterr().err
     kept = share_kept_by_merging(peft.PeftModel.from_pretrained(base, small))
     assert f"rounded to bfloat16, {kept:.0%} of the adapter is left" in said
     assert kept < 0.9

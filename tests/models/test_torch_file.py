@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import os
 import pickle
 import random
+import struct
 import zipfile
 from collections import OrderedDict
 from pathlib import Path
@@ -141,11 +143,11 @@ def _lying(tmp_path: Path, old: bytes, new: bytes) -> Path:
 @pytest.mark.parametrize(
     ("old", "new", "line"),
     [
-        (b"K\x02K\x03\x86", b"K\x02K\x04\x86", "tensor a: reaches beyond its 6 numbers"),
-        (b"K\x03K\x01\x86", b"K\x7fK\x01\x86", "tensor a: reaches beyond its 6 numbers"),
+        (b"K\x02K\x03\x86", b"K\x02K\x04\x86", "tensor 'a': reaches beyond its 6 numbers"),
+        (b"K\x03K\x01\x86", b"K\x7fK\x01\x86", "tensor 'a': reaches beyond its 6 numbers"),
         (b"K\x03K\x01\x86", b"K\x03\x85", "expected a shape with a stride per dimension"),
         (b"K\x03K\x01\x86", b"J\xff\xff\xff\xffK\x01\x86", "a stride per dimension"),
-        (b"FloatStorage", b"LongStorage", "expected 6 numbers of int64 in archive/data/0"),
+        (b"FloatStorage", b"LongStorage", "expected 6 numbers of int64 in 'archive/data/0'"),
         (b"FloatStorage", b"EvilStorage", "it wants to use 'torch.EvilStorage'"),
         (b"X\x01\x00\x00\x000", b"X\x04\x00\x00\x00../0", "expected a storage in the file"),
         (b"X\x01\x00\x00\x000", b"X\x01\x00\x00\x009", "There is no item named"),
@@ -191,3 +193,153 @@ def test_damage_of_any_kind_is_told_in_a_line(tmp_path: Path) -> None:
         except InputError as error:
             said = str(error)
         assert "\n" not in said
+
+
+def _int(number: int) -> bytes:
+    data = number.to_bytes(number.bit_length() // 8 + 1, "little", signed=True)
+    return b"\x8b" + len(data).to_bytes(4, "little") + data
+
+
+def _text(text: str) -> bytes:
+    data = text.encode()
+    return b"X" + len(data).to_bytes(4, "little") + data
+
+
+def _tensor(
+    name: str, count: int, shape: tuple[int, ...], strides: tuple[int, ...], offset: int = 0
+) -> bytes:
+    """A name and a tensor of a storage called 0, as a pickle says it."""
+    storage = _text("storage") + b"ctorch\nFloatStorage\n" + _text("0") + _text("cpu") + _int(count)
+    numbers = b"".join(b"(" + b"".join(map(_int, group)) + b"t" for group in (shape, strides))
+    place = b"((" + storage + b"tQ" + _int(offset) + numbers
+    hooks = b"\x89ccollections\nOrderedDict\n)R"
+    return _text(name) + b"ctorch._utils\n_rebuild_tensor_v2\n" + place + hooks + b"tR"
+
+
+FOUR = struct.pack("<4f", 1, 2, 3, 4)
+
+
+def test_a_pickle_written_by_hand(tmp_path: Path) -> None:
+    program = b"}(" + _tensor("a", 4, (2, 2), (1, 2)) + b"u."
+    found = read_tensors(_checkpoint(tmp_path / "a.bin", program, data__0=FOUR))
+    assert found["a"].tolist() == [[1, 3], [2, 4]]
+
+
+DOUBLED = b")q\x01" + b"h\x01\x86q\x01" * 60
+# What would take all memory, all time or the whole stack, if it were hashed, written out or made.
+BOMBS = {
+    "a deep key": (b"})" + b"\x85" * 300_000 + b"K\x01s.", "a tuple where a name belongs"),
+    "a wide key": (b"}" + DOUBLED + b"K\x01s.", "a tuple where a name belongs"),
+    "a wide kind": (b"(" + DOUBLED + b"NNNNtQ.", "a tuple where a str belongs"),
+    "a wide type": (b"(" + _text("storage") + DOUBLED + b"NNNtQ.", "a tuple where a name belongs"),
+    "a wide function": (DOUBLED + b")R.", "a tuple where a name belongs"),
+    "strides of nothing": (
+        b"}(" + _tensor("a", 4, (2**34,), (0,)) + b"u.",
+        "more than 4 times as large",
+    ),
+    "strides of nothing in many dimensions": (
+        b"}(" + _tensor("a", 4, (2,) * 60, (0,) * 60) + b"u.",
+        "more than 4 times as large",
+    ),
+    "many dimensions": (
+        b"}(" + _tensor("a", 4, (1,) * 65, (0,) * 65) + b"u.",
+        "expected a shape with a stride per dimension",
+    ),
+    "a large number": (b"}(" + _tensor("a", 1 << 9000, (1,), (1,)) + b"u.", "no place or size"),
+    "a large empty one": (
+        b"}(" + _tensor("a", 4, (0, 2**90), (2**90, 1)) + b"u.",
+        "no place or size",
+    ),
+    "many dictionaries": (b"}" * 5_000_100 + b".", "too many instructions"),
+    "a list in itself": (b"]q\x01h\x01a.", "expected names with tensors, got list"),
+    "a dictionary in itself": (b"}q\x01" + _text("a") + b"h\x01s.", "there are none in it"),
+}
+
+
+@pytest.mark.parametrize(("program", "line"), BOMBS.values(), ids=BOMBS)
+def test_nothing_is_made_large(program: bytes, line: str, tmp_path: Path) -> None:
+    path = _checkpoint(tmp_path / "a.bin", b"\x80\x02" + program, data__0=FOUR)
+    with pytest.raises(InputError) as caught:
+        read_tensors(path)
+    assert line in str(caught.value)
+    assert len(str(caught.value)) < len(str(path)) + 250
+
+
+def test_names_of_the_file_stay_in_the_line(tmp_path: Path) -> None:
+    program = b"}(" + _tensor("a\n\x1b[31m" + "b" * 500, 4, (9,), (1,)) + b"u."
+    with pytest.raises(InputError) as caught:
+        read_tensors(_checkpoint(tmp_path / "a.bin", program, data__0=FOUR))
+    said = str(caught.value)
+    assert r"tensor 'a\n\x1b[31mbbb" in said
+    assert "\n" not in said and "\x1b" not in said and "b" * 90 not in said
+
+
+def test_two_tensors_of_one_name(tmp_path: Path) -> None:
+    one = _tensor("1", 4, (4,), (1,))
+    # The number 1 and the text "1".
+    program = b"}(" + one + b"K\x01" + one[len(_text("1")) :] + b"u."
+    with pytest.raises(InputError, match="has two tensors of the name '1'"):
+        read_tensors(_checkpoint(tmp_path / "a.bin", program, data__0=FOUR))
+
+
+def test_tensors_that_share_a_storage_have_memory_of_their_own(tmp_path: Path) -> None:
+    numbers = torch.arange(6.0)
+    torch.save({"a": numbers, "b": numbers, "c": numbers[2:4]}, tmp_path / "a.bin")
+    found = read_tensors(tmp_path / "a.bin")
+    found["a"].zero_()
+    found["b"] += 1
+    assert found["a"].tolist() == [0] * 6
+    assert found["b"].tolist() == [1, 2, 3, 4, 5, 6]
+    assert found["c"].tolist() == [2, 3]
+
+
+def test_members_are_neither_packed_nor_longer_than_the_file(tmp_path: Path) -> None:
+    program = b"}(" + _tensor("a", 2**22, (2**22,), (1,)) + b"u."
+    path = tmp_path / "a.bin"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("archive/data.pkl", program)
+        archive.writestr("archive/data/0", bytes(2**24), zipfile.ZIP_DEFLATED)
+    assert path.stat().st_size < 2**16
+    with pytest.raises(InputError, match="'archive/data/0' as torch stores it, not packed"):
+        read_tensors(path)
+    _checkpoint(path, program, data__0=FOUR)
+    data = bytearray(path.read_bytes())
+    entry = data.rindex(b"PK\x01\x02")
+    data[entry + 20 : entry + 28] = (2**24).to_bytes(4, "little") * 2
+    path.write_bytes(data)
+    with pytest.raises(InputError, match="'archive/data/0' as torch stores it, not packed"):
+        read_tensors(path)
+
+
+def test_members_that_lie_on_top_of_each_other(tmp_path: Path) -> None:
+    # A thousand names for the same mebibyte: a gibibyte, if they were read.
+    count = 2**18
+    names = [f"n{number}" for number in range(1000)]
+    tensors = b"".join(
+        _tensor(name, count, (count,), (1,)).replace(_text("0"), _text(str(number)))
+        for number, name in enumerate(names)
+    )
+    path = tmp_path / "a.bin"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("archive/data.pkl", b"}(" + tensors + b"u.")
+        archive.writestr("archive/data/0", bytes(4 * count))
+        first = archive.getinfo("archive/data/0")
+        for number in range(1, len(names)):
+            again = copy.copy(first)
+            again.filename = f"archive/data/{number}"
+            archive.filelist.append(again)
+    with pytest.raises(InputError, match="more than 4 times as large"):
+        read_tensors(path)
+
+
+def test_a_file_that_is_cut_off_and_a_number_that_has_changed(tmp_path: Path) -> None:
+    path = tmp_path / "a.bin"
+    torch.save({"a": torch.tensor([1.5, 2.5])}, path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-100])
+    with pytest.raises(InputError, match="expected a whole checkpoint of torch, it is cut off"):
+        read_tensors(path)
+    place = whole.index(struct.pack("<2f", 1.5, 2.5))
+    path.write_bytes(whole[:place] + b"\x01" + whole[place + 1 :])
+    with pytest.raises(InputError, match=r"cut off or damaged \(Bad CRC-32"):
+        read_tensors(path)

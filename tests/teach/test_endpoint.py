@@ -167,6 +167,21 @@ def test_a_filter_may_refuse_the_first_question(server: Server, tmp_path: Path) 
     assert len(server.asked) == 6
 
 
+def test_what_was_refused_stays_so_in_a_rerun(server: Server, tmp_path: Path) -> None:
+    server.wrong = [
+        lambda h: h.reply(completion("Yes.")),
+        lambda h: h.reply({"error": {"message": "filtered"}}, 400),
+        lambda h: h.reply(completion("Yes.")),
+        lambda h: h.reply({"error": {"message": "gone"}}, 403),
+    ]
+    with pytest.raises(InputError, match="refused with 403: gone"):
+        make(server, tmp_path).answer(EXAMPLES)
+    server.asked.clear()
+    found = make(server, tmp_path).answer(EXAMPLES)
+    assert outputs(found) == ["Yes.", None, "Yes.", *["Yes [1]."] * 3]
+    assert len(server.asked) == 3
+
+
 def test_nothing_but_refusals_is_the_requests_fault(server: Server, tmp_path: Path) -> None:
     server.wrong = [lambda h: h.reply({"error": {"message": "no such field"}}, 400)] * 5
     with pytest.raises(InputError, match="refused with 400: no such field"):

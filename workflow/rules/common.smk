@@ -24,6 +24,7 @@ from citepipe.config import (
     SFTSystem,
     load_config,
 )
+from citepipe.data.prompts import check_prompt
 from citepipe.errors import InputError
 from citepipe.inputs import localise, named_inputs
 from citepipe.models.load import is_ready
@@ -174,7 +175,9 @@ def files(path):
     if Path(path).is_relative_to(RESULTS):
         return [path]
     if Path(path).is_dir():
-        return sorted(str(file) for file in Path(path).rglob("*") if is_input(file, path))
+        return sorted(
+            str(file) for file in Path(path).rglob("*") if is_input(file, path)
+        )
     return [path] if Path(path).is_file() else []
 
 
@@ -239,7 +242,8 @@ def start_files(wildcards):
 
 
 def base_files(wildcards):
-    return files(CONFIG.model.base)
+    """The base model's own files, and those by which it is asked."""
+    return [*files(CONFIG.model.base), *given(CONFIG.prompt.files.values())]
 
 
 def is_local(base):
@@ -527,3 +531,10 @@ for path, key in ABSENT.items():
     if not workflow.output_settings.dryrun:
         raise WorkflowError(f"Configuration: {message}")
     logger.warning(f"Before a run: {message}")
+
+# What is already there of prompt files is read before anything is run.
+if all(Path(path).exists() for path in CONFIG.prompt.files.values()):
+    try:
+        check_prompt(CONFIG.prompt, TESTS)
+    except InputError as error:
+        raise WorkflowError(f"Configuration: {error}")
