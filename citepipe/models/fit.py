@@ -58,6 +58,9 @@ def settings_for(base: PreTrainedModel, adapter: Path) -> dict[str, Any]:
 def check_loaded(model: PeftModel, adapter: Path, name: str = "default") -> None:
     """Check that all weights of an adapter have found their place, and every place its weights.
 
+    Architectures whose layers had other names in older versions of transformers (mostly mixtures
+    of experts) are left to PEFT, which renames them.
+
     Raises:
         InputError: some are missing, or are for layers that the base does not have.
     """
@@ -65,7 +68,7 @@ def check_loaded(model: PeftModel, adapter: Path, name: str = "default") -> None
     from safetensors import safe_open
 
     path = adapter / _WEIGHTS
-    if not path.is_file():
+    if not path.is_file() or _renames(model.get_base_model()):
         return
     state = get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False)
     placed = {key: list(tensor.shape) for key, tensor in state.items()}
@@ -99,6 +102,14 @@ def untie(model: PeftModel) -> None:
     first, second = (getattr(layer, "weight", None) for layer in layers)
     if first is second and isinstance(second, torch.Tensor):
         layers[1].weight = torch.nn.Parameter(second.detach().clone(), requires_grad=False)
+
+
+def _renames(base: PreTrainedModel) -> bool:
+    """Whether weights of this architecture may have older names in a file."""
+    from transformers.conversion_mapping import get_checkpoint_conversion_mapping
+
+    renamed = getattr(base, "_checkpoint_conversion_mapping", None)
+    return bool(renamed) or get_checkpoint_conversion_mapping(base.config.model_type) is not None
 
 
 def _misfit(adapter: Path, said: str) -> InputError:

@@ -16,7 +16,7 @@ from citepipe.models.load import check_start, load_tokenizer, load_trainable
 from citepipe.options.model import ModelOptions
 from citepipe.options.prompt import PromptOptions
 from citepipe.options.sft import SFTOptions
-from citepipe.progress import summary
+from citepipe.progress import say, summary
 from citepipe.train.batch import Row
 from citepipe.train.trainer import AnswerTrainer, Item, check_schedule, claim_together
 
@@ -53,6 +53,11 @@ def encode_examples(
     return items
 
 
+def _held_out(items: list[Item]) -> tuple[list[Item], list[Item]]:
+    """Items to learn, and every tenth, which is kept."""
+    return [item for place, item in enumerate(items) if place % 10], items[::10]
+
+
 def run(
     train: Path,
     dev: Path,
@@ -71,7 +76,8 @@ def run(
 
     Args:
         train: examples whose `output` is learnt; rows without one are passed over.
-        dev: the same, to choose the best weights by.
+        dev: the same, to choose the best weights by; if none has an answer (there is no teacher,
+            answers are sampled), a tenth of the others is kept for that.
         model: the base model.
         prompt: the prompt's templates and budget.
         options: how to train.
@@ -106,6 +112,12 @@ def run(
         encode_examples(rows, prompt, tokenizer, options.max_output_tokens)
         for rows in (train_rows, dev_rows)
     )
+    if not chosen_by:
+        learnt, chosen_by = _held_out(learnt)
+        say(
+            f"sft: no dev question has an answer; {len(chosen_by)} of {len(learnt + chosen_by)} "
+            "answers are kept to choose the best weights by"
+        )
     for path, items in ((train, learnt), (dev, chosen_by)):
         if not items:
             raise InputError(f"{path}: expected rows with an answer in field output, none has one")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -12,8 +13,7 @@ import torch
 import transformers
 
 from citepipe.errors import InputError
-from citepipe.models.export import export
-from citepipe.models.load import is_ready, load_for_inference, share_kept_by_merging
+from citepipe.models.load import is_ready, load_for_inference
 from citepipe.models.released import find_weights, prepare, write_untrained
 from citepipe.options.model import ModelOptions
 
@@ -162,47 +162,95 @@ def test_a_pickle_that_runs_code(adapter: Path, tmp_path: Path) -> None:
         prepare(folder, tmp_path / "out")
 
 
-def test_a_merged_model_is_that_with_the_adapter(
-    adapter: Path, tiny_base: Path, tmp_path: Path
-) -> None:
-    options = _options(tiny_base)
-    out = tmp_path / "model"
-    scores = tmp_path / "scores.json"
-    scores.write_text('{"lexical": {"asqa": {"metrics": {"citation_rec": 12.34}}}}')
-    said = export(options, adapter, out, "adapter.zip", scores, "mit")
-    assert said.startswith(f"merge: written {out}, ")
-    merged = transformers.AutoModelForCausalLM.from_pretrained(out)
-    expected = _logits(load_for_inference(options, adapter))
-    assert torch.allclose(_logits(merged), expected, atol=1e-5)
-    assert transformers.AutoTokenizer.from_pretrained(out).encode("a b")
-    card = (out / "README.md").read_text()
-    assert card.startswith("---\n")
-    for line in (
-        f"| base | `{tiny_base}` |",
-        'license: "mit"',
-        "| trained weights | `adapter.zip` |",
-        "| LoRA | r 2, alpha 8 |",
-        "- lexical, asqa: citation_rec 12.3",
-    ):
-        assert line in card.splitlines()
-    with pytest.raises(InputError, match="expected a new or empty directory"):
-        export(options, adapter, out, "adapter.zip")
+def test_layouts_of_longer_paths_and_of_value_models(adapter: Path, tmp_path: Path) -> None:
+    long = Path("tasks/qa_feedback/model_outputs/rl-fg/best_peft/policy_adapter")
+    _pickled(adapter, tmp_path / "zip" / long)
+    assert find_weights(tmp_path / "zip") == tmp_path / "zip" / long
+    for name in ("last_policy_peft", "last_value_peft"):
+        _pickled(adapter, tmp_path / "ppo" / name)
+    assert find_weights(tmp_path / "ppo") == tmp_path / "ppo" / "last_policy_peft"
+    for name in ("best_peft", "best_peft_corr_rec"):
+        _pickled(adapter, tmp_path / "two" / "rl" / name / "policy_adapter")
+        _pickled(adapter, tmp_path / "two" / "rl" / name / "value_adapter")
+    assert find_weights(tmp_path / "two") == tmp_path / "two/rl/best_peft/policy_adapter"
 
 
-def test_rounding_once_loses_as_much_as_is_said(
-    adapter: Path, tiny_base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_a_second_time_replaces_the_first(adapter: Path, tmp_path: Path) -> None:
+    folder = _pickled(adapter, tmp_path / "source")
+    prepare(folder, tmp_path / "out")
+    (folder / "tokenizer.json").write_text("{}")
+    prepare(folder, tmp_path / "out")
+    assert (tmp_path / "out" / "tokenizer.json").read_text() == "{}"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "source"]
+
+
+def _in_two(tiny_base: Path, source: Path) -> transformers.PreTrainedModel:
+    """A model in two pickled parts, without an index."""
+    model = transformers.AutoModelForCausalLM.from_pretrained(tiny_base)
+    source.mkdir()
+    shutil.copy(tiny_base / "config.json", source)
+    state = model.state_dict()
+    names = sorted(state)
+    for part in (0, 1):
+        path = source / f"pytorch_model-0000{part + 1}-of-00002.bin"
+        torch.save({name: state[name] for name in names[part::2]}, path)
+    return model
+
+
+def test_parts_need_no_index(tiny_base: Path, tmp_path: Path) -> None:
+    model = _in_two(tiny_base, tmp_path / "source")
+    prepare(tmp_path / "source", tmp_path / "out")
+    loaded = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    assert torch.equal(_logits(loaded), _logits(model))
+
+
+def test_a_missing_part(tiny_base: Path, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    _in_two(tiny_base, source)
+    index = source / "pytorch_model.bin.index.json"
+    index.write_text('{"weight_map": {"a": "../../a.bin"}}')
+    with pytest.raises(InputError, match=r"index.json: '../../a.bin' is not there"):
+        prepare(source, tmp_path / "out")
+    (source / "pytorch_model-00001-of-00002.bin").unlink()
+    with pytest.raises(InputError, match="expected 2 parts, there are 1"):
+        prepare(source, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"<html>Quota exceeded</html>", b"version https://git-lfs.github.com/spec/v1"]
+)
+@pytest.mark.parametrize("name", ["adapter_model.bin", "adapter_model.safetensors"])
+def test_what_is_no_weights(name: str, content: bytes, adapter: Path, tmp_path: Path) -> None:
+    folder = _pickled(adapter, tmp_path / "source")
+    (folder / "adapter_model.bin").unlink()
+    (folder / name).write_bytes(content)
+    with pytest.raises(InputError) as caught:
+        prepare(folder, tmp_path / "out")
+    assert str(caught.value).startswith(f"{folder / name}: expected ")
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_record_has_the_digest_of_the_source(adapter: Path, tmp_path: Path) -> None:
+    prepare(adapter, tmp_path / "out")
+    source = (adapter / "adapter_model.safetensors").read_bytes()
+    [file] = json.loads((tmp_path / "out" / "released.json").read_text())["files"]
+    assert file == {
+        "name": "adapter_model.safetensors",
+        "sha256": hashlib.sha256(source).hexdigest(),
+        "converted": False,
+    }
+
+
+def test_a_full_disk_is_one_line(
+    adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    small = tmp_path / "small"
-    shutil.copytree(adapter, small)
-    config = json.loads((small / "adapter_config.json").read_text())
-    config["lora_alpha"] = 1e-4
-    (small / "adapter_config.json").write_text(json.dumps(config))
-    base = transformers.AutoModelForCausalLM.from_pretrained(tiny_base, dtype=torch.bfloat16)
-    stored = tmp_path / "base"
-    base.save_pretrained(stored)
-    transformers.AutoTokenizer.from_pretrained(tiny_base).save_pretrained(stored)
-    export(_options(stored, "bfloat16"), small, tmp_path / "out", "small")
-    said = capsys.readouterr().err
-    kept = share_kept_by_merging(peft.PeftModel.from_pretrained(base, small))
-    assert f"rounded to bfloat16, {kept:.0%} of the adapter is left" in said
-    assert kept < 0.9
+    folder = _pickled(adapter, tmp_path / "source")
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("safetensors.torch.save_file", full)
+    with pytest.raises(InputError, match="out: cannot be written: No space left on device"):
+        prepare(folder, tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["source"]

@@ -151,11 +151,22 @@ def test_gradient_checkpointing_changes_nothing(call: dict[str, Any], tmp_path: 
 def test_rows_without_answers_are_one_clear_line(call: dict[str, Any], tmp_path: Path) -> None:
     empty = tmp_path / "empty.json"
     write_examples(empty, [replace(e, output=None) for e in read_examples(call["dev"])])
-    for split in ("train", "dev"):
-        with pytest.raises(InputError, match=r"empty\.json: expected rows with an answer"):
-            sft.run(**{**call, split: empty})
+    with pytest.raises(InputError, match=r"empty\.json: expected rows with an answer"):
+        sft.run(**{**call, "train": empty})
     assert not call["out"].exists()
     assert not call["state"].exists()
+
+
+def test_without_answers_to_dev_questions_a_tenth_of_the_others_is_kept(
+    call: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    empty = tmp_path / "empty.json"
+    write_examples(empty, [replace(e, output=None) for e in read_examples(call["dev"])])
+    answers = sum(bool(example.output) for example in read_examples(call["train"]))
+    kept = -(-answers // 10)
+    said = sft.run(**{**call, "dev": empty})
+    assert f"answers {answers - kept}, " in said
+    assert f"{kept} of {answers} answers are kept" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

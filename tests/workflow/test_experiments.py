@@ -183,3 +183,15 @@ def test_own_documents(tiny: Path) -> None:
 
     assert stale_with(url="http://127.0.0.1:9/v1", max_cost=1.0, concurrency=3) == set()
     assert {"teach", "sft dist", "table"} <= stale_with(model="another")
+
+    # Without a teacher: the base learns from its own answers.
+    del config["teacher"]
+    sampled = {"sample": "segment_search", "from": "plain"}
+    config["results"] = "results/untaught"
+    config["systems"] = {
+        "plain": {"adapter": None},
+        "fg_rs": {"train": "sft", "start": "plain", "data": sampled},
+        "fg_rl": {"train": "ppo", "start": "plain", "reward": "fine_grained"},
+    }
+    assert set(run(tiny, "untaught", config)) == {"plain", "fg_rs", "fg_rl"}
+    assert not (tiny / "results" / "untaught" / "teacher").exists()

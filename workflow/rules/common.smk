@@ -293,6 +293,7 @@ def world_params():
     }
 
 
+TAUGHT = any(getattr(SYSTEMS[name], "data", None) == "teacher" for name in SYSTEMS)
 ASKED = CONFIG.teacher.citations == "endpoint"
 
 # What the teacher's answers depend on at an endpoint: not where it is, nor what it costs.
@@ -475,7 +476,7 @@ def products():
             wanted += [path.format(system=name, seed=seed) for path in of_system]
     if TESTS:
         wanted += [*rules.data.output, *DATA_FILES]
-    if systems_of(SFTSystem):
+    if TAUGHT:
         wanted += rules.teach.output
     if CONFIG.model:
         wanted += files(CONFIG.model.base)

@@ -37,7 +37,8 @@ rule sft:
         base=base_files,
         start=start_files,
         train=sft_answers,
-        dev=rules.teach.output.dev,
+        # Without a teacher nobody has answered the dev questions.
+        dev=rules.teach.output.dev if TAUGHT else rules.data.output.dev,
     output:
         directory(MODEL),
     log:
