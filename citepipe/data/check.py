@@ -365,6 +365,7 @@ class _Checker:
                 f"({_times(count)}){hint}",
             )
         report = self.report
+        self._join_what_all_lack()
         order = {"error": 0, "warning": 1, "note": 2}
         report.findings = sorted(self.findings.values(), key=lambda found: order[found.level])
         report.datasets = {name: self.datasets[name] for name in DATASETS if self.datasets[name]}
@@ -374,6 +375,16 @@ class _Checker:
         }
         if self.documents:
             report.documents = (min(self.documents), max(self.documents))
+
+    def _join_what_all_lack(self) -> None:
+        """One note in place of a warning per row, where a whole file is without something."""
+        good = self.report.rows - self.report.uses.bad
+        for level, kind in list(self.findings):
+            found = self.findings[level, kind]
+            name, _, said = kind.partition(": ")
+            if level == "warning" and said.startswith("no ") and found.count == good > 1:
+                del self.findings[level, kind]
+                self.add("note", kind, f"{self.report.path}, {name}: {said}, in any of {good} rows")
 
 
 def _remarks(example: Example, row: dict[str, Any], kept: int) -> Iterator[tuple[str, str]]:

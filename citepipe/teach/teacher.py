@@ -89,6 +89,8 @@ def teach(
             answered = sum(bool(example.output) for example in examples)
             if not answered:
                 hint = _HINTS[options.citations]
+                if options.citations == "attribute" and not any(e.answer for e in examples):
+                    hint = "there is no human answer in field answer either"
                 if weak:
                     hint = f"{weak} answers earn less than teacher.min_reward"
                 raise InputError(
