@@ -200,3 +200,30 @@ def test_merge_tells_what_is_missing(tmp_path: Path, capsys: pytest.CaptureFixtu
     (tmp_path / "adapter_model.safetensors").write_bytes(b"")
     assert main(["merge", str(tmp_path), str(tmp_path / "out")]) == 1
     assert "it names no base model; say --base" in capsys.readouterr().err
+
+
+def test_merge_records_what_the_configuration_says(
+    tiny_base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import shutil
+
+    trained = tmp_path / "results" / "models" / "mine" / "seed3"
+    shutil.copytree(tiny_base, trained)
+    config = tmp_path / "config.yaml"
+    config.write_text(
+        f"model: {{base: {tiny_base}, adapter: null}}\n"
+        "data: {train: [a.json], dev: [a.json], test: {asqa: a.json}}\n"
+        "verifiers: {train: lexical, report: {lexical: lexical}}\n"
+        "systems: {mine: {train: sft, data: teacher, options: {epochs: 7}}}\n"
+    )
+    arguments = ["merge", str(trained), str(tmp_path / "out"), "--configfile", str(config)]
+    assert main(arguments) == 0
+    card = (tmp_path / "out" / "README.md").read_text()
+    record = json.loads(card.partition("```json")[2].partition("```")[0])
+    assert (record["system"], record["seed"]) == ("mine", 3)
+    assert record["options"]["epochs"] == 7
+    assert record["data"]["train"] == ["a.json"]
+    capsys.readouterr()
+    arguments[1:3] = [str(tiny_base), str(tmp_path / "other")]
+    assert main(arguments) == 1
+    assert "expected the model of a system of" in capsys.readouterr().err

@@ -40,6 +40,12 @@ def add(commands: Any) -> None:
         help="precision of what is written; by default the base's",
     )
     merge.add_argument("--scores", type=Path, metavar="FILE", help="a score file, for the card")
+    merge.add_argument(
+        "--configfile",
+        type=Path,
+        metavar="FILE",
+        help="the configuration that it was trained with, for the card",
+    )
     merge.add_argument("--licence", metavar="ID", help="an identifier for the card, such as mit")
     merge.set_defaults(command=run)
 
@@ -73,8 +79,40 @@ def run(arguments: argparse.Namespace) -> None:
             str(arguments.trained),
             arguments.scores,
             arguments.licence,
+            _record(arguments.trained, arguments.configfile),
         )
     print(said, file=sys.stderr)
+
+
+def _record(trained: Path, configfile: Path | None) -> dict[str, Any] | None:
+    """What a configuration says of the system whose model lies at `models/SYSTEM/seedN`."""
+    if configfile is None:
+        return None
+    import yaml
+
+    from citepipe.config import load_config
+
+    try:
+        raw = yaml.safe_load(configfile.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        said = " ".join(str(error).split())[:200]
+        raise InputError(f"{configfile}: expected a configuration: {said}") from None
+    if not isinstance(raw, dict):
+        raise InputError(f"{configfile}: expected a configuration, got no keys")
+    config = load_config(raw)
+    system, seed = trained.resolve().parts[-2:]
+    if system not in config.systems or not seed.startswith("seed"):
+        raise InputError(
+            f"{trained}: expected the model of a system of {configfile}, such as "
+            f"{config.results}/models/{next(iter(config.systems))}/seed{config.seeds[0]}"
+        )
+    row = config.systems[system].model_dump(mode="json", by_alias=True)
+    made = {"system": system, "seed": int(seed.removeprefix("seed")), "row": row}
+    if "train" in row:
+        made["options"] = config.training_options(system).model_dump(mode="json")
+        made["reward"] = config.reward.model_dump(mode="json")
+        made["data"] = config.data and config.data.model_dump(mode="json")
+    return made
 
 
 def _base_of(trained: Path, given: Path) -> str:
@@ -87,7 +125,9 @@ def _base_of(trained: Path, given: Path) -> str:
     config = read_json(path)
     base = config.get("base_model_name_or_path") if isinstance(config, dict) else None
     if not isinstance(base, str) or not base:
-        raise InputError(f"{given}: names no base model; say --base")
+        raise InputError(f"{given}: it names no base model; say --base")
     if not Path(base).exists() and (base.startswith((".", "/", "~")) or base.count("/") > 1):
-        raise InputError(f"{given}: trained on {base!r}, which is not on this machine; say --base")
+        raise InputError(
+            f"{given}: it was trained on {base!r}, which is not on this machine; say --base"
+        )
     return base

@@ -104,7 +104,7 @@ def untie(model: PeftModel) -> None:
         layers[1].weight = torch.nn.Parameter(second.detach().clone(), requires_grad=False)
 
 
-def _renames(base: PreTrainedModel) -> bool:
+def _renames(base: Any) -> bool:
     """Whether weights of this architecture may have older names in a file."""
     from transformers.conversion_mapping import get_checkpoint_conversion_mapping
 

@@ -248,4 +248,6 @@ def test_the_command(tiny_base: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     capsys.readouterr()
     assert main(["merge", str(tmp_path / "rl"), str(tmp_path / "again")]) == 1
     said = capsys.readouterr().err
-    assert "trained on '/home/somebody/llama', which is not on this machine; say --base" in said
+    assert (
+        "it was trained on '/home/somebody/llama', which is not on this machine; say --base" in said
+    )
