@@ -141,40 +141,48 @@ def table(figures: Sequence[Score]) -> list[dict[str, Any]]:
 
 
 def show(figures: Sequence[Score]) -> list[str]:
-    """The table as lines to read: citation F1 and correctness by dataset, a block per verifier."""
+    """The table as lines to read: citation F1 and correctness by dataset, a block per verifier.
+
+    Correctness is left out where no question has a gold answer.
+    """
     systems = _distinct(f.system for f in figures)
     datasets = _distinct(f.dataset for f in figures)
+    metrics = {f.metric for f in figures}
     width = max(map(len, ["system", *systems])) + 2
     head = "".join(f"{name:>9}" for name in ["mean", *datasets])
+    parts = [("citation F1", CITATION_F1)]
+    if metrics & set(CORRECTNESS.values()):
+        parts.append(("correctness", CORRECTNESS))
     lines = []
     for verifier in _distinct(f.verifier for f in figures if f.verifier):
         lines += [
             "",
             f"By verifier {verifier}:",
-            f"{'':<{width}}{'citation F1':>{len(head)}}  |{'correctness':>{len(head)}}",
-            f"{'system':<{width}}{head}  |{head}",
+            f"{'':<{width}}" + "  |".join(f"{name:>{len(head)}}" for name, _ in parts),
+            f"{'system':<{width}}" + "  |".join([head] * len(parts)),
         ]
         for system in systems:
             means = _means(f for f in figures if f.system == system)
-            line = f"{system:<{width}}"
-            for part, choice in (("", CITATION_F1), ("  |", CORRECTNESS)):
+            blocks = []
+            for _, choice in parts:
                 cells = [_average(means, choice, verifier)]
                 for dataset in datasets:
                     asked = verifier if asks_verifier(choice[dataset]) else ""
                     cells.append(means.get((dataset, choice[dataset], asked)))
-                line += part + "".join("        -" if c is None else f"{c:9.1f}" for c in cells)
-            lines.append(line)
+                blocks.append("".join("        -" if c is None else f"{c:9.1f}" for c in cells))
+            lines.append(f"{system:<{width}}" + "  |".join(blocks))
     counts = {f.dataset: f.n for f in figures}
     questions = ", ".join(f"{name} {counts[name]}" for name in datasets)
-    return [
-        *lines,
-        "",
-        f"Percent, means over seeds; questions: {questions}. mean: over {', '.join(AVERAGED)}.",
+    averaged = ", ".join(name for name in AVERAGED if name in datasets) or "none of these"
+    legend = [
+        f"Percent, means over seeds; questions: {questions}. mean: over {averaged}.",
         "citation F1: of citation recall (statements that their citations support) and citation",
-        "precision (citations that are right). correctness: gold answers found; for eli5 and",
-        "expertqa, claims that the answer supports, as the verifier judges.",
-        "",
+        "precision (citations that are right).",
     ]
+    if len(parts) > 1:
+        legend[-1] += " correctness: gold answers found; for eli5 and"
+        legend.append("expertqa, claims that the answer supports, as the verifier judges.")
+    return [*lines, "", *legend, ""]
 
 
 def _means(figures: Iterable[Score]) -> dict[tuple[str, str, str], float]:
