@@ -2,5 +2,5 @@
 
 import logging
 
-# Says, wherever bitsandbytes is installed, that it does without a kernel that nothing here asks for.
+# Wherever bitsandbytes is installed it says that it lacks a kernel that nothing here asks for.
 logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
