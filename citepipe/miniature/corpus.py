@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from citepipe.data.example import Document
 from citepipe.data.prompts import render
@@ -22,16 +22,10 @@ from citepipe.miniature.questions import Drawn, stream
 from citepipe.miniature.tokenizer import CITATIONS
 from citepipe.options.miniature import BaseModelOptions
 from citepipe.options.prompt import PromptOptions
+from citepipe.train.copying import Reading
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-
-class Reading(NamedTuple):
-    """Token ids and, of the same length, the loss weight of predicting each."""
-
-    ids: list[int]
-    weights: list[float]
 
 
 class Corpus:

@@ -17,4 +17,11 @@ class ScratchOptions(Options):
     steps: int = Field(300, ge=1, description="Optimizer steps.")
     batch_tokens: int = Field(4096, ge=64, description="Tokens per optimizer step.")
     learning_rate: float = Field(2e-3, gt=0)
+    copying: bool = Field(
+        False,
+        description="Start with attention heads that are prepared to copy, drill them, and train "
+        "on sentences of the documents and human answers behind prompts, rather than on running "
+        "text: a model that quotes comes out in minutes.",
+    )
+    drill_steps: int = Field(80, ge=0, description="copying: steps on random words before `steps`.")
     seed: int = 0

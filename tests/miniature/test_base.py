@@ -4,15 +4,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from citepipe.miniature.base import (
-    build_model,
-    collate,
-    learning_rate_share,
-    pretrain,
-    weighted_loss,
-)
-from citepipe.miniature.corpus import Reading
+from citepipe.miniature.base import pretrain, untrained
 from citepipe.options.miniature import BaseModelOptions, MiniatureOptions
+from citepipe.train.copying import Reading, collate, learning_rate_share, weighted_loss
 
 TINY = BaseModelOptions(
     layers=2, width=32, heads=2, feed_forward=16, drill_steps=1, steps=1, batch_size=2
@@ -39,13 +33,13 @@ def test_same_seed_same_weights(tmp_path: Path) -> None:
 
 
 def test_default_fits_in_four_megabytes() -> None:
-    model = build_model(BaseModelOptions(), 582, 0, 1)
+    model = untrained(BaseModelOptions(), 582, 0, 1)
     assert sum(p.numel() for p in model.parameters()) * 4 < 3.9e6
 
 
 def test_prepared_heads_look_one_two_and_three_back() -> None:
     torch.manual_seed(0)
-    model = build_model(BaseModelOptions(), 582, 0, 1).eval()
+    model = untrained(BaseModelOptions(), 582, 0, 1).eval()
     model.set_attn_implementation("eager")
     with torch.no_grad():
         out = model(torch.randint(3, 582, (1, 40)), output_attentions=True)
@@ -55,8 +49,7 @@ def test_prepared_heads_look_one_two_and_three_back() -> None:
 
 
 def test_learning_rate_warms_up_holds_and_falls() -> None:
-    options = BaseModelOptions(warmup_steps=4, constant_share=0.5, final_share=0.1)
-    shares = [learning_rate_share(step, 20, options) for step in range(20)]
+    shares = [learning_rate_share(step, 20, 4, 0.5, 0.1) for step in range(20)]
     assert shares[:5] == [0.25, 0.5, 0.75, 1.0, 1.0]
     assert shares[9] == 1.0
     assert shares[14] == pytest.approx(0.55)
@@ -70,7 +63,7 @@ def test_collate_pads_on_the_right_without_weight() -> None:
 
 
 def test_loss_of_a_model_that_knows_nothing_is_log_of_the_vocabulary() -> None:
-    model = build_model(TINY, 50, 0, 1)
+    model = untrained(TINY, 50, 0, 1)
     with torch.no_grad():
         model.model.embed_tokens.weight.zero_()
     loss, _ = weighted_loss(model, torch.tensor([[3, 4, 5]]), torch.tensor([[1.0, 0.1, 1.0]]))

@@ -7,7 +7,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from citepipe.data.prompts import render
-from citepipe.miniature.base import build_model
+from citepipe.miniature.base import untrained
 from citepipe.miniature.tokenizer import build_tokenizer
 from citepipe.miniature.world import build_world
 from citepipe.options.miniature import MiniatureOptions, WorldOptions
@@ -26,7 +26,7 @@ def test_tokenizer_is_that_of_the_code() -> None:
 
 def test_shapes_are_those_of_the_options() -> None:
     shipped = AutoModelForCausalLM.from_pretrained(BASE).state_dict()
-    built = build_model(OPTIONS.base, len(build_tokenizer()), 0, 1).state_dict()
+    built = untrained(OPTIONS.base, len(build_tokenizer()), 0, 1).state_dict()
     assert {name: t.shape for name, t in shipped.items()} == {
         name: t.shape for name, t in built.items()
     }
