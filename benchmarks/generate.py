@@ -32,7 +32,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 from citepipe.generate.completion import Request, Sampling
 from citepipe.generate.local import HuggingFaceGenerator
 from citepipe.models.load import load_tokenizer
-from citepipe.options.model import ModelOptions
+from citepipe.options import ModelOptions
 
 _BASE = Path(__file__).parents[1] / "workflow" / "resources" / "miniature-base"
 HEAD = f"  {'prompts x samples':<43}{'ours/s':>6}{'theirs/s':>10}  ratio  rounds  of bound"

@@ -42,8 +42,7 @@ from citepipe.data.example import Example
 from citepipe.generate.completion import Completion, Done, Request
 from citepipe.models import load
 from citepipe.models.encode import encode_prompt
-from citepipe.options.reward import RewardOptions
-from citepipe.options.sample import SegmentSearchOptions
+from citepipe.options import RewardOptions, SegmentSearchOptions
 from citepipe.sample import segment_search
 from citepipe.verify.base import Pair
 

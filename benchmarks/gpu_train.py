@@ -56,10 +56,7 @@ from citepipe.data.example import Example
 from citepipe.generate.completion import Completion, Done, Generator, Request, Sampling
 from citepipe.generate.detokenize import Detokenizer
 from citepipe.models import load, save
-from citepipe.options.model import AdapterOptions, ModelOptions
-from citepipe.options.prompt import PromptOptions
-from citepipe.options.rl import PPOOptions
-from citepipe.options.sft import SFTOptions
+from citepipe.options import AdapterOptions, ModelOptions, PPOOptions, PromptOptions, SFTOptions
 from citepipe.train import sft
 from citepipe.train.actor_critic import ActorCritic
 from citepipe.verify.base import Pair

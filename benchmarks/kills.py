@@ -401,8 +401,7 @@ def _write_questions(folder: Path, own: Path) -> None:
 
 def _common(folder: Path, own: Path) -> dict[str, Any]:
     """What all stages are told."""
-    from citepipe.options.model import AdapterOptions, ModelOptions
-    from citepipe.options.prompt import PromptOptions
+    from citepipe.options import AdapterOptions, ModelOptions, PromptOptions
 
     return {
         "train": folder / "train.json",
@@ -425,7 +424,7 @@ def _common(folder: Path, own: Path) -> dict[str, Any]:
 
 
 def _sft(folder: Path, own: Path) -> None:
-    from citepipe.options.sft import SFTOptions
+    from citepipe.options import SFTOptions
     from citepipe.train import sft
 
     options = SFTOptions(
@@ -440,7 +439,7 @@ def _sft(folder: Path, own: Path) -> None:
 
 
 def _ppo(folder: Path, own: Path) -> None:
-    from citepipe.options.rl import PPOOptions
+    from citepipe.options import PPOOptions
     from citepipe.train.ppo import PPO
 
     common = _common(folder, own)
@@ -448,14 +447,14 @@ def _ppo(folder: Path, own: Path) -> None:
 
 
 def _grpo(folder: Path, own: Path) -> None:
-    from citepipe.options.rl import GRPOOptions
+    from citepipe.options import GRPOOptions
     from citepipe.train.group_relative import GRPO
 
     _reinforce(folder, _common(folder, own), GRPO(GRPOOptions(**_SAMPLING), "fine_grained"))
 
 
 def _dpo(folder: Path, own: Path) -> None:
-    from citepipe.options.dpo import DPOOptions
+    from citepipe.options import DPOOptions
     from citepipe.train import dpo
 
     common = _common(folder, own)
@@ -477,7 +476,7 @@ def _dpo(folder: Path, own: Path) -> None:
 
 
 def _reinforce(folder: Path, common: dict[str, Any], method: Any) -> None:
-    from citepipe.options.reward import RewardOptions
+    from citepipe.options import RewardOptions
     from citepipe.train import learning
 
     learning.run(

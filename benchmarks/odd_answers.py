@@ -9,7 +9,7 @@ from dataclasses import replace
 from citepipe.data.example import Example, QAPair
 from citepipe.miniature.teacher import teach
 from citepipe.miniature.world import build_world
-from citepipe.options.miniature import FaultOptions, WorldOptions
+from citepipe.options import FaultOptions, WorldOptions
 
 FRAGMENTS = (
     *("[1]", "[2]", "[3]", "[4][5]", "[0]", "[9]", "[1][1][2]", "[1][2][3][4]", "[1, 2]", "[2012]"),

@@ -33,7 +33,7 @@ from citepipe.data.example import Example
 from citepipe.data.files import read_examples, write_result
 from citepipe.errors import InputError
 from citepipe.judge.judge import judge
-from citepipe.options.score import JudgeOptions
+from citepipe.options import JudgeOptions
 from citepipe.text.normalize import clean_output
 from citepipe.text.sentences import Splitter, load_splitter
 from citepipe.verify.base import Pair

@@ -24,8 +24,7 @@ from citepipe.generate.choose import choose, uniforms
 from citepipe.generate.completion import Completion, Request, Sampling
 from citepipe.generate.cut import Cut
 from citepipe.generate.detokenize import Detokenizer
-from citepipe.options.reward import RewardOptions
-from citepipe.options.sample import BestOfNOptions, SegmentSearchOptions
+from citepipe.options import BestOfNOptions, RewardOptions, SegmentSearchOptions
 from citepipe.rewards.answers import reward_answers
 from citepipe.rewards.find import total
 from citepipe.sample.segment_search import _abstains, segment_end

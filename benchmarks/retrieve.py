@@ -32,7 +32,7 @@ from machine import RESULTS, Report
 
 from citepipe.data.example import Document
 from citepipe.data.files import read_examples
-from citepipe.options.retrieval import RetrievalOptions
+from citepipe.options import RetrievalOptions
 from citepipe.retrieve.bm25 import Retriever
 from citepipe.retrieve.passages import read_passages
 from citepipe.retrieve.words import WordReader

@@ -22,7 +22,7 @@ from odd_answers import taught_examples
 
 from citepipe.data.example import Example, QAPair
 from citepipe.miniature.tokenizer import build_tokenizer
-from citepipe.options.reward import RewardOptions
+from citepipe.options import RewardOptions
 from citepipe.rewards.answers import Rewarder
 from citepipe.rewards.find import COMPONENTS, Reward
 from citepipe.rewards.place import place

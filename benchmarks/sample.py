@@ -36,10 +36,15 @@ from citepipe.generate.local import HuggingFaceGenerator
 from citepipe.miniature.world import build_world
 from citepipe.models.encode import encode_prompt
 from citepipe.models.load import load_for_inference, load_tokenizer
-from citepipe.options.miniature import MiniatureOptions, WorldOptions
-from citepipe.options.model import AdapterOptions, ModelOptions
-from citepipe.options.reward import RewardOptions
-from citepipe.options.sample import BestOfNOptions, SegmentSearchOptions
+from citepipe.options import (
+    AdapterOptions,
+    BestOfNOptions,
+    MiniatureOptions,
+    ModelOptions,
+    RewardOptions,
+    SegmentSearchOptions,
+    WorldOptions,
+)
 from citepipe.rewards.answers import Rewarder
 from citepipe.sample.best_of_n import best_of_n
 from citepipe.sample.segment_search import segment_search

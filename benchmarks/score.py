@@ -31,7 +31,7 @@ from parity import labelled_pairs, splitters
 from citepipe.data.answers import read_answers
 from citepipe.data.example import Example
 from citepipe.data.files import write_result
-from citepipe.options.score import ScoreOptions
+from citepipe.options import ScoreOptions
 from citepipe.score.files import Scorer
 from citepipe.text.sentences import Splitter
 from citepipe.verify.base import Pair

@@ -30,7 +30,7 @@ from machine import RESULTS, Report
 
 from citepipe.data.example import Example
 from citepipe.generate.completion import Completion, Done, FinishReason, Request
-from citepipe.options.sample import SegmentSearchOptions
+from citepipe.options import SegmentSearchOptions
 from citepipe.sample.segment_search import segment_search
 from citepipe.text.sentences import load_splitter
 from citepipe.text.statements import is_list

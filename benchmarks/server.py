@@ -32,8 +32,7 @@ from machine import RESULTS, Report
 from citepipe.generate.completion import Request, SegmentEnd
 from citepipe.generate.server import ServerGenerator
 from citepipe.models.load import load_tokenizer
-from citepipe.options.model import ModelOptions
-from citepipe.options.server import ServerOptions
+from citepipe.options import ModelOptions, ServerOptions
 
 CONCURRENCIES = (1, 16, 64)
 _BASE = Path(__file__).parents[1] / "workflow" / "resources" / "miniature-base"

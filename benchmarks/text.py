@@ -24,7 +24,7 @@ from machine import Report
 from citepipe.data.example import Example
 from citepipe.judge.judge import CitationVerdict, Judgement, StatementVerdict
 from citepipe.miniature.language import words
-from citepipe.options.reward import RewardOptions
+from citepipe.options import RewardOptions
 from citepipe.rewards.find import find_rewards
 from citepipe.rewards.place import place
 from citepipe.text.normalize import clean_output, normalize_answer, remove_citations

@@ -43,11 +43,14 @@ from citepipe.generate.detokenize import Detokenizer
 from citepipe.generate.local import HuggingFaceGenerator
 from citepipe.models.encode import encode_prompt
 from citepipe.models.load import computing, language_model_of, load_tokenizer, load_trainable
-from citepipe.options.model import AdapterOptions, ModelOptions
-from citepipe.options.prompt import PromptOptions
-from citepipe.options.reward import RewardOptions
-from citepipe.options.rl import PPOOptions
-from citepipe.options.sft import SFTOptions
+from citepipe.options import (
+    AdapterOptions,
+    ModelOptions,
+    PPOOptions,
+    PromptOptions,
+    RewardOptions,
+    SFTOptions,
+)
 from citepipe.rewards.answers import Rewarder, reward_answers
 from citepipe.rewards.find import total
 from citepipe.text.sentences import load_splitter

@@ -24,25 +24,31 @@ from pydantic import (
 )
 
 from citepipe.errors import InputError
-from citepipe.options.base import Options
-from citepipe.options.data import DataOptions, Dataset
-from citepipe.options.dpo import DPOOptions
-from citepipe.options.miniature import MiniatureOptions
-from citepipe.options.model import ModelOptions
-from citepipe.options.predict import PredictOptions
-from citepipe.options.prompt import PromptOptions
-from citepipe.options.retrieval import RetrievalOptions
-from citepipe.options.reward import RewardOptions
-from citepipe.options.rl import GRPOOptions, PPOOptions, RLOOOptions
-from citepipe.options.sample import BestOfNOptions, SegmentSearchOptions
-from citepipe.options.score import ScoreOptions
-from citepipe.options.scratch import ScratchOptions
-from citepipe.options.server import ServerOptions
-from citepipe.options.sft import SFTOptions
-from citepipe.options.sources import SourcesOptions
-from citepipe.options.teacher import TeacherOptions
-from citepipe.options.tracking import TrackingOptions
-from citepipe.options.training import TrainingOptions
+from citepipe.options import (
+    BestOfNOptions,
+    DataOptions,
+    Dataset,
+    DPOOptions,
+    GRPOOptions,
+    MiniatureOptions,
+    ModelOptions,
+    Options,
+    PPOOptions,
+    PredictOptions,
+    PromptOptions,
+    RetrievalOptions,
+    RewardOptions,
+    RLOOOptions,
+    ScoreOptions,
+    ScratchOptions,
+    SegmentSearchOptions,
+    ServerOptions,
+    SFTOptions,
+    SourcesOptions,
+    TeacherOptions,
+    TrackingOptions,
+    TrainingOptions,
+)
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]+$")]
 

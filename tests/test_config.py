@@ -9,7 +9,7 @@ import yaml
 
 from citepipe.config import json_schema, load_config
 from citepipe.errors import InputError
-from citepipe.options.sft import SFTOptions
+from citepipe.options import SFTOptions
 
 ROOT = Path(__file__).parents[1]
 

@@ -42,7 +42,7 @@ def run(arguments: argparse.Namespace) -> None:
     """Fetch an address into a folder."""
     from pydantic import ValidationError
 
-    from citepipe.options.sources import SourcesOptions
+    from citepipe.options import SourcesOptions
     from citepipe.sources.fetch import Fetcher
 
     if arguments.out.exists():

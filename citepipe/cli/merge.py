@@ -57,7 +57,7 @@ def run(arguments: argparse.Namespace) -> None:
     from citepipe.models.export import dtype_of, export
     from citepipe.models.load import is_ready
     from citepipe.models.released import prepare
-    from citepipe.options.model import ModelOptions
+    from citepipe.options import ModelOptions
 
     with tempfile.TemporaryDirectory() as room:
         trained = arguments.trained

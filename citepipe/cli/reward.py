@@ -52,7 +52,7 @@ def add(commands: Any) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Print the rewards of a file of answers and write them with the verdicts behind them."""
     from citepipe.data.answers import read_answers
-    from citepipe.options.reward import RewardOptions
+    from citepipe.options import RewardOptions
     from citepipe.rewards.files import reward_file
     from citepipe.verify.load import load_verifier
 

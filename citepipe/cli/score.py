@@ -73,7 +73,7 @@ def add(commands: Any) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Score a file of answers, print the scores and write them with every verdict."""
     from citepipe.data.answers import read_answers
-    from citepipe.options.score import ScoreOptions
+    from citepipe.options import ScoreOptions
     from citepipe.score import alce
     from citepipe.score.files import Scorer, chosen_metrics
     from citepipe.verify.load import load_verifier

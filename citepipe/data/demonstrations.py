@@ -11,7 +11,7 @@ from typing import Any
 from citepipe.data.example import Document
 from citepipe.data.files import read_json
 from citepipe.errors import InputError
-from citepipe.options.prompt import PromptOptions
+from citepipe.options import PromptOptions
 
 _TEXTS = ("instruction", "demo_sep", "demo_prompt", "doc_prompt")
 DOCUMENTS = 5

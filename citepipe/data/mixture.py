@@ -14,7 +14,7 @@ from citepipe.data.example import DATASETS, Document, Example
 from citepipe.data.files import read_examples, write_examples, write_json
 from citepipe.data.questions import normalized_question
 from citepipe.errors import InputError
-from citepipe.options.data import DataOptions, Dataset
+from citepipe.options import DataOptions, Dataset
 from citepipe.progress import say, summary
 
 FindDocuments = Callable[[Sequence[Example]], list[Example]]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from citepipe.data.demonstrations import Demonstration, chosen, read_prompt_file, shown_documents
 from citepipe.data.example import Document, Example
 from citepipe.errors import InputError
-from citepipe.options.prompt import PromptOptions
+from citepipe.options import PromptOptions
 
 Encode = Callable[[str], Sequence[int]]
 

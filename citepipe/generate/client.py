@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from urllib.parse import urlsplit
 
 from citepipe.errors import InputError
-from citepipe.options.server import ServerOptions
+from citepipe.options import ServerOptions
 from citepipe.progress import say
 
 if TYPE_CHECKING:

@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from citepipe.generate.completion import Generator
-from citepipe.options.model import ModelOptions
-from citepipe.options.server import ServerOptions
+from citepipe.options import ModelOptions, ServerOptions
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

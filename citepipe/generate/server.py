@@ -24,7 +24,7 @@ from citepipe.generate.completion import Completion, Done, FinishReason, Request
 from citepipe.generate.cut import Cut
 from citepipe.generate.detokenize import Detokenizer
 from citepipe.models.load import check_trained, is_whole
-from citepipe.options.server import ServerOptions
+from citepipe.options import ServerOptions
 from citepipe.progress import say
 
 if TYPE_CHECKING:

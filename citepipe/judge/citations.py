@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from citepipe.data.example import Example
-from citepipe.options.score import JudgeOptions
+from citepipe.options import JudgeOptions
 from citepipe.text.normalize import remove_citations
 from citepipe.text.statements import Citation, Statement, is_list
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from citepipe.data.example import Example
-from citepipe.options.score import JudgeOptions
+from citepipe.options import JudgeOptions
 from citepipe.text.normalize import normalize_answer, remove_citations
 from citepipe.text.statements import list_items
 from citepipe.verify.base import Pair

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from citepipe.data.example import Example
 from citepipe.judge.citations import Cited, cited_documents, hypothesis, premise
 from citepipe.judge.gold import GoldVerdict, claim_pairs, gold_verdicts
-from citepipe.options.score import JudgeOptions
+from citepipe.options import JudgeOptions
 from citepipe.text.normalize import normalize_answer, remove_citations
 from citepipe.text.sentences import Splitter
 from citepipe.text.statements import Citation, Statement, split_answer

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from citepipe.miniature.corpus import Corpus
 from citepipe.miniature.tokenizer import build_tokenizer
 from citepipe.models.save import partial_directory, publish
-from citepipe.options.miniature import BaseModelOptions, MiniatureOptions
+from citepipe.options import BaseModelOptions, MiniatureOptions
 from citepipe.progress import Progress, summary
 from citepipe.train.copying import build_model, build_optimizers, learn, learning_rate_share
 

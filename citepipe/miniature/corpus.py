@@ -20,8 +20,7 @@ from citepipe.data.prompts import render
 from citepipe.miniature.language import words
 from citepipe.miniature.questions import Drawn, stream
 from citepipe.miniature.tokenizer import CITATIONS
-from citepipe.options.miniature import BaseModelOptions
-from citepipe.options.prompt import PromptOptions
+from citepipe.options import BaseModelOptions, PromptOptions
 from citepipe.train.copying import Reading
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ from dataclasses import replace
 
 from citepipe.data.example import Example
 from citepipe.miniature.questions import Claim, Drawn
-from citepipe.options.miniature import FaultOptions
+from citepipe.options import FaultOptions
 
 # Shares of the faults: one wrong document, the right one among others, no citation at all.
 _FAULTS = {"asqa": (0.74, 0.18, 0.08), "eli5": (0.58, 0.20, 0.22), "qampari": (0.86, 0.0, 0.14)}

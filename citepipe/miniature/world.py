@@ -10,7 +10,7 @@ from citepipe.data.files import write_examples, write_json
 from citepipe.miniature.language import SPLITS, parse_sentence, weaken
 from citepipe.miniature.questions import Artist, Drawn
 from citepipe.miniature.teacher import teach
-from citepipe.options.miniature import MiniatureOptions, WorldOptions
+from citepipe.options import MiniatureOptions, WorldOptions
 from citepipe.progress import summary
 
 

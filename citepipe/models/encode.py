@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from citepipe.data.example import Example
 from citepipe.data.prompts import Prompt, Turn, fit
 from citepipe.errors import InputError
-from citepipe.options.prompt import PromptOptions
+from citepipe.options import PromptOptions
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

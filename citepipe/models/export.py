@@ -25,7 +25,7 @@ from citepipe.models.load import (
 )
 from citepipe.models.pretrained import read_config
 from citepipe.models.save import publish, system_errors
-from citepipe.options.model import ModelOptions
+from citepipe.options import ModelOptions
 from citepipe.progress import say, summary
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from citepipe.data.files import read_json
 from citepipe.errors import InputError
 from citepipe.models.fit import check_loaded, settings_for, untie
 from citepipe.models.memory import is_out_of_memory
-from citepipe.options.model import ModelOptions
+from citepipe.options import ModelOptions
 from citepipe.progress import say
 
 if TYPE_CHECKING:

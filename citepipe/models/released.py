@@ -22,7 +22,7 @@ from citepipe.errors import InputError
 from citepipe.models.load import check_trained, load_tokenizer, load_trainable
 from citepipe.models.save import publish, save_model, system_errors
 from citepipe.models.torch_file import read_tensors
-from citepipe.options.model import ModelOptions
+from citepipe.options import ModelOptions
 from citepipe.progress import summary
 from citepipe.sources.archive import is_archive, unpack
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from citepipe.data.example import Document, Example
 from citepipe.errors import InputError
-from citepipe.options.retrieval import RetrievalOptions
+from citepipe.options import RetrievalOptions
 from citepipe.progress import Progress, say
 from citepipe.retrieve.words import WordReader
 

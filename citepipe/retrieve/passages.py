@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple
 from citepipe.data.example import TEXTS, Document
 from citepipe.data.fields import Fields, kind_of
 from citepipe.errors import InputError
-from citepipe.options.retrieval import RetrievalOptions
+from citepipe.options import RetrievalOptions
 from citepipe.progress import say, summary
 from citepipe.retrieve.cut import count_words, cut
 from citepipe.retrieve.texts import read_markdown, read_plain

@@ -6,7 +6,7 @@ import re
 import unicodedata
 from collections.abc import Callable
 
-from citepipe.options.retrieval import RetrievalOptions
+from citepipe.options import RetrievalOptions
 
 # A run of letters, digits and the marks that belong to letters (Python's \w leaves out the vowel
 # signs of Indic scripts). Of scripts without spaces every character is a word.

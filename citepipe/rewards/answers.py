@@ -7,8 +7,7 @@ from pathlib import Path
 
 from citepipe.data.example import Example
 from citepipe.judge.judge import Judgement, judge
-from citepipe.options.reward import RewardOptions
-from citepipe.options.score import JudgeOptions
+from citepipe.options import JudgeOptions, RewardOptions
 from citepipe.rewards.find import Reward, find_rewards, total
 from citepipe.text.normalize import clean_output
 from citepipe.text.sentences import Splitter, load_splitter

@@ -6,7 +6,7 @@ from typing import Any
 
 from citepipe.data.answers import AnswerFile
 from citepipe.judge.record import verdict_records
-from citepipe.options.reward import RewardOptions
+from citepipe.options import RewardOptions
 from citepipe.rewards.answers import judge_for_rewards
 from citepipe.rewards.find import find_rewards, total
 from citepipe.text.sentences import load_splitter

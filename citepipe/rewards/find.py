@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from citepipe.data.example import Example
 from citepipe.judge.judge import Judgement
-from citepipe.options.reward import RewardOptions
+from citepipe.options import RewardOptions
 from citepipe.text.normalize import clean_output, raw_char
 from citepipe.text.statements import is_list
 

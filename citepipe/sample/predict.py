@@ -13,8 +13,7 @@ from citepipe.data.example import Example
 from citepipe.data.prompts import Prompt
 from citepipe.generate.completion import Generator
 from citepipe.generate.predict import PredictJob, predict
-from citepipe.options.reward import RewardOptions
-from citepipe.options.sample import SegmentSearchOptions
+from citepipe.options import RewardOptions, SegmentSearchOptions
 from citepipe.rewards.answers import Rewarder
 from citepipe.sample.merge import Record, name_of
 from citepipe.sample.record import chunk_by_chunk

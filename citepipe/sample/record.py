@@ -20,10 +20,7 @@ from citepipe.generate.journal import Journal
 from citepipe.generate.load import load_generator
 from citepipe.models.encode import encode_prompt, end_token
 from citepipe.models.load import check_trained, load_tokenizer
-from citepipe.options.model import ModelOptions
-from citepipe.options.prompt import PromptOptions
-from citepipe.options.reward import RewardOptions
-from citepipe.options.server import ServerOptions
+from citepipe.options import ModelOptions, PromptOptions, RewardOptions, ServerOptions
 from citepipe.progress import Progress, say, summary
 from citepipe.rewards.answers import Rewarder
 from citepipe.runstate import append_journal, claim, discard, read_journal

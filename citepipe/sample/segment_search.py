@@ -26,7 +26,7 @@ from typing import Any
 
 from citepipe.data.example import Example
 from citepipe.generate.completion import FinishReason, Generator, Request, Sampling
-from citepipe.options.sample import SegmentSearchOptions
+from citepipe.options import SegmentSearchOptions
 from citepipe.rewards.answers import Rewarder
 from citepipe.sample.record import Job, Record, answer_record, run_job
 from citepipe.text.sentences import Splitter, load_splitter

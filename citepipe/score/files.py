@@ -14,7 +14,7 @@ from citepipe.data.files import write_json
 from citepipe.errors import InputError
 from citepipe.judge.judge import Judgement, judge
 from citepipe.judge.record import verdict_records
-from citepipe.options.score import ScoreOptions
+from citepipe.options import ScoreOptions
 from citepipe.progress import say
 from citepipe.score import alce
 from citepipe.score.intervals import intervals

@@ -22,7 +22,7 @@ from typing import Any
 
 from citepipe.data.files import read_json, write_json
 from citepipe.errors import InputError
-from citepipe.options.sources import SourcesOptions
+from citepipe.options import SourcesOptions
 from citepipe.progress import say
 
 _DIGEST = re.compile("[0-9a-f]{64}")

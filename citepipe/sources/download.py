@@ -17,7 +17,7 @@ from urllib.parse import urljoin, urlsplit
 
 from citepipe.data.files import read_json, write_json
 from citepipe.errors import InputError
-from citepipe.options.sources import SourcesOptions
+from citepipe.options import SourcesOptions
 from citepipe.progress import Progress, say
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from citepipe.data.files import read_json, write_json
 from citepipe.errors import InputError
-from citepipe.options.sources import SourcesOptions
+from citepipe.options import SourcesOptions
 from citepipe.progress import summary
 from citepipe.sources import drive, hub
 from citepipe.sources.address import Drive, Hub, Web, check_member, file_name, parse, split

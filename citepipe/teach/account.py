@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from citepipe.errors import InputError
-from citepipe.options.teacher import EndpointOptions
+from citepipe.options import EndpointOptions
 
 CHARACTERS_PER_TOKEN = 4
 _BYTES_AROUND_MESSAGE = 16

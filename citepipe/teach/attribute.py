@@ -11,7 +11,7 @@ from dataclasses import replace
 from itertools import combinations
 
 from citepipe.data.example import Example
-from citepipe.options.teacher import TeacherOptions
+from citepipe.options import TeacherOptions
 from citepipe.text.sentences import Splitter
 from citepipe.verify.base import Pair, Verifier
 

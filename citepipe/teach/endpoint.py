@@ -21,8 +21,7 @@ from citepipe.data.example import Example
 from citepipe.data.prompts import Prompt, fit
 from citepipe.errors import InputError
 from citepipe.generate.client import AttemptError, Client, RefusedError, one_line, parse_json
-from citepipe.options.prompt import PromptOptions
-from citepipe.options.teacher import EndpointOptions
+from citepipe.options import EndpointOptions, PromptOptions
 from citepipe.progress import Progress, say
 from citepipe.runstate import append_journal, read_journal
 from citepipe.teach.account import Account, Budget, Reply, cost_of, estimated_tokens

@@ -11,8 +11,7 @@ from citepipe.data.example import Example
 from citepipe.data.files import read_examples, write_examples, write_json
 from citepipe.data.prompts import check_prompt
 from citepipe.errors import InputError
-from citepipe.options.reward import RewardOptions
-from citepipe.options.teacher import TeacherOptions
+from citepipe.options import RewardOptions, TeacherOptions
 from citepipe.progress import say, summary
 from citepipe.rewards.answers import Rewarder
 from citepipe.teach.attribute import attribute

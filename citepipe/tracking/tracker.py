@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from citepipe.progress import say
 
 if TYPE_CHECKING:
-    from citepipe.options.tracking import TrackingOptions
+    from citepipe.options import TrackingOptions
 
 Mode = Literal["offline", "online"]
 

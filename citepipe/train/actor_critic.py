@@ -24,7 +24,7 @@ from citepipe.models.load import (
     without_dropout,
 )
 from citepipe.models.save import save_model
-from citepipe.options.model import ModelOptions
+from citepipe.options import ModelOptions
 from citepipe.train.batch import Batch, Ids, Row, padding_free, separate_rows, shared_prompts
 from citepipe.train.log_probs import TokenHead
 

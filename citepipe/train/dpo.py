@@ -23,9 +23,7 @@ from citepipe.data.files import read_examples, read_jsonl
 from citepipe.errors import InputError
 from citepipe.models.encode import encode_answer, encode_prompt
 from citepipe.models.load import check_start, load_tokenizer, load_trainable, without_dropout
-from citepipe.options.dpo import DPOOptions
-from citepipe.options.model import ModelOptions
-from citepipe.options.prompt import PromptOptions
+from citepipe.options import DPOOptions, ModelOptions, PromptOptions
 from citepipe.progress import summary
 from citepipe.train.batch import Row
 from citepipe.train.trainer import (

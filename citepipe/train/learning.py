@@ -24,10 +24,7 @@ from citepipe.generate.local import HuggingFaceGenerator
 from citepipe.models.encode import encode_prompt, end_token
 from citepipe.models.load import check_start, load_tokenizer
 from citepipe.models.save import partial_directory, publish
-from citepipe.options.model import ModelOptions
-from citepipe.options.prompt import PromptOptions
-from citepipe.options.reward import RewardOptions
-from citepipe.options.rl import RLOptions
+from citepipe.options import ModelOptions, PromptOptions, RewardOptions, RLOptions
 from citepipe.progress import Progress, say, summary
 from citepipe.rewards.answers import Rewarder
 from citepipe.rewards.find import total

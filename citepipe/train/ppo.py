@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import torch
 
-from citepipe.options.model import ModelOptions
-from citepipe.options.rl import PPOOptions
+from citepipe.options import ModelOptions, PPOOptions
 from citepipe.train.actor_critic import ValueKind
 from citepipe.train.advantages import generalized_advantages, penalize_kl, whiten
 from citepipe.train.learning import Targets

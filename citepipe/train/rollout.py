@@ -11,7 +11,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from citepipe.data.example import Example
 from citepipe.generate.completion import Generator, Request, Sampling
-from citepipe.options.rl import RLOptions
+from citepipe.options import RLOptions
 from citepipe.rewards.answers import Rewarder
 from citepipe.rewards.find import total
 from citepipe.rewards.place import Placement, place

@@ -18,8 +18,7 @@ from citepipe.data.prompts import fit, render
 from citepipe.errors import InputError
 from citepipe.models.load import device
 from citepipe.models.save import partial_directory, publish
-from citepipe.options.prompt import PromptOptions
-from citepipe.options.scratch import ScratchOptions
+from citepipe.options import PromptOptions, ScratchOptions
 from citepipe.progress import Progress, summary
 from citepipe.text.sentences import load_splitter
 from citepipe.train.copying import (

@@ -13,9 +13,7 @@ from citepipe.data.files import read_examples
 from citepipe.errors import InputError
 from citepipe.models.encode import encode_answer, encode_prompt
 from citepipe.models.load import check_start, load_tokenizer, load_trainable
-from citepipe.options.model import ModelOptions
-from citepipe.options.prompt import PromptOptions
-from citepipe.options.sft import SFTOptions
+from citepipe.options import ModelOptions, PromptOptions, SFTOptions
 from citepipe.progress import say, summary
 from citepipe.train.batch import Row
 from citepipe.train.trainer import AnswerTrainer, Item, check_schedule, claim_together

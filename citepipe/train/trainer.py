@@ -44,8 +44,7 @@ from citepipe.errors import InputError
 from citepipe.models.load import computing, device, language_model_of
 from citepipe.models.memory import is_out_of_memory
 from citepipe.models.save import partial_directory, publish, save_model, system_errors
-from citepipe.options.model import ModelOptions
-from citepipe.options.sft import SupervisedOptions
+from citepipe.options import ModelOptions, SupervisedOptions
 from citepipe.progress import Progress, say
 from citepipe.runstate import claim, discard
 from citepipe.train.batch import Batch, Row, padding_free, separate_rows

@@ -13,7 +13,7 @@ from citepipe.data.demonstrations import Demonstration, chosen, read_prompt_file
 from citepipe.data.example import Document, Example
 from citepipe.data.prompts import check_prompt, fit, render
 from citepipe.errors import InputError
-from citepipe.options.prompt import PromptOptions
+from citepipe.options import PromptOptions
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 FILE: dict[str, Any] = {

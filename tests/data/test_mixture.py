@@ -19,7 +19,7 @@ from citepipe.data.files import read_examples, write_examples
 from citepipe.data.mixture import in_proportion, kept_documents, mix
 from citepipe.data.questions import normalized_question
 from citepipe.errors import InputError
-from citepipe.options.data import DataOptions
+from citepipe.options import DataOptions
 
 
 def _rows(dataset: str, name: str, count: int) -> list[Example]:

@@ -7,7 +7,7 @@ import pytest
 from citepipe.data.example import Document, Example
 from citepipe.data.prompts import Prompt, Turn, fit, render
 from citepipe.errors import InputError
-from citepipe.options.prompt import PromptOptions
+from citepipe.options import PromptOptions
 
 EXAMPLE = Example(
     "0",

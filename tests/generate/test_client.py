@@ -18,7 +18,7 @@ from citepipe.generate.client import (
     RefusedError,
     parse_json,
 )
-from citepipe.options.server import ServerOptions
+from citepipe.options import ServerOptions
 from tests.generate.loopback_server import LoopbackServer, page, status
 
 QUICK = Pauses(first=0.001, longest=0.002)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from citepipe.generate.detokenize import Detokenizer
 from citepipe.models.load import load_tokenizer
-from citepipe.options.model import ModelOptions
+from citepipe.options import ModelOptions
 from tests.generate.tiny_tokenizers import BYTES, KINDS, make_tokenizer
 from tests.text.odd_texts import ODD
 

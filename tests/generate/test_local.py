@@ -19,7 +19,7 @@ from citepipe.generate.plain_decoder import PlainDecoder
 from citepipe.generate.tree import forward, reads_trees
 from citepipe.generate.tree_decoder import TreeDecoder
 from citepipe.models.load import load_base, load_tokenizer
-from citepipe.options.model import ModelOptions
+from citepipe.options import ModelOptions
 from tests.generate.tiny_tokenizers import make_tokenizer
 
 PROMPTS = [

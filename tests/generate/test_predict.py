@@ -8,9 +8,7 @@ from pathlib import Path
 from citepipe.data.example import Document, Example
 from citepipe.data.files import read_examples, write_examples
 from citepipe.generate.predict import PredictJob, run
-from citepipe.options.model import ModelOptions
-from citepipe.options.predict import PredictOptions
-from citepipe.options.prompt import PromptOptions
+from citepipe.options import ModelOptions, PredictOptions, PromptOptions
 
 
 def _tests(folder: Path) -> dict[str, Path]:

@@ -19,7 +19,7 @@ from citepipe.generate.completion import Completion, Request, Sampling
 from citepipe.generate.detokenize import Detokenizer
 from citepipe.generate.journal import Journal
 from citepipe.generate.server import ServerGenerator, server_seed
-from citepipe.options.server import ServerOptions
+from citepipe.options import ServerOptions
 from tests.generate.loopback_server import (
     ID_STYLES,
     Handler,

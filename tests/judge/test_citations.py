@@ -2,7 +2,7 @@ import pytest
 
 from citepipe.data.example import Document, Example
 from citepipe.judge.citations import cited_documents, hypothesis, premise
-from citepipe.options.score import JudgeOptions
+from citepipe.options import JudgeOptions
 from citepipe.text.sentences import load_splitter
 from citepipe.text.statements import Statement, split_answer
 

@@ -4,7 +4,7 @@ import pytest
 
 from citepipe.data.example import Document, Example, QAPair
 from citepipe.judge.judge import Judgement, judge
-from citepipe.options.score import JudgeOptions
+from citepipe.options import JudgeOptions
 from citepipe.text.sentences import load_splitter
 from citepipe.verify.base import Pair
 

@@ -5,7 +5,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from citepipe.miniature.base import pretrain, untrained
-from citepipe.options.miniature import BaseModelOptions, MiniatureOptions
+from citepipe.options import BaseModelOptions, MiniatureOptions
 from citepipe.train.copying import Reading, collate, learning_rate_share, weighted_loss
 
 TINY = BaseModelOptions(

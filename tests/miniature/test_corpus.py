@@ -2,7 +2,7 @@ import pytest
 
 from citepipe.miniature.corpus import Corpus
 from citepipe.miniature.tokenizer import build_tokenizer
-from citepipe.options.miniature import MiniatureOptions
+from citepipe.options import MiniatureOptions
 
 OPTIONS = MiniatureOptions()
 

@@ -10,7 +10,7 @@ from citepipe.data.prompts import render
 from citepipe.miniature.base import untrained
 from citepipe.miniature.tokenizer import build_tokenizer
 from citepipe.miniature.world import build_world
-from citepipe.options.miniature import MiniatureOptions, WorldOptions
+from citepipe.options import MiniatureOptions, WorldOptions
 
 BASE = Path(__file__).parents[2] / "workflow" / "resources" / "miniature-base"
 OPTIONS = MiniatureOptions()

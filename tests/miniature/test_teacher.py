@@ -3,7 +3,7 @@ import random
 from citepipe.data.example import Document, Example
 from citepipe.miniature.questions import Claim, Drawn
 from citepipe.miniature.teacher import cite, misleading, teach
-from citepipe.options.miniature import FaultOptions
+from citepipe.options import FaultOptions
 
 ALWAYS = FaultOptions(asqa=1, eli5=1, qampari=1, elsewhere=0)
 NEVER = FaultOptions(asqa=0, eli5=0, qampari=0, elsewhere=0)

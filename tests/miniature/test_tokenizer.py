@@ -5,7 +5,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from citepipe.miniature.tokenizer import build_tokenizer
 from citepipe.miniature.world import build_world
-from citepipe.options.miniature import WorldOptions
+from citepipe.options import WorldOptions
 
 
 @pytest.fixture(scope="module")

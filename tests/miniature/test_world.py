@@ -18,7 +18,7 @@ from citepipe.miniature.language import (
 from citepipe.miniature.oracle import Oracle, load_oracle
 from citepipe.miniature.questions import Claim, Drawn
 from citepipe.miniature.world import World, build_world, write_world
-from citepipe.options.miniature import MiniatureOptions, WorldOptions
+from citepipe.options import MiniatureOptions, WorldOptions
 from citepipe.verify.base import Pair
 
 SMALL = WorldOptions(train=40, dev=10, test=20, expertqa=10)

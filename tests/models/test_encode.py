@@ -14,8 +14,7 @@ from citepipe.data.prompts import render
 from citepipe.errors import InputError
 from citepipe.models.encode import encode_answer, encode_prompt, end_token
 from citepipe.models.load import load_tokenizer
-from citepipe.options.model import ModelOptions
-from citepipe.options.prompt import PromptOptions
+from citepipe.options import ModelOptions, PromptOptions
 from tests.generate.tiny_tokenizers import make_tokenizer
 
 EXAMPLE = Example("0", "asqa", "Who?", (Document("T", "It was Zoë."),))

@@ -11,7 +11,7 @@ from citepipe.data.example import Document, Example
 from citepipe.data.prompts import render
 from citepipe.errors import InputError
 from citepipe.models.encode import encode_answer, encode_prompt
-from citepipe.options.prompt import PromptOptions
+from citepipe.options import PromptOptions
 from tests.models.test_encode import KINDS, chat_tokenizer
 
 EXAMPLE = Example("0", "asqa", "Who?", (Document("T", "It was Zoë."),))

@@ -18,7 +18,7 @@ from citepipe.cli import main
 from citepipe.errors import InputError
 from citepipe.models.export import dtype_of, export
 from citepipe.models.load import load_base, load_for_inference, share_kept_by_merging
-from citepipe.options.model import ModelOptions
+from citepipe.options import ModelOptions
 
 
 def _options(base: Path, dtype: str = "float32") -> ModelOptions:

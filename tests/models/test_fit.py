@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from citepipe.errors import InputError
 from citepipe.models.load import load_base, load_for_inference, load_tokenizer, load_with_adapter
-from citepipe.options.model import ModelOptions
+from citepipe.options import ModelOptions
 
 
 def _options(base: Path) -> ModelOptions:

@@ -19,7 +19,7 @@ from citepipe.models.load import (
     share_kept_by_merging,
 )
 from citepipe.models.save import publish
-from citepipe.options.model import AdapterOptions, ModelOptions
+from citepipe.options import AdapterOptions, ModelOptions
 
 
 def test_a_merged_adapter_answers_as_it_did_apart(tiny_base: Path, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import transformers
 from citepipe.errors import InputError
 from citepipe.models.load import is_ready, load_for_inference
 from citepipe.models.released import find_weights, prepare, write_untrained
-from citepipe.options.model import ModelOptions
+from citepipe.options import ModelOptions
 
 
 def _options(base: Path, dtype: str = "float32") -> ModelOptions:

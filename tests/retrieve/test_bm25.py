@@ -10,7 +10,7 @@ import pytest
 
 from citepipe.data.example import Document, Example
 from citepipe.errors import InputError
-from citepipe.options.retrieval import RetrievalOptions
+from citepipe.options import RetrievalOptions
 from citepipe.retrieve.bm25 import Retriever
 from citepipe.retrieve.words import WordReader
 from tests.retrieve.plain_bm25 import plain_scores

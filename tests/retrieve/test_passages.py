@@ -10,7 +10,7 @@ import pytest
 
 from citepipe.data.example import Document
 from citepipe.errors import InputError
-from citepipe.options.retrieval import RetrievalOptions
+from citepipe.options import RetrievalOptions
 from citepipe.retrieve.passages import Passages, read_passages
 
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from citepipe.data.example import Document, Example, QAPair
-from citepipe.options.reward import RewardOptions
+from citepipe.options import RewardOptions
 from citepipe.rewards.answers import Rewarder, reward_answers
 from citepipe.rewards.find import Reward, total
 from citepipe.text.normalize import clean_output

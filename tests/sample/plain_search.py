@@ -13,8 +13,7 @@ from typing import Any, NamedTuple
 
 from citepipe.data.example import Example
 from citepipe.generate.choose import uniforms
-from citepipe.options.reward import RewardOptions
-from citepipe.options.sample import BestOfNOptions, SegmentSearchOptions
+from citepipe.options import BestOfNOptions, RewardOptions, SegmentSearchOptions
 from citepipe.rewards.answers import reward_answers
 from citepipe.rewards.find import total
 from citepipe.sample.segment_search import segment_end

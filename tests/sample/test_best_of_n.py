@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from citepipe.data.example import Example
-from citepipe.options.sample import BestOfNOptions
+from citepipe.options import BestOfNOptions
 from citepipe.sample.best_of_n import best_of_n
 from tests.sample.test_segment_search import Place, Speaker, Taste, speak, taste
 

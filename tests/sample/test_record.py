@@ -12,9 +12,7 @@ from citepipe.data.example import Example
 from citepipe.data.files import read_examples, read_jsonl, write_examples, write_jsonl
 from citepipe.errors import InputError
 from citepipe.generate.completion import Completion, Generator, Request, Sampling
-from citepipe.options.model import ModelOptions
-from citepipe.options.prompt import PromptOptions
-from citepipe.options.reward import RewardOptions
+from citepipe.options import ModelOptions, PromptOptions, RewardOptions
 from citepipe.rewards.answers import Rewarder
 from citepipe.sample.merge import Record, choose_questions, merge
 from citepipe.sample.record import Job, answer_record, chunk_by_chunk, sample_all

@@ -10,7 +10,7 @@ import pytest
 
 from citepipe.data.example import Example
 from citepipe.generate.completion import Completion, Done, Request
-from citepipe.options.sample import SegmentSearchOptions
+from citepipe.options import SegmentSearchOptions
 from citepipe.sample.segment_search import _abstains, segment_end, segment_search
 from citepipe.text.sentences import load_splitter
 from tests.sample.plain_search import Place, Said, plain_search

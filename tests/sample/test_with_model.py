@@ -20,11 +20,16 @@ from citepipe.miniature.teacher import teach
 from citepipe.miniature.world import build_world
 from citepipe.models.encode import encode_answer, encode_prompt
 from citepipe.models.load import load_base, load_for_inference, load_tokenizer
-from citepipe.options.miniature import FaultOptions, MiniatureOptions, WorldOptions
-from citepipe.options.model import ModelOptions
-from citepipe.options.predict import PredictOptions
-from citepipe.options.reward import RewardOptions
-from citepipe.options.sample import BestOfNOptions, SegmentSearchOptions
+from citepipe.options import (
+    BestOfNOptions,
+    FaultOptions,
+    MiniatureOptions,
+    ModelOptions,
+    PredictOptions,
+    RewardOptions,
+    SegmentSearchOptions,
+    WorldOptions,
+)
 from citepipe.sample import best_of_n, predict, segment_search
 from citepipe.sample.merge import merge
 from citepipe.sample.record import Job

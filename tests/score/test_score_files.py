@@ -9,7 +9,7 @@ from citepipe.data.answers import read_answers
 from citepipe.data.example import Document, Example
 from citepipe.data.files import read_json, write_examples, write_result
 from citepipe.errors import InputError
-from citepipe.options.score import ScoreOptions
+from citepipe.options import ScoreOptions
 from citepipe.score.files import Scorer, run
 from citepipe.verify.base import Pair
 

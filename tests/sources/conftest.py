@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from citepipe.options.sources import SourcesOptions
+from citepipe.options import SourcesOptions
 from citepipe.sources.download import Downloader
 from citepipe.sources.fetch import DriveBases, Fetcher
 from tests.sources.web import Web, running

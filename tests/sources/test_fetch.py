@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from citepipe.errors import InputError
-from citepipe.options.sources import SourcesOptions
+from citepipe.options import SourcesOptions
 from citepipe.sources.fetch import Fetcher
 from tests.sources.web import Handler, Web
 

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from citepipe.errors import InputError
-from citepipe.options.sources import SourcesOptions
+from citepipe.options import SourcesOptions
 from citepipe.sources.archive import is_archive, unpack
 from citepipe.sources.download import Downloader
 from citepipe.sources.fetch import DriveBases, Fetcher

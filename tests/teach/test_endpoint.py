@@ -22,9 +22,7 @@ from citepipe.data.files import read_examples, write_examples
 from citepipe.data.prompts import fit
 from citepipe.errors import InputError
 from citepipe.generate.client import Client, Pauses
-from citepipe.options.prompt import PromptOptions
-from citepipe.options.reward import RewardOptions
-from citepipe.options.teacher import EndpointOptions, TeacherOptions
+from citepipe.options import EndpointOptions, PromptOptions, RewardOptions, TeacherOptions
 from citepipe.teach.endpoint import Endpoint
 from citepipe.teach.teacher import teach
 from tests.teach.chat_server import Handler, Server, completion, running

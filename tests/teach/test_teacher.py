@@ -11,9 +11,7 @@ from citepipe.data.example import Document, Example
 from citepipe.data.files import read_examples, write_examples
 from citepipe.errors import InputError
 from citepipe.judge.judge import judge
-from citepipe.options.reward import RewardOptions
-from citepipe.options.score import JudgeOptions
-from citepipe.options.teacher import TeacherOptions
+from citepipe.options import JudgeOptions, RewardOptions, TeacherOptions
 from citepipe.teach.attribute import attribute, with_citations
 from citepipe.teach.teacher import teach
 from citepipe.text.sentences import load_splitter

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 import torch
 
-from citepipe.options.tracking import TrackingOptions
+from citepipe.options import TrackingOptions
 from citepipe.tracking import follow
 from citepipe.tracking.tracker import PATIENCE, Tracker, track
 

@@ -8,9 +8,7 @@ import pytest
 
 from citepipe.data.example import Document, Example
 from citepipe.data.files import write_examples
-from citepipe.options.model import AdapterOptions, ModelOptions
-from citepipe.options.prompt import PromptOptions
-from citepipe.options.sft import SFTOptions
+from citepipe.options import AdapterOptions, ModelOptions, PromptOptions, SFTOptions
 
 DOCS = (
     Document("Silver River", "Silver River was directed by Anna Berg in 1995."),

@@ -12,7 +12,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, MistralConfig, MistralForC
 
 from citepipe.errors import InputError
 from citepipe.models.load import load_base, load_for_inference, load_tokenizer
-from citepipe.options.model import ModelOptions
+from citepipe.options import ModelOptions
 from citepipe.train.actor_critic import ActorCritic, ValueKind
 from citepipe.train.batch import Batch
 from citepipe.train.losses import policy_loss, value_loss

@@ -16,9 +16,7 @@ from citepipe.data.files import read_examples, read_jsonl, write_jsonl
 from citepipe.errors import InputError
 from citepipe.models.encode import encode_answer, encode_prompt
 from citepipe.models.load import load_base, load_tokenizer
-from citepipe.options.dpo import DPOOptions
-from citepipe.options.model import ModelOptions
-from citepipe.options.prompt import PromptOptions
+from citepipe.options import DPOOptions, ModelOptions, PromptOptions
 from citepipe.train import dpo
 from citepipe.train.dpo import Preference, hold_out, pairs, preference_loss
 from citepipe.train.trainer import AnswerTrainer

@@ -17,10 +17,14 @@ from safetensors.torch import load_file
 from citepipe.data.files import read_jsonl
 from citepipe.errors import InputError
 from citepipe.judge.judge import Judgement
-from citepipe.options.model import ModelOptions
-from citepipe.options.prompt import PromptOptions
-from citepipe.options.reward import RewardOptions
-from citepipe.options.rl import GRPOOptions, PPOOptions, RLOOOptions
+from citepipe.options import (
+    GRPOOptions,
+    ModelOptions,
+    PPOOptions,
+    PromptOptions,
+    RewardOptions,
+    RLOOOptions,
+)
 from citepipe.rewards.find import Reward
 from citepipe.train import learning
 from citepipe.train.actor_critic import ActorCritic

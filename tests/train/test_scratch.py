@@ -10,9 +10,7 @@ from citepipe.data.example import Document, Example
 from citepipe.data.files import read_jsonl, write_examples
 from citepipe.errors import InputError
 from citepipe.models.load import load_base, load_tokenizer
-from citepipe.options.model import ModelOptions
-from citepipe.options.prompt import PromptOptions
-from citepipe.options.scratch import ScratchOptions
+from citepipe.options import ModelOptions, PromptOptions, ScratchOptions
 from citepipe.train.scratch import Quotes, run, train_tokenizer
 
 

@@ -14,9 +14,7 @@ from safetensors.torch import load_file
 from citepipe.data.files import read_examples, read_jsonl, write_examples
 from citepipe.errors import InputError
 from citepipe.models.load import load_base, load_for_inference, load_tokenizer
-from citepipe.options.model import ModelOptions
-from citepipe.options.prompt import PromptOptions
-from citepipe.options.sft import SFTOptions
+from citepipe.options import ModelOptions, PromptOptions, SFTOptions
 from citepipe.train import sft
 
 

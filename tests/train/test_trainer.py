@@ -21,9 +21,7 @@ from citepipe.data.files import read_jsonl
 from citepipe.errors import InputError
 from citepipe.models.load import load_base
 from citepipe.models.save import system_errors
-from citepipe.options.model import ModelOptions
-from citepipe.options.prompt import PromptOptions
-from citepipe.options.sft import SFTOptions
+from citepipe.options import ModelOptions, PromptOptions, SFTOptions
 from citepipe.train import sft, trainer
 from citepipe.train.batch import Row, padding_free, separate_rows
 from citepipe.train.log_probs import TokenHead

@@ -15,7 +15,7 @@ import yaml
 
 from citepipe.config import load_config
 from citepipe.inputs import localise
-from citepipe.options.sources import SourcesOptions
+from citepipe.options import SourcesOptions
 from citepipe.sources.cache import Cache
 from tests.teach.chat_server import completion, running
 

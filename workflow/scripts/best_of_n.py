@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 def work() -> str:
-    from citepipe.options.sample import BestOfNOptions
+    from citepipe.options import BestOfNOptions
     from citepipe.sample import best_of_n
     from sampling import job_of
     from stage import of_this_run

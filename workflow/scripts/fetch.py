@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def work() -> str:
-    from citepipe.options.sources import SourcesOptions
+    from citepipe.options import SourcesOptions
     from citepipe.sources.fetch import Fetcher
 
     cfg = snakemake.params.cfg

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 def work() -> str:
     from citepipe.miniature.world import write_world
-    from citepipe.options.miniature import MiniatureOptions
+    from citepipe.options import MiniatureOptions
 
     cfg = snakemake.params.cfg
     return write_world(MiniatureOptions(**cfg), Path(snakemake.output[0]).parent)

@@ -12,8 +12,7 @@ if TYPE_CHECKING:
 
 def work() -> str:
     from citepipe.data.mixture import mix
-    from citepipe.options.data import DataOptions
-    from citepipe.options.retrieval import RetrievalOptions
+    from citepipe.options import DataOptions, RetrievalOptions
 
     cfg = snakemake.params.cfg
     options = DataOptions(**cfg["data"])

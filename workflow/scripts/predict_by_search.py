@@ -12,8 +12,7 @@ if TYPE_CHECKING:
 def work() -> str:
     from prediction import job_of
 
-    from citepipe.options.reward import RewardOptions
-    from citepipe.options.sample import SegmentSearchOptions
+    from citepipe.options import RewardOptions, SegmentSearchOptions
     from citepipe.sample import predict
 
     told = snakemake.params.search

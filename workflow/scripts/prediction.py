@@ -4,10 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from citepipe.generate.predict import PredictJob
-from citepipe.options.model import ModelOptions
-from citepipe.options.predict import PredictOptions
-from citepipe.options.prompt import PromptOptions
-from citepipe.options.server import ServerOptions
+from citepipe.options import ModelOptions, PredictOptions, PromptOptions, ServerOptions
 from stage import fingerprint, of_this_run
 
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 def work() -> str:
     from citepipe.models.released import prepare, write_untrained
-    from citepipe.options.model import ModelOptions
+    from citepipe.options import ModelOptions
 
     cfg = snakemake.params.cfg
     out = Path(snakemake.output[0])

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 def work() -> str:
     from citepipe.miniature.base import pretrain
-    from citepipe.options.miniature import MiniatureOptions
+    from citepipe.options import MiniatureOptions
 
     cfg = snakemake.params.cfg
     return pretrain(MiniatureOptions(**cfg), Path(snakemake.output[0]))

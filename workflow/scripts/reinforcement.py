@@ -4,8 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from citepipe.options.model import ModelOptions
-from citepipe.options.reward import RewardOptions
+from citepipe.options import ModelOptions, RewardOptions
 from citepipe.rewards.place import Placement
 from citepipe.train import learning
 from training import told

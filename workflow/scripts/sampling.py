@@ -3,10 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from citepipe.options.model import ModelOptions
-from citepipe.options.prompt import PromptOptions
-from citepipe.options.reward import RewardOptions
-from citepipe.options.server import ServerOptions
+from citepipe.options import ModelOptions, PromptOptions, RewardOptions, ServerOptions
 from citepipe.sample.record import Job
 from stage import fingerprint, of_this_run
 

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def work() -> str:
-    from citepipe.options.score import ScoreOptions
+    from citepipe.options import ScoreOptions
     from citepipe.score import files
 
     cfg = snakemake.params.cfg

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 def work() -> str:
-    from citepipe.options.sample import SegmentSearchOptions
+    from citepipe.options import SegmentSearchOptions
     from citepipe.sample import segment_search
     from sampling import job_of
     from stage import of_this_run

@@ -10,8 +10,7 @@ if TYPE_CHECKING:
 
 
 def work() -> str:
-    from citepipe.options.reward import RewardOptions
-    from citepipe.options.teacher import TeacherOptions
+    from citepipe.options import RewardOptions, TeacherOptions
     from citepipe.teach.teacher import teach
 
     cfg = snakemake.params.cfg

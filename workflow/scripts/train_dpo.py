@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def work() -> str:
-    from citepipe.options.dpo import DPOOptions
+    from citepipe.options import DPOOptions
     from citepipe.train import dpo
     from training import told
 

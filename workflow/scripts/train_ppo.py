@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 def work() -> str:
-    from citepipe.options.rl import PPOOptions
+    from citepipe.options import PPOOptions
     from citepipe.train.ppo import PPO
     from reinforcement import learn
 

@@ -10,8 +10,7 @@ if TYPE_CHECKING:
 
 
 def work() -> str:
-    from citepipe.options.prompt import PromptOptions
-    from citepipe.options.scratch import ScratchOptions
+    from citepipe.options import PromptOptions, ScratchOptions
     from citepipe.train import scratch
 
     cfg = snakemake.params.cfg

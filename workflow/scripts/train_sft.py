@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def work() -> str:
-    from citepipe.options.sft import SFTOptions
+    from citepipe.options import SFTOptions
     from citepipe.train import sft
     from training import told
 

@@ -6,9 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from citepipe.options.model import ModelOptions
-from citepipe.options.prompt import PromptOptions
-from citepipe.options.tracking import TrackingOptions
+from citepipe.options import ModelOptions, PromptOptions, TrackingOptions
 from citepipe.tracking.tracker import Tracker, track
 from stage import fingerprint
 

@@ -1,0 +1,861 @@
+"""Every option of the configuration, a class per section.
+
+A class says what a section may hold and nothing of what is done with it. Fields with `exclude=True`
+do not change results: they are left out of `model_dump`, by which stages are found to be stale.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, Literal, Self, get_args
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+
+class Options(BaseModel):
+    """A section of the configuration: immutable, and a key that nothing reads is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+Dataset = Literal["asqa", "qampari", "eli5", "expertqa"]
+
+
+class DataOptions(Options):
+    """The files with questions, and how many rows of each dataset are taken."""
+
+    train: list[str] = Field(description="Files with training rows (JSON list or JSONL).")
+    dev: list[str] = Field(description="Files with development rows.")
+    test: dict[Dataset, str] = Field(description="A test file per dataset.")
+    datasets: list[Dataset] | None = Field(
+        None,
+        description="The datasets whose rows are trained and developed on, of files that have "
+        "others too; null for all.",
+    )
+    own_as: Dataset = Field(
+        "eli5",
+        description="The dataset as which rows count that name none and are in a file that names "
+        "none: it decides how statements are split and what counts as correct.",
+    )
+    train_size: dict[Dataset, int] | int | None = Field(
+        None,
+        description="Rows taken by the seed: per dataset, or one number that is spread over the "
+        "datasets in proportion to the rows they have; null for all.",
+    )
+    dev_size: dict[Dataset, int] | int | None = Field(None, description="The same for dev.")
+    test_size: dict[Dataset, int] | int | None = Field(None, description="The same for test.")
+    repetitions: Literal["rows", "questions", "keep"] = Field(
+        "rows",
+        description="What is left out of a split. rows: rows with the question and the documents "
+        "of an earlier one. questions: rows with the question of an earlier one. keep: nothing. "
+        "What is in another split is left out in any case.",
+    )
+    without_documents: Literal["refuse", "leave_out"] = Field(
+        "refuse",
+        description="What becomes of a file with rows that have no documents, where `retrieval` "
+        "does not find them any: it is refused, or those rows are left out.",
+    )
+    documents: int = Field(
+        5, ge=1, description="Documents kept per question, from the front of its list."
+    )
+    shorter: Literal["summary", "extraction"] | None = Field(
+        None,
+        description="Documents are chosen by this shorter text of theirs, as in ALCE: those that "
+        "it calls irrelevant are passed over.",
+    )
+    seed: int = Field(42, description="Seed of the selection and of the order.")
+
+    @field_validator("train_size", "dev_size", "test_size", mode="before")
+    @classmethod
+    def _check_size(cls, value: Any) -> Any:
+        """Both forms at once, so that a complaint is about the one that was meant."""
+        names = get_args(Dataset)
+        if isinstance(value, Mapping):
+            for name, size in value.items():
+                if name not in names:
+                    raise ValueError(f"expected datasets ({', '.join(names)}), got {name!r}")
+                if not _is_number(size):
+                    raise ValueError(f"expected a whole number from 0 for {name}, got {size!r}")
+        elif value is not None and not _is_number(value):
+            raise ValueError(
+                "expected rows per dataset, such as {asqa: 1000}, or one whole number from 0, got "
+                f"{value!r}"
+            )
+        return value
+
+    @model_validator(mode="after")
+    def _check_datasets(self) -> "DataOptions":
+        if self.datasets is None:
+            return self
+        if not self.datasets:
+            raise ValueError("datasets: expected at least one, or null for all, got none")
+        for key in ("train_size", "dev_size"):
+            sizes = getattr(self, key)
+            for name in sizes if isinstance(sizes, dict) else ():
+                if name not in self.datasets:
+                    raise ValueError(
+                        f"{key}: expected datasets of data.datasets "
+                        f"({', '.join(self.datasets)}), got {name!r}"
+                    )
+        return self
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+Stemmer = Literal[
+    "arabic",
+    "danish",
+    "dutch",
+    "english",
+    "finnish",
+    "french",
+    "german",
+    "hungarian",
+    "italian",
+    "norwegian",
+    "portuguese",
+    "romanian",
+    "russian",
+    "spanish",
+    "swedish",
+]
+
+StopWords = Literal[
+    "danish",
+    "dutch",
+    "english",
+    "french",
+    "german",
+    "italian",
+    "norwegian",
+    "portuguese",
+    "russian",
+    "spanish",
+    "swedish",
+    "turkish",
+]
+
+
+class RetrievalOptions(Options):
+    """BM25 over texts of one's own: questions without documents get the best passages."""
+
+    passages: list[str] = Field(
+        min_length=1,
+        description="Files, or folders with all below them: texts (.txt, .md) and passages (.jsonl "
+        "with `text` and perhaps `title` and `id`; .tsv with id, text, title).",
+    )
+    cut: Literal["texts", "all", "nothing"] = Field(
+        "texts",
+        description="What is cut into passages: texts only (rows of .jsonl and .tsv are passages "
+        "as they are), rows too, or nothing.",
+    )
+    words: int = Field(100, ge=10, description="Words per passage, at most (ALCE's have 100).")
+    overlap: int = Field(
+        0,
+        ge=0,
+        description="Words at the end of a passage, at most, that the next one begins with again "
+        "(whole sentences).",
+    )
+    stemmer: Stemmer | None = Field(
+        "english", description="Snowball's stemmer of this language; null compares whole words."
+    )
+    stop_words: StopWords | list[str] | None = Field(
+        "english", description="Words that are not looked for: a language's, a list, or null."
+    )
+    method: Literal["lucene", "robertson", "atire", "bm25l", "bm25+"] = Field(
+        "lucene", description="The variant of BM25 (Kamphuis et al. 2020)."
+    )
+    k1: float = Field(
+        1.2, ge=0, description="How much a word counts that comes again in a passage."
+    )
+    b: float = Field(0.75, ge=0, le=1, description="How much long passages are held back.")
+    delta: float = Field(
+        0.5, ge=0, description="What a word counts at least, in bm25l and bm25+ only."
+    )
+
+    @model_validator(mode="after")
+    def _next_passage_is_another(self) -> Self:
+        if self.overlap > self.words // 2:
+            raise ValueError(f"overlap: expected at most half of words ({self.words // 2})")
+        return self
+
+
+class SourcesOptions(Options):
+    """Downloads: the hub, Google Drive, http and https."""
+
+    cache: str | None = Field(
+        None,
+        description="The folder where what was fetched is kept for all runs, by its content; null "
+        "for ~/.cache/citepipe/sources.",
+    )
+    offline: bool = Field(
+        False,
+        description="Ask no network; a line says what is missing and where to put it by hand. "
+        "CITEPIPE_OFFLINE=1 and HF_HUB_OFFLINE=1 do the same.",
+    )
+    sha256: dict[str, str] = Field(
+        default_factory=dict,
+        description="Digests of what addresses lead to, where they are known: the file, or the "
+        "archive before it is unpacked; of a file in a folder at Drive or in a repository by "
+        "ADDRESS#FILE.",
+    )
+    timeout: float = Field(
+        60.0, gt=0, description="Seconds without a byte after which a download is begun again."
+    )
+    retries: int = Field(
+        8, ge=0, description="Failures in a row, without a byte between, that are put up with."
+    )
+
+    @field_validator("sha256")
+    @classmethod
+    def _digests(cls, digests: dict[str, str]) -> dict[str, str]:
+        for address, digest in digests.items():
+            if not re.fullmatch("[0-9a-fA-F]{64}", digest):
+                raise ValueError(f"expected 64 hexadecimal digits for {address}, got {digest!r}")
+        return {address: digest.lower() for address, digest in digests.items()}
+
+
+class PromptOptions(Options):
+    """ALCE's prompt templates (`prompts/*_default.json`), or shorter ones."""
+
+    instruction: str = Field(
+        "Instruction: Write an accurate, engaging, and concise answer for the given question "
+        "using only the provided search results (some of which might be irrelevant) and cite "
+        "them properly. Use an unbiased and journalistic tone. Always cite for any factual "
+        "claim. When citing several search results, use [1][2][3]. Cite at least one document "
+        "and at most three documents in each sentence. If multiple documents support the "
+        "sentence, only cite a minimum sufficient subset of the documents.",
+        description="What the model is told to do; takes the place of {INST}.",
+    )
+    list_instruction: str | None = Field(
+        None, description="The instruction for QAMPARI's lists; null takes `instruction`."
+    )
+    demo_prompt: str = Field(
+        "{INST}\n\nQuestion: {Q}\n\n{D}\nAnswer:{A}",
+        description="The whole prompt: {INST}, {Q} the question, {D} the documents, {A} nothing.",
+    )
+    doc_prompt: str = Field(
+        "Document [{ID}](Title: {T}): {P}\n",
+        description="One document: {ID} its number, {T} its title, {P} its text.",
+    )
+    files: dict[Dataset, str] = Field(
+        default_factory=dict,
+        description="Prompt files in ALCE's layout (`prompts/*_default.json`): for questions of "
+        "that dataset their instruction and templates take the place of those here.",
+    )
+    shots: int = Field(
+        0, ge=0, description="Demonstrations from the prompt file in front of a question."
+    )
+    demo_seed: int | None = Field(
+        None, ge=0, lt=2**32, description="Draws the demonstrations, as ALCE; null: the first."
+    )
+    demo_documents: int | None = Field(
+        None, ge=0, description="Documents of a demonstration; null for as many as it has, up to 5."
+    )
+    demo_turns: bool = Field(
+        False,
+        description="With a chat template, a demonstration is a message of the user and its "
+        "answer, in front of the question's; else all is one message.",
+    )
+    documents: Literal["text", "summary", "extraction"] = Field(
+        "text",
+        description="What is shown of a document: all of it, or ALCE's shorter texts where it has "
+        "them. `data.shorter` chooses documents to go with it.",
+    )
+    chat: Literal["auto", "template", "plain"] = Field(
+        "auto",
+        description="template: the prompt is a user's message in the tokenizer's chat template. "
+        "plain: text that the answer goes on from. auto: template if the tokenizer has one.",
+    )
+    max_input_tokens: int = Field(
+        1200, ge=8, description="Prompts longer than this get their documents shortened (tokens)."
+    )
+
+
+class AdapterOptions(Options):
+    """A LoRA adapter (PEFT)."""
+
+    r: int = Field(64, ge=1, description="Rank of the adapter's matrices.")
+    alpha: float = Field(16, gt=0, description="Scale: the update is multiplied by alpha / r.")
+    dropout: float = Field(0.1, ge=0, lt=1, description="Dropout in front of the adapter.")
+    target_modules: str | list[str] = Field(
+        "all-linear", description="Names of the modules that get an adapter, or all-linear."
+    )
+
+
+class ModelOptions(Options):
+    """The base model that every system starts from."""
+
+    base: str = Field(description="A model directory, or a name on the Hugging Face hub.")
+    revision: str | None = Field(None, description="The hub revision (commit, tag or branch).")
+    dtype: Literal["float32", "bfloat16", "float16"] = Field(
+        "bfloat16", description="The precision of the base model's weights."
+    )
+    quantization: Literal["none", "4bit"] = Field(
+        "none", description="4bit loads the base model in NF4 (bitsandbytes, needs a GPU)."
+    )
+    adapter: AdapterOptions | None = Field(
+        default_factory=AdapterOptions,
+        description="The shape of new adapters; null trains all weights.",
+    )
+    attention: str | None = Field(
+        None,
+        description="A transformers attention implementation (eager, sdpa, flash_attention_2, "
+        "...); null for the model's own choice. Flash attention takes no padding in fine-tuning.",
+    )
+    gradient_checkpointing: bool = Field(
+        False, description="Recompute activations in the backward pass: less memory, more time."
+    )
+
+
+class ServerOptions(Options):
+    """An OpenAI-compatible server, such as vLLM, that runs the model in place of this process."""
+
+    url: str = Field(
+        "http://127.0.0.1:8000/v1", description="What the paths of its API begin with."
+    )
+    model: str | None = Field(
+        None, min_length=1, description="The model's name there; null: the first it serves as base."
+    )
+    concurrency: int = Field(64, ge=1, description="Requests under way at once.")
+    timeout: float = Field(
+        300.0, gt=0, description="Seconds without a byte after which an answer is given up."
+    )
+    retries: int = Field(
+        8, ge=0, description="How often a failed request is tried again, with growing pauses."
+    )
+    api_key_variable: str | None = Field(
+        None,
+        description="Name of the environment variable that holds the API key; null for no key.",
+    )
+
+    @field_validator("api_key_variable")
+    @classmethod
+    def _check_name(cls, name: str | None) -> str | None:
+        # Perhaps it is the key itself: what is said of it later would show it.
+        if name is not None and not (name.isascii() and name.isidentifier()):
+            raise ValueError(
+                "expected the name of an environment variable, such as OPENAI_API_KEY, not a key"
+            )
+        return name
+
+    @field_validator("url")
+    @classmethod
+    def _whole_url(cls, url: str) -> str:
+        try:
+            parts = urlsplit(url)
+            host = parts.hostname
+            port = parts.port
+        except ValueError as error:
+            raise ValueError(f"expected an http or https URL: {error}") from None
+        readable = url.isprintable() and " " not in url
+        if parts.scheme not in ("http", "https") or not host or port == 0 or not readable:
+            raise ValueError("expected an http or https URL such as http://127.0.0.1:8000/v1")
+        if parts.username is not None or parts.query or parts.fragment:
+            raise ValueError(
+                "expected a URL without user, '?' and '#'; a key goes into the variable that "
+                "api_key_variable names"
+            )
+        return url.rstrip("/")
+
+
+class EndpointOptions(ServerOptions):
+    """An OpenAI-compatible endpoint of chat completions that answers with citations."""
+
+    model: str | None = Field(None, min_length=1, description="The model's name there.")
+    concurrency: int = Field(8, ge=1, description="Requests under way at once.")
+    system: str | None = Field(
+        "You are a helpful assistant that answers the following questions with proper citations.",
+        description="The system's message; null for none. ALCE's by default.",
+    )
+    temperature: float | None = Field(0.5, ge=0, description="Null leaves it to the endpoint.")
+    max_tokens: int = Field(300, ge=1, description="Tokens of an answer, at most.")
+    tokens_key: Literal["max_tokens", "max_completion_tokens"] = Field(
+        "max_tokens", description="What the endpoint calls that limit."
+    )
+    requests_per_minute: float | None = Field(
+        None, gt=0, description="No more than these are begun; null for no pacing of our own."
+    )
+    tokens_per_minute: float | None = Field(
+        None,
+        gt=0,
+        description="No more than these are asked for, prompts by four characters a token and "
+        "answers by `max_tokens`; null for no pacing of our own.",
+    )
+    price_input: float = Field(0.0, ge=0, description="Price of a million tokens of prompts.")
+    price_output: float = Field(0.0, ge=0, description="Price of a million tokens of answers.")
+    max_cost: float | None = Field(
+        None,
+        gt=0,
+        description="Spending, of all runs on these results, ends before this. Of a question not "
+        "yet answered a prompt counts a token per byte, and an answer `max_tokens` or as many as "
+        "were billed for the longest one.",
+    )
+    max_tokens_total: int | None = Field(
+        None, gt=0, description="The same for tokens, of prompts and answers together."
+    )
+
+    @model_validator(mode="after")
+    def _check_prices(self) -> Self:
+        if self.max_cost is not None and not (self.price_input or self.price_output):
+            raise ValueError(
+                "max_cost: expected price_input or price_output with it, without which nothing "
+                "costs anything"
+            )
+        return self
+
+
+class TeacherPromptOptions(PromptOptions):
+    """How a large model is asked, of which no tokenizer is at hand."""
+
+    max_input_tokens: int = Field(
+        3500,
+        ge=8,
+        description="Prompts longer than this get their documents shortened (tokens, of four "
+        "characters each).",
+    )
+
+
+class TeacherOptions(Options):
+    """Where the cited answers that are distilled come from."""
+
+    citations: Literal["given", "attribute", "endpoint"] = Field(
+        "given",
+        description="given: `output` of the rows. attribute: rows without one get their human "
+        "answer, each sentence citing the smallest set of documents that the training verifier "
+        "finds to support it. endpoint: rows without one are answered by a model that `endpoint` "
+        "names.",
+    )
+    at_most: int = Field(3, ge=1, description="attribute: citations per sentence, at most.")
+    keep_uncited: bool = Field(
+        False, description="attribute: keep sentences that no set of documents supports."
+    )
+    endpoint: EndpointOptions | None = Field(
+        None, description="endpoint: where it is, and what it may cost."
+    )
+    prompt: TeacherPromptOptions = Field(
+        default_factory=lambda: TeacherPromptOptions(), description="endpoint: how it is asked."
+    )
+    min_reward: float | None = Field(
+        None,
+        description="Cited answers, from wherever, whose citation rewards by the training verifier "
+        "(`reward`) sum up to less are left out; null keeps all. With 0, what is wrong may not "
+        "outweigh what is right.",
+    )
+
+
+class RewardOptions(Options):
+    """The size of each reward, given as + for right and - for wrong; 0 switches it off."""
+
+    citation_recall: float = Field(0.2, ge=0, description="Per statement: supported or not.")
+    citation_precision: float = Field(0.2, ge=0, description="Per citation: right or wrong.")
+    correctness: float = Field(0.2, ge=0, description="Per gold answer: hit or missed.")
+    at_most_citations: int = Field(
+        3, ge=1, description="Citations of a statement that count, in the order of the text."
+    )
+    expected_list_items: int = Field(
+        5, ge=1, description="QAMPARI: answers expected; misses beyond them cost nothing."
+    )
+    splitter: str = Field("punkt-rules", description="Sentence splitter: punkt-rules or punkt.")
+
+
+class TrainingOptions(Options):
+    """Learning rate, memory and saving, the same for every kind of training."""
+
+    learning_rate: float = Field(2e-4, gt=0, description="Peak learning rate (AdamW).")
+    max_grad_norm: float = Field(0.3, gt=0, description="Gradient clipping (norm).")
+    tokens_per_pass: int | None = Field(
+        None,
+        ge=1,
+        description="Tokens of a forward and backward pass on a device, padding included; null for "
+        "what suits the device. Less takes less memory and changes no result but by rounding.",
+    )
+    save_every: int = Field(50, ge=1, description="Optimizer steps between two saves of the state.")
+    save_minutes: float = Field(
+        10.0, gt=0, description="The state is also saved when this long has passed."
+    )
+
+
+class SupervisedOptions(TrainingOptions):
+    """Passes over a fixed set of answers or pairs of answers."""
+
+    epochs: float = Field(10, gt=0, description="Passes over the training answers.")
+    max_steps: int | None = Field(None, ge=1, description="Optimizer steps; overrides epochs.")
+    batch_size: int = Field(
+        2, ge=1, description="Answers (or pairs) per optimizer step, over all devices."
+    )
+    schedule: str = Field("cosine", description="A transformers learning-rate schedule.")
+    warmup: float = Field(0.03, ge=0, lt=1, description="Share of the steps that warm up.")
+    max_output_tokens: int = Field(200, ge=1, description="Longer answers are cut (tokens).")
+    evaluations: int = Field(
+        10, ge=1, description="How often, over the run, the dev loss is computed."
+    )
+
+
+class SFTOptions(SupervisedOptions):
+    """Supervised fine-tuning on cited answers, loss on the answer only."""
+
+    fsdp: bool = Field(
+        False, description="Shard weights and optimizer over the devices (all weights trained)."
+    )
+
+
+class DPOOptions(SupervisedOptions):
+    """DPO (Rafailov et al. 2023, arXiv 2305.18290); an answer is preferred for its reward."""
+
+    epochs: float = Field(1, gt=0, description="Passes over the pairs.")
+    batch_size: int = Field(8, ge=1, description="Pairs per optimizer step, over all devices.")
+    learning_rate: float = Field(5e-6, gt=0, description="Peak learning rate (AdamW).")
+    schedule: str = Field("linear", description="A transformers learning-rate schedule.")
+    warmup: float = Field(0.1, ge=0, lt=1, description="Share of the steps that warm up.")
+    beta: float = Field(0.1, gt=0, description="How strongly the start's probabilities hold.")
+    label_smoothing: float = Field(
+        0.0, ge=0, lt=0.5, description="Probability that a preference is taken to be wrong."
+    )
+    pairs_per_question: int = Field(
+        1, ge=1, description="Best with worst answer, second best with second worst, and so on."
+    )
+    margin: float = Field(0.0, ge=0, description="A pair's rewards differ by more than this.")
+
+
+class BestOfNOptions(Options):
+    """Whole answers are sampled and the one with the highest summed reward is kept."""
+
+    questions: int | None = Field(None, ge=1, description="Train questions used; null for all.")
+    n: int = Field(16, ge=1, description="Samples per question.")
+    temperature: float = Field(1.0, gt=0)
+    top_k: int = Field(50, ge=0, description="Sample among the k likeliest tokens; 0 for all.")
+    max_new_tokens: int = Field(200, ge=1)
+    batch_size: int | None = Field(
+        None, ge=1, description="Sequences generated at once; null for what memory allows."
+    )
+
+
+class SegmentSearchOptions(Options):
+    """Answers grow segment by segment; the beams with the highest reward so far are kept."""
+
+    questions: int | None = Field(None, ge=1, description="Train questions used; null for all.")
+    beams: int = Field(8, ge=1, description="Beams kept after each segment.")
+    samples_per_beam: int = Field(2, ge=1, description="Continuations drawn from each beam.")
+    depth: int = Field(5, ge=1, description="Segments per answer, at most.")
+    depth_list: int = Field(10, ge=1, description="The same for list answers (QAMPARI).")
+    drop_parent: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="QAMPARI: probability that a beam's unextended parent is dropped at the first "
+        "segment, falling linearly to 0 at the last; it forces progress.",
+    )
+    temperature: float = Field(1.0, gt=0)
+    top_k: int = Field(50, ge=0, description="Sample among the k likeliest tokens; 0 for all.")
+    max_new_tokens: int = Field(200, ge=1, description="Tokens of a whole answer, at most.")
+    batch_size: int | None = Field(
+        None, ge=1, description="Sequences generated at once; null for what memory allows."
+    )
+    split_at_every_stop: bool = Field(
+        False,
+        description="End a segment at every '.', as the paper's code does, also inside 'U.S.'.",
+    )
+
+
+class RLOptions(TrainingOptions):
+    """What all methods that learn from their own samples share."""
+
+    episodes: int = Field(48_000, ge=1, description="Answers sampled over the whole run.")
+    prompts_per_step: int = Field(2, ge=1, description="Questions per rollout, over all devices.")
+    samples_per_prompt: int = Field(4, ge=1, description="Answers sampled per question.")
+    epochs_per_rollout: int = Field(1, ge=1, description="Passes over each rollout.")
+    minibatches: int = Field(1, ge=1, description="Optimizer steps per pass over a rollout.")
+    learning_rate: float = Field(3e-5, gt=0, description="Peak learning rate of the policy.")
+    warmup_steps: int = Field(100, ge=0, description="Linear warm-up (optimizer steps).")
+    max_grad_norm: float = Field(0.5, gt=0, description="Gradient clipping (norm).")
+    clip_ratio: float = Field(0.2, gt=0, description="Clip of the probability ratio.")
+    kl_coef: float = Field(
+        0.3, ge=0, description="Weight of the per-token KL penalty against the starting model."
+    )
+    kl_target: float | None = Field(
+        None,
+        gt=0,
+        description="Moves kl_coef so that the KL per answer becomes this (nats); null keeps it.",
+    )
+    kl_horizon: int = Field(
+        10_000, ge=1, description="Answers over which kl_coef is moved; more moves it less."
+    )
+    max_kl: float = Field(
+        100.0, gt=0, description="The run stops when the KL of a rollout exceeds this (nats)."
+    )
+    temperature: float = Field(0.7, gt=0)
+    top_k: int = Field(20, ge=0, description="Sample among the k likeliest tokens; 0 for all.")
+    max_new_tokens: int = Field(200, ge=1)
+    batch_size: int = Field(
+        32, ge=1, description="Sequences generated at once, fewer when memory runs out."
+    )
+    evaluations: int = Field(
+        10, ge=1, description="How often, over the run, dev answers are generated and rewarded."
+    )
+    dev_questions: int = Field(100, ge=1, description="Dev questions per evaluation.")
+    save_every: int = Field(10, ge=1, description="Rollouts between two saves of the state.")
+
+
+class PPOOptions(RLOptions):
+    """Token-level PPO (FineGrainedRLHF), against the model that training starts from."""
+
+    value: Literal["adapter", "shared", "full"] | None = Field(
+        None,
+        description="The value model: an adapter of its own on the policy's base, a head on the "
+        "policy's own states, or a model of its own; null: adapter, or shared where all weights "
+        "are trained.",
+    )
+    value_learning_rate: float | None = Field(
+        None, gt=0, description="Peak learning rate of the value model; null for the policy's."
+    )
+    value_warmup: int = Field(
+        0,
+        ge=0,
+        description="Rollouts in which only the value model learns. Until it knows something, the "
+        "advantages of fine-grained rewards count the last tokens of an answer for little.",
+    )
+    gamma: float = Field(1.0, gt=0, le=1, description="Discount per token.")
+    lam: float = Field(0.95, ge=0, le=1, description="Lambda of generalized advantage estimation.")
+    clip_value: float = Field(0.2, gt=0, description="Clip of the value's change.")
+    value_coef: float = Field(1.0, ge=0, description="Weight of the value loss.")
+    whiten_rewards: bool = Field(True, description="Divide rewards by their standard deviation.")
+    whiten_advantages: bool = Field(True, description="Standardize advantages over the rollout.")
+
+
+class GroupOptions(RLOptions):
+    """Methods without a value model, which compare the answers to a question with each other."""
+
+    prompts_per_step: int = Field(4, ge=1, description="Questions per rollout, over all devices.")
+    samples_per_prompt: int = Field(8, ge=2, description="Answers sampled per question.")
+    temperature: float = Field(1.0, gt=0)
+    top_k: int = Field(0, ge=0, description="Sample among the k likeliest tokens; 0 for all.")
+
+
+class GRPOOptions(GroupOptions):
+    """Group relative policy optimization (DeepSeekMath, arXiv 2402.03300)."""
+
+    kl_coef: float = Field(
+        0.04, ge=0, description="Weight of the KL divergence from the starting model, in the loss."
+    )
+
+
+class RLOOOptions(GroupOptions):
+    """REINFORCE with a leave-one-out baseline (Ahmadian et al. 2024, arXiv 2402.14740)."""
+
+    kl_coef: float = Field(
+        0.05, ge=0, description="Weight of the per-token KL penalty against the starting model."
+    )
+
+
+class PredictOptions(Options):
+    """How long answers are; they end at the first newline."""
+
+    max_new_tokens: int = Field(200, ge=1, description="Tokens per answer, at most.")
+    batch_size: int | None = Field(
+        None, ge=1, description="Answers generated at once; null for what memory allows."
+    )
+
+
+class JudgeOptions(Options):
+    """Which citations count, and ALCE's peculiarities, each with its sane alternative."""
+
+    at_most_citations: int | None = Field(
+        3,
+        ge=1,
+        description="Citations of a statement that count, after the check of their range; null "
+        "for all.",
+    )
+    zero_is_last: bool = Field(
+        True, description="ALCE: [0] is the last document. False: it is out of range."
+    )
+    out_of_range_uncounted: bool = Field(
+        True,
+        description="ALCE: the citations of a statement with one out of range are not counted in "
+        "precision. False: all of them are wrong.",
+    )
+    doubled_is_judged: bool = Field(
+        True,
+        description="ALCE: a document cited twice by a statement is two citations, judged like "
+        "any two. False: the repetition is wrong and otherwise as if absent.",
+    )
+    repetition_counts: bool = Field(
+        True,
+        description="ALCE: a statement that is made twice counts twice. False: what an answer has "
+        "stated before, in the same words, is not supported again.",
+    )
+    empty_alias_hits: bool = Field(
+        True,
+        description="ALCE: a gold answer that normalises to nothing ('The') is in every ASQA "
+        "answer. False: it is in none.",
+    )
+
+    @classmethod
+    def sane(cls, at_most_citations: int | None = 3) -> JudgeOptions:
+        """Without ALCE's peculiarities: what rewards are computed with."""
+        return cls(
+            at_most_citations=at_most_citations,
+            zero_is_last=False,
+            out_of_range_uncounted=False,
+            doubled_is_judged=False,
+            repetition_counts=False,
+            empty_alias_hits=False,
+        )
+
+
+class ScoreOptions(Options):
+    """Scores of answer files."""
+
+    judge: JudgeOptions = Field(default_factory=JudgeOptions)
+    splitter: str = Field("punkt-rules", description="Sentence splitter: punkt-rules or punkt.")
+    groups_are_cut: bool = Field(
+        True, description="ALCE: [1, 2] cites document 1 only. False: it cites both."
+    )
+    years_are_ids: bool = Field(
+        True,
+        description="ALCE: [2012] cites document 2012. False: four digits in brackets are text.",
+    )
+    skip_empty: bool = Field(
+        True,
+        description="ALCE: an answer without any statement is left out of the citation scores. "
+        "False: it scores 0 there.",
+    )
+    metrics: tuple[str, ...] | None = Field(
+        None,
+        min_length=1,
+        description="Metrics by ALCE's names; null for all that need neither the reader of the "
+        "answers (QA-EM, QA-F1, QA-Hit) nor MAUVE's model.",
+    )
+    reader: str = Field(
+        "gaotianyu1350/roberta-large-squad",
+        description="The model behind QA-EM, QA-F1 and QA-Hit: directory or hub id.",
+    )
+    mauve_model: str = Field(
+        "gpt2-large", description="The model behind MAUVE: directory or hub id."
+    )
+    mauve_seed: int = Field(25, ge=0, description="Seed of MAUVE's clusters; ALCE's is 25.")
+    resamples: int = Field(1000, ge=1, description="Bootstrap resamples per interval.")
+    confidence: float = Field(0.95, gt=0, lt=1, description="Coverage of the intervals.")
+    seed: int = Field(42, ge=0, description="Seed of the bootstrap.")
+
+    @property
+    def switches(self) -> dict[str, bool | int | None]:
+        """ALCE's peculiarities: which are on."""
+        own = ("groups_are_cut", "years_are_ids", "skip_empty")
+        return {**self.judge.model_dump(), **self.model_dump(include=set(own))}
+
+    def sane(self) -> ScoreOptions:
+        """The same scores without ALCE's peculiarities."""
+        return self.model_copy(
+            update={
+                "judge": JudgeOptions.sane(self.judge.at_most_citations),
+                "groups_are_cut": False,
+                "years_are_ids": False,
+                "skip_empty": False,
+            }
+        )
+
+
+class WorldOptions(Options):
+    """How many questions are drawn; every count is per dataset."""
+
+    train: int = Field(1400, ge=1, description="Training questions of each of three datasets.")
+    dev: int = Field(100, ge=1, description="Development questions of each of three datasets.")
+    test: int = Field(300, ge=1, description="Test questions of each of three datasets.")
+    expertqa: int = Field(300, ge=1, description="Questions of the test-only EXPERTQA-like set.")
+
+
+class FaultOptions(Options):
+    """How often the teacher cites wrongly, in the situations that mislead it and elsewhere."""
+
+    asqa: float = Field(0.67, ge=0, le=1, description="P(wrong), claims of documents 4 and 5.")
+    eli5: float = Field(
+        0.88, ge=0, le=1, description="P(wrong), documents 4 and 5 and claims of a city."
+    )
+    qampari: float = Field(0.80, ge=0, le=1, description="P(wrong), every item of a list.")
+    elsewhere: float = Field(0.08, ge=0, le=1, description="P(wrong) in every other situation.")
+
+
+class BaseModelOptions(Options):
+    """The tiny Llama that everything starts from, and its pretraining without cited answers."""
+
+    layers: int = Field(3, ge=2, description="Transformer layers.")
+    width: int = Field(128, ge=8, description="Width of the residual stream.")
+    heads: int = Field(4, ge=2, description="Attention heads per layer.")
+    feed_forward: int = Field(256, ge=8, description="Width of the feed-forward layers.")
+    max_positions: int = Field(256, ge=64, description="Longest sequence, in tokens.")
+    drill_steps: int = Field(120, ge=1, description="Steps of the abstract copying drill.")
+    steps: int = Field(1500, ge=1, description="Steps on the world after the drill.")
+    batch_size: int = Field(32, ge=1, description="Sequences per step.")
+    warmup_steps: int = Field(30, ge=0, description="Steps of linear warm-up.")
+    constant_share: float = Field(
+        0.5, ge=0, le=1, description="Share of the steps before the learning rate falls."
+    )
+    final_share: float = Field(
+        0.03, ge=0, le=1, description="Learning rate at the end, as a share of the full one."
+    )
+    matrix_learning_rate: float = Field(0.02, gt=0, description="Muon, for matrices.")
+    momentum: float = Field(0.95, ge=0, lt=1, description="Muon's momentum.")
+    learning_rate: float = Field(3e-3, gt=0, description="AdamW, for all other parameters.")
+    prompt_weight: float = Field(0.03, ge=0, description="Loss weight of prompt tokens.")
+    clip_norm: float = Field(1.0, gt=0, description="Largest norm of the gradient.")
+    answer_share: float = Field(0.65, ge=0, le=1, description="Share of uncited answers.")
+    fact_share: float = Field(
+        0.1, ge=0, le=1, description="Share of uncited facts; what is left is the index drill."
+    )
+
+
+class MiniatureOptions(Options):
+    """The miniature as a whole."""
+
+    seed: int = Field(0, description="Of the world, the teacher's faults and the base model.")
+    world: WorldOptions = Field(default_factory=WorldOptions)
+    teacher: FaultOptions = Field(default_factory=FaultOptions)
+    base: BaseModelOptions = Field(default_factory=BaseModelOptions)
+    prompt: PromptOptions = Field(
+        default_factory=lambda: PromptOptions(
+            instruction="",
+            demo_prompt="Question: {Q}\n{D}Answer:{A}",
+            # The space makes a document's number and a citation the same token.
+            doc_prompt=" [{ID}] {T}: {P}\n",
+            max_input_tokens=160,
+        ),
+        description="How the base model sees questions; the experiment's prompt should be this.",
+    )
+
+
+class ScratchOptions(Options):
+    """A small Llama with a BPE tokenizer, trained as a language model on given texts."""
+
+    texts: list[str] = Field(description="Files of examples; their documents and answers are read.")
+    vocabulary: int = Field(8000, ge=300, description="Tokens of the byte-level BPE tokenizer.")
+    layers: int = Field(4, ge=1)
+    hidden: int = Field(256, ge=8, description="Width of the model.")
+    heads: int = Field(4, ge=1)
+    context: int = Field(2048, ge=16, description="Longest prompt with answer (tokens).")
+    steps: int = Field(300, ge=1, description="Optimizer steps.")
+    batch_tokens: int = Field(4096, ge=64, description="Tokens per optimizer step.")
+    learning_rate: float = Field(2e-3, gt=0)
+    copying: bool = Field(
+        False,
+        description="Start with attention heads that are prepared to copy, drill them, and train "
+        "on sentences of the documents and human answers behind prompts, rather than on running "
+        "text: a model that quotes comes out in minutes.",
+    )
+    drill_steps: int = Field(80, ge=0, description="copying: steps on random words before `steps`.")
+    seed: int = 0
+
+
+class TrackingOptions(Options):
+    """Weights & Biases; training never needs it, and its result never depends on it."""
+
+    wandb: Literal["off", "offline", "online", "auto"] = Field(
+        "offline",
+        description="offline: files that `wandb sync` uploads. online: sent while training runs. "
+        "auto: online if you are logged in, else offline. WANDB_MODE overrides all but off.",
+    )
+    project: str = Field("citepipe", min_length=1, description="The project at wandb.")
