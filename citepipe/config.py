@@ -40,7 +40,6 @@ from citepipe.options import (
     RewardOptions,
     RLOOOptions,
     ScoreOptions,
-    ScratchOptions,
     SegmentSearchOptions,
     ServerOptions,
     SFTOptions,
@@ -243,7 +242,6 @@ class Config(Options):
     predict: PredictOptions = Field(default_factory=PredictOptions)
     score: ScoreOptions = Field(default_factory=ScoreOptions)
     miniature: MiniatureOptions | None = Field(None, description="The synthetic world.")
-    scratch: ScratchOptions | None = Field(None, description="A base model trained from nothing.")
     systems: dict[Name, System] = Field(min_length=1, description="A row of the table each.")
 
     def training_options(self, name: str) -> TrainingOptions:
@@ -263,6 +261,12 @@ class Config(Options):
             section = self.sft if system.data == "teacher" else self.rs_sft
             return _override(section, system.options, where)
         raise InputError(f"systems.{name}: expected a system that is trained")
+
+
+REMOVED_KEYS = {
+    "scratch": "no longer trains a base model from nothing; write a pretrained one as model.base",
+}
+"""Keys of earlier versions, and what to write in their place."""
 
 
 def load_config(raw: Mapping[str, Any]) -> Config:
@@ -391,6 +395,8 @@ def _one_line(error: ValidationError, model: type[Options]) -> str:
     finding = min(findings, key=lambda item: item["type"] != "extra_forbidden")
     place = _place(finding["loc"])
     key = ".".join(place)
+    if key in REMOVED_KEYS:
+        return f"{key}: {REMOVED_KEYS[key]}"
     if finding["type"] == "extra_forbidden":
         known = _keys(model, place[:-1])
         near = difflib.get_close_matches(place[-1], known, n=1, cutoff=0.6)

@@ -20,7 +20,6 @@ _NAMED: tuple[tuple[tuple[str, ...], Kind], ...] = (
     (("retrieval", "passages", "*"), "folder"),
     (("prompt", "files", "*"), "file"),
     (("teacher", "prompt", "files", "*"), "file"),
-    (("scratch", "texts", "*"), "file"),
     (("model", "base"), "folder"),
     (("systems", "*", "adapter"), "folder"),
     (("systems", "*", "outputs", "*"), "file"),

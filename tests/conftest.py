@@ -24,7 +24,7 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from citepipe.train.scratch import train_tokenizer
+    from tests.tokenizer import train_tokenizer
 
     torch.set_num_threads(1)
     torch.manual_seed(0)

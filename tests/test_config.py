@@ -69,6 +69,10 @@ def test_mistyped_key_is_named_with_the_one_that_was_meant() -> None:
     assert mistake(raw) == "rl.lerning_rate: no such key, did you mean learning_rate?"
 
 
+def test_a_key_of_earlier_versions_is_refused_with_what_to_write_instead() -> None:
+    assert "write a pretrained one as model.base" in mistake(configuration(scratch={"texts": []}))
+
+
 def test_mistyped_section_is_named() -> None:
     assert mistake(configuration(sytems={})) == "sytems: no such key, did you mean systems?"
 

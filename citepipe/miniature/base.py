@@ -3,38 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from citepipe.miniature.copying import build_model, build_optimizers, learn, learning_rate_share
 from citepipe.miniature.corpus import Corpus
 from citepipe.miniature.tokenizer import build_tokenizer
 from citepipe.models.save import partial_directory, publish
-from citepipe.options import BaseModelOptions, MiniatureOptions
+from citepipe.options import MiniatureOptions
 from citepipe.progress import Progress, summary
-from citepipe.train.copying import build_model, build_optimizers, learn, learning_rate_share
-
-if TYPE_CHECKING:
-    from transformers import LlamaForCausalLM
-
-
-def untrained(options: BaseModelOptions, vocabulary: int, pad: int, eos: int) -> LlamaForCausalLM:
-    """The model with its prepared start; draws from torch's global generator.
-
-    Args:
-        options: the model's size.
-        vocabulary: how many tokens there are.
-        pad: id of the padding token.
-        eos: id of the end of sequence.
-    """
-    return build_model(
-        vocabulary,
-        pad,
-        eos,
-        layers=options.layers,
-        width=options.width,
-        heads=options.heads,
-        feed_forward=options.feed_forward,
-        positions=options.max_positions,
-    )
 
 
 def pretrain(options: MiniatureOptions, out: Path) -> str:
@@ -59,7 +34,7 @@ def pretrain(options: MiniatureOptions, out: Path) -> str:
     tokenizer = build_tokenizer()
     reader = Corpus(tokenizer, options.prompt, settings, options.seed)
     pad, eos = tokenizer.pad_token_id, tokenizer.eos_token_id
-    model = untrained(settings, len(tokenizer), pad, eos).train()
+    model = build_model(settings, len(tokenizer), pad, eos).train()
     optimizers = build_optimizers(
         model, settings.matrix_learning_rate, settings.learning_rate, settings.momentum
     )

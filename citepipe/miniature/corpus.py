@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING
 
 from citepipe.data.example import Document
 from citepipe.data.prompts import render
+from citepipe.miniature.copying import Reading
 from citepipe.miniature.language import words
 from citepipe.miniature.questions import Drawn, stream
 from citepipe.miniature.tokenizer import CITATIONS
 from citepipe.options import BaseModelOptions, PromptOptions
-from citepipe.train.copying import Reading
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

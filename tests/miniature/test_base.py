@@ -4,9 +4,15 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from citepipe.miniature.base import pretrain, untrained
+from citepipe.miniature.base import pretrain
+from citepipe.miniature.copying import (
+    Reading,
+    build_model,
+    collate,
+    learning_rate_share,
+    weighted_loss,
+)
 from citepipe.options import BaseModelOptions, MiniatureOptions
-from citepipe.train.copying import Reading, collate, learning_rate_share, weighted_loss
 
 TINY = BaseModelOptions(
     layers=2, width=32, heads=2, feed_forward=16, drill_steps=1, steps=1, batch_size=2
@@ -33,13 +39,13 @@ def test_same_seed_same_weights(tmp_path: Path) -> None:
 
 
 def test_default_fits_in_four_megabytes() -> None:
-    model = untrained(BaseModelOptions(), 582, 0, 1)
+    model = build_model(BaseModelOptions(), 582, 0, 1)
     assert sum(p.numel() for p in model.parameters()) * 4 < 3.9e6
 
 
 def test_prepared_heads_look_one_two_and_three_back() -> None:
     torch.manual_seed(0)
-    model = untrained(BaseModelOptions(), 582, 0, 1).eval()
+    model = build_model(BaseModelOptions(), 582, 0, 1).eval()
     model.set_attn_implementation("eager")
     with torch.no_grad():
         out = model(torch.randint(3, 582, (1, 40)), output_attentions=True)
@@ -63,7 +69,7 @@ def test_collate_pads_on_the_right_without_weight() -> None:
 
 
 def test_loss_of_a_model_that_knows_nothing_is_log_of_the_vocabulary() -> None:
-    model = untrained(TINY, 50, 0, 1)
+    model = build_model(TINY, 50, 0, 1)
     with torch.no_grad():
         model.model.embed_tokens.weight.zero_()
     loss, _ = weighted_loss(model, torch.tensor([[3, 4, 5]]), torch.tensor([[1.0, 0.1, 1.0]]))

@@ -8,7 +8,6 @@ import pytest
 from .command import snakemake, stale
 
 ROOT = Path(__file__).parents[2]
-SHARED = ROOT.parent / "shared" / "data"
 
 
 @pytest.fixture(scope="module")
@@ -81,12 +80,3 @@ def test_an_address_that_cannot_be_read_is_told_of_by_its_key(project: Path) -> 
     assert "Configuration: systems.people.outputs.asqa: ftp://host/asqa.json: expected" in (
         done.stdout
     )
-
-
-@pytest.mark.skipif(not SHARED.exists(), reason="no shared/data beside the project's folder")
-def test_the_real_sample_finds_its_files(project: Path) -> None:
-    (project.parent / "shared").mkdir()
-    (project.parent / "shared" / "data").symlink_to(SHARED)
-    jobs = stale(project, "--configfile", "experiments/real-sample.yaml")
-    assert {"scratch_base", "score chatgpt", "ppo fg_rs_rl", "table"} <= jobs
-    assert "absent_inputs" not in jobs

@@ -64,7 +64,7 @@ def write_models(folder: Path, texts: list[str]) -> None:
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM, T5Config, T5ForConditionalGeneration
 
-    from citepipe.train.scratch import train_tokenizer
+    from tests.tokenizer import train_tokenizer
 
     torch.manual_seed(0)
     tokenizer = train_tokenizer(texts, 320, 512)

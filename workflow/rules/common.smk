@@ -38,7 +38,6 @@ except InputError as error:
 RESULTS = CONFIG.results
 WORLD = f"{RESULTS}/miniature/world"
 MINIATURE_BASE = f"{RESULTS}/miniature/base"
-SCRATCH_BASE = f"{RESULTS}/scratch/base"
 DATA = f"{RESULTS}/data"
 TEACHER = f"{RESULTS}/teacher"
 SOURCE = f"{RESULTS}/sources/{{source}}"
@@ -317,12 +316,6 @@ def teach_params():
         "cache": CACHE,
         "journal": f"{RESULTS}/cache/teacher.jsonl",
     }
-
-
-def scratch_params():
-    if CONFIG.scratch is None:
-        return None
-    return {"scratch": options(CONFIG.scratch), "prompt": options(CONFIG.prompt)}
 
 
 def sft_answers(wildcards):

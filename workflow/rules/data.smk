@@ -1,4 +1,4 @@
-"""Questions, documents and gold answers; and base models where none is given."""
+"""Questions, documents and gold answers; and the miniature with its base model."""
 
 
 localrules:
@@ -66,27 +66,6 @@ rule miniature_base:
         cfg=options(CONFIG.miniature) if CONFIG.miniature else None,
     script:
         "../scripts/pretrain_base.py"
-
-
-rule scratch_base:
-    input:
-        code=code("train_scratch.py"),
-        texts=given(CONFIG.scratch.texts) if CONFIG.scratch else [],
-    output:
-        directory(SCRATCH_BASE),
-    log:
-        f"{LOGS}/scratch_base.log",
-    conda:
-        "../../envs/citepipe.yaml"
-    threads: 4
-    resources:
-        gpu=1,
-        mem_mb=16000,
-        runtime=720,
-    params:
-        cfg=scratch_params(),
-    script:
-        "../scripts/train_scratch.py"
 
 
 rule data:

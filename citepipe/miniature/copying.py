@@ -1,4 +1,4 @@
-"""A start that can copy, for small language models that are trained from nothing in minutes.
+"""A start that can copy, for a small language model that is pretrained in minutes.
 
 Looking things up in the prompt does not emerge from plain training in minutes, so the start is
 prepared by hand: heads of the first layer look one, two and three tokens back, and heads of later
@@ -12,6 +12,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
+
+from citepipe.options import BaseModelOptions
 
 if TYPE_CHECKING:
     import torch
@@ -34,48 +36,36 @@ class Reading(NamedTuple):
     weights: list[float]
 
 
-def build_model(
-    vocabulary: int,
-    pad: int,
-    eos: int,
-    layers: int,
-    width: int,
-    heads: int,
-    feed_forward: int,
-    positions: int,
-) -> LlamaForCausalLM:
+def build_model(options: BaseModelOptions, vocabulary: int, pad: int, eos: int) -> LlamaForCausalLM:
     """An untrained Llama with the prepared start; draws from torch's global generator.
 
     Args:
+        options: the model's size.
         vocabulary: how many tokens there are.
         pad: id of the padding token.
         eos: id of the end of sequence.
-        layers: of the transformer, at least 2.
-        width: of the residual stream.
-        heads: per layer, at least 2.
-        feed_forward: width of the feed-forward layers.
-        positions: the longest sequence, in tokens.
     """
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    config = LlamaConfig(
-        vocab_size=vocabulary,
-        hidden_size=width,
-        intermediate_size=feed_forward,
-        num_hidden_layers=layers,
-        num_attention_heads=heads,
-        num_key_value_heads=heads,
-        max_position_embeddings=positions,
-        rope_parameters={"rope_type": "default", "rope_theta": ROPE_BASE},
-        initializer_range=INITIALIZER_RANGE,
-        attention_bias=True,
-        tie_word_embeddings=True,
-        bos_token_id=None,
-        pad_token_id=pad,
-        eos_token_id=eos,
-        use_cache=True,
+    model = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=vocabulary,
+            hidden_size=options.width,
+            intermediate_size=options.feed_forward,
+            num_hidden_layers=options.layers,
+            num_attention_heads=options.heads,
+            num_key_value_heads=options.heads,
+            max_position_embeddings=options.max_positions,
+            rope_parameters={"rope_type": "default", "rope_theta": ROPE_BASE},
+            initializer_range=INITIALIZER_RANGE,
+            attention_bias=True,
+            tie_word_embeddings=True,
+            bos_token_id=None,
+            pad_token_id=pad,
+            eos_token_id=eos,
+            use_cache=True,
+        )
     )
-    model = LlamaForCausalLM(config)
     prepare(model)
     return model
 
@@ -146,11 +136,7 @@ def _mix(mixed: Sequence[torch.Tensor], read: Sequence[torch.Tensor]) -> torch.T
 
 
 def learning_rate_share(
-    step: int,
-    steps: int,
-    warmup_steps: int = 30,
-    constant_share: float = 0.5,
-    final_share: float = 0.03,
+    step: int, steps: int, warmup_steps: int, constant_share: float, final_share: float
 ) -> float:
     """The learning rate of a step (from 0) as a share of the full one.
 
@@ -246,7 +232,7 @@ def build_optimizers(
     model: LlamaForCausalLM,
     matrix_learning_rate: float,
     learning_rate: float,
-    momentum: float = 0.95,
+    momentum: float,
 ) -> list[torch.optim.Optimizer]:
     """Muon for the matrices of the layers, AdamW for all else; `full_lr` is each group's peak."""
     import torch
