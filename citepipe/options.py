@@ -837,3 +837,9 @@ class TrackingOptions(Options):
         "auto: online if you are logged in, else offline. WANDB_MODE overrides all but off.",
     )
     project: str = Field("citepipe", min_length=1, description="The project at wandb.")
+
+    @field_validator("wandb", mode="before")
+    @classmethod
+    def _off(cls, value: object) -> object:
+        """YAML 1.1 reads a bare `off` as false."""
+        return "off" if value is False else value

@@ -37,7 +37,7 @@ from citepipe.train.trainer import (
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from citepipe.tracking.tracker import Tracker
+    from citepipe.tracking import Tracker
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,7 +38,7 @@ from citepipe.train.processes import Processes
 from citepipe.train.rollout import Rollout, collect, passes
 
 if TYPE_CHECKING:
-    from citepipe.tracking.tracker import Tracker
+    from citepipe.tracking import Tracker
 
 _SAMPLES_SHOWN = 8
 

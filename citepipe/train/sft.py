@@ -21,7 +21,7 @@ from citepipe.train.trainer import AnswerTrainer, Item, check_schedule, claim_to
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from citepipe.tracking.tracker import Tracker
+    from citepipe.tracking import Tracker
 
 
 class SFTTrainer(AnswerTrainer):

@@ -56,7 +56,7 @@ if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from citepipe.tracking.tracker import Tracker
+    from citepipe.tracking import Tracker
 
 SCHEDULES = (
     "linear",

@@ -1,4 +1,4 @@
-"""What every training stage is told, and what follows its figures."""
+"""What every training stage receives, and the tracker of its figures."""
 
 import os
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from citepipe.options import ModelOptions, PromptOptions, TrackingOptions
-from citepipe.tracking.tracker import Tracker, track
+from citepipe.tracking import Tracker
 from stage import fingerprint
 
 
@@ -35,18 +35,22 @@ def told(snakemake: Any) -> Iterator[dict[str, Any]]:
 
 
 def tracker_of(snakemake: Any, fingerprint: str) -> Tracker:
-    """A tracker of a rule's job; a job that goes on after a cut has the same again.
+    """A tracker of a rule's job; a job that continues after a cut-off has the same run again.
 
     Of several processes that do the job together only the first one tracks.
     """
-    if os.environ.get("RANK", "0") != "0":
+    options = TrackingOptions(**(snakemake.config.get("tracking") or {}))
+    if options.wandb == "off" or os.environ.get("RANK", "0") != "0":
         return Tracker()
-    return track(
-        TrackingOptions(**(snakemake.config.get("tracking") or {})),
-        folder=Path(snakemake.config.get("results", "results")),
-        stage=snakemake.rule,
-        system=snakemake.wildcards.system,
-        seed=int(snakemake.wildcards.seed),
-        key=fingerprint,
-        config=dict(snakemake.params.cfg),
+    stage, system, seed = snakemake.rule, snakemake.wildcards.system, snakemake.wildcards.seed
+    results = Path(snakemake.config.get("results", "results"))
+    return Tracker(
+        key=f"{stage}|{system}|{seed}|{fingerprint}",
+        mode=options.wandb,
+        project=options.project,
+        dir=results,
+        name=f"{system}-seed{seed}",
+        group=system,
+        job_type=stage,
+        config={"stage": stage, "system": system, "seed": int(seed), **snakemake.params.cfg},
     )

@@ -1,1 +1,0 @@
-"""Learning curves and sampled answers at Weights & Biases, beside the metrics files."""
