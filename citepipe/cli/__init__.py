@@ -6,11 +6,13 @@ Nothing but the standard library is imported until a command is known, so that h
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from citepipe.cli import check, compare, fetch, merge, reward, score
+from citepipe.cli.arguments import examples
 from citepipe.errors import InputError
 
 
@@ -21,27 +23,39 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: of the command line; by default those of the process.
 
     Returns:
-        0; 1 after one line on what is wrong with the input; 130 when interrupted. A wrong usage
-        ends the process with 2.
+        0; 1 after one line on what is wrong with the input, or if standard output takes no more;
+        130 when interrupted. A wrong usage ends the process with 2.
     """
-    parsed = _parser().parse_args(arguments)
     # Threads of torch that spin while they wait make it 25 times as slow on a core that has other
     # work to do; read when torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    command: Callable[[argparse.Namespace], None] = parsed.command
+    # A standard stream that is closed is None.
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
+    if sys.stdout is None:
+        print("citepipe: standard output is closed", file=sys.stderr)
+        return 1
+    # Titles in any script, on a terminal that may know only one.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        command(parsed)
-        sys.stdout.flush()
+        try:
+            parsed = _parser().parse_args(arguments)
+            parsed.command(parsed)
+        finally:
+            sys.stdout.flush()
     except InputError as error:
         print(f"citepipe: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("citepipe: interrupted; what a model has decided is kept", file=sys.stderr)
         return 130
-    except BrokenPipeError:
-        # Whoever read the output has gone; nobody is left to tell.
+    except OSError as error:
+        # What is left unwritten would be tried again when the process ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        if isinstance(error, BrokenPipeError):
+            return 0  # Whoever read the output has gone.
+        print(f"citepipe: {error.filename or 'standard output'}: {error.strerror}", file=sys.stderr)
+        return 1
     return 0
 
 
@@ -50,13 +64,13 @@ def _parser() -> argparse.ArgumentParser:
         prog="citepipe",
         description="Scores answers that cite their sources, as ALCE does, shows the rewards that "
         "training gives them, and looks after data and weights.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="examples:\n"
-        "  citepipe score answers_asqa.json\n"
-        "  citepipe score answers_asqa.json --verifier models/true --json a.json\n"
-        "  citepipe reward answers_asqa.json --verifier lexical --json rewards.json\n"
-        "  citepipe compare a.json b.json\n"
-        "  citepipe check questions.jsonl\n",
+        **examples(
+            "score answers_asqa.json",
+            "score answers_asqa.json --verifier models/true --json a.json",
+            "reward answers_asqa.json --verifier lexical --json rewards.json",
+            "compare a.json b.json",
+            "check questions.jsonl",
+        ),
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for command in (score, reward, compare, check, fetch, merge):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 from collections.abc import Callable
@@ -19,24 +20,48 @@ VERIFIER_HELP = (
     "(google/t5_xxl_true_nli_mixture is ALCE's), perhaps with settings behind a question mark "
     "(?dtype=4bit&revision=main), or package.module:function"
 )
-INPUT_HELP = "an ALCE result file ({args, data}), a JSON list or JSONL of examples with `output`"
+DATASET_HELP = "asqa, qampari, eli5 or expertqa; by default what the rows say, or the file's name"
 
 
-def add_input(command: argparse.ArgumentParser) -> None:
-    """The file of answers, its dataset, and what becomes of bad rows."""
-    command.add_argument("input", type=Path, metavar="INPUT", help=INPUT_HELP)
+def examples(*lines: str) -> dict[str, Any]:
+    """Settings of a parser that ends its help with examples."""
+    return {
+        "formatter_class": argparse.RawDescriptionHelpFormatter,
+        "epilog": "examples:\n" + "".join(f"  citepipe {line}\n" for line in lines),
+    }
+
+
+def number(kind: type[int] | type[float], expected: str, fits: Callable[[Any], bool]) -> Any:
+    """A type of arguments: numbers that fit what is expected."""
+
+    def parse(text: str) -> float:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = kind(-1)
+        if not fits(value):
+            raise argparse.ArgumentTypeError(f"expected {expected}, got {text!r}")
+        return value
+
+    return parse
+
+
+natural = number(int, "a whole number from 0", lambda value: value >= 0)
+positive = number(int, "a whole number from 1", lambda value: value >= 1)
+
+
+def add_answers(command: argparse.ArgumentParser) -> None:
+    """The file of answers, and how it is read and verified."""
     command.add_argument(
-        "--dataset",
-        metavar="NAME",
-        help="asqa, qampari, eli5 or expertqa; by default what the rows say, or the file's name",
+        "input",
+        type=Path,
+        metavar="INPUT",
+        help="an ALCE result file ({args, data}), a JSON list or JSONL of examples with `output`",
     )
+    command.add_argument("--dataset", metavar="NAME", help=DATASET_HELP)
     command.add_argument(
         "--skip-bad", action="store_true", help="leave bad rows out, name and count them"
     )
-
-
-def add_verification(command: argparse.ArgumentParser) -> None:
-    """How texts are split and verified, and where decisions are kept."""
     command.add_argument(
         "--splitter",
         default="punkt-rules",
@@ -67,7 +92,7 @@ def add_resampling(command: argparse.ArgumentParser, resamples: int) -> None:
     )
     command.add_argument(
         "--confidence",
-        type=share,
+        type=number(float, "a number between 0 and 1", lambda value: 0 < value < 1),
         default=0.95,
         metavar="X",
         help="coverage of the intervals; default: 0.95",
@@ -82,19 +107,11 @@ def add_json(command: argparse.ArgumentParser) -> None:
     )
 
 
-def decision_cache(arguments: argparse.Namespace) -> Path | None:
-    """The file that keeps decisions of models; None for none."""
-    if arguments.no_cache:
-        return None
-    if arguments.cache is not None:
-        chosen: Path = arguments.cache
-        return chosen
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(home) / "citepipe" / "decisions.sqlite"
+def answers_of(arguments: argparse.Namespace) -> AnswerFile:
+    """Read the file of answers; what is to be known of it goes to stderr before any figure."""
+    from citepipe.data.answers import read_answers
 
-
-def tell(file: AnswerFile) -> None:
-    """What is to be known of a file before its figures are read."""
+    file = read_answers(arguments.input, arguments.dataset, arguments.skip_bad)
     for complaint in file.left_out:
         print(f"left out: {complaint}", file=sys.stderr)
     if file.left_out:
@@ -105,6 +122,16 @@ def tell(file: AnswerFile) -> None:
             "out of range",
             file=sys.stderr,
         )
+    return file
+
+
+def verifier_of(arguments: argparse.Namespace) -> Any:
+    """Load the verifier, with the file that keeps its decisions."""
+    from citepipe.verify.load import load_verifier
+
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    kept = arguments.cache or Path(home) / "citepipe" / "decisions.sqlite"
+    return load_verifier(arguments.verifier, None if arguments.no_cache else kept, arguments.device)
 
 
 def check_writable(*paths: Path | None) -> None:
@@ -112,61 +139,26 @@ def check_writable(*paths: Path | None) -> None:
     for path in paths:
         if path is None or path == Path("-"):
             continue
+        # A pipe or device is written to; a file is replaced by another one in its folder.
+        target = Path(os.path.realpath(path))
+        place = path if path.exists() and not path.is_file() else target.parent
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            target.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(f"{path}: cannot be written: {error.strerror}") from None
         if path.is_dir():
             raise InputError(f"{path}: cannot be written: it is a directory")
-        if not os.access(path.parent, os.W_OK):
-            raise InputError(f"{path}: cannot be written: no permission in {path.parent}")
+        if not os.access(place, os.W_OK):
+            raise InputError(f"{path}: cannot be written: no permission in {place}")
 
 
 def write_json_to(path: Path | None, value: Any) -> None:
     """Write a value as JSON to a file, or to standard output for `-`; None writes nothing."""
     from citepipe.data.files import write_json
 
-    if path is None:
-        return
     if path == Path("-"):
-        import json
-
-        json.dump(value, sys.stdout, ensure_ascii=False, indent=1)
+        ascii_only = (sys.stdout.encoding or "utf-8").lower() != "utf-8"
+        json.dump(value, sys.stdout, ensure_ascii=ascii_only, indent=1)
         print()
-        return
-    try:
+    elif path is not None:
         write_json(path, value)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written: {error.strerror}") from None
-
-
-def natural(text: str) -> int:
-    """A whole number from 0."""
-    return int(_number(text, int, lambda value: value >= 0, "a whole number from 0"))
-
-
-def positive(text: str) -> int:
-    """A whole number from 1."""
-    return int(_number(text, int, lambda value: value >= 1, "a whole number from 1"))
-
-
-def share(text: str) -> float:
-    """A number between 0 and 1."""
-    return _number(text, float, lambda value: 0 < value < 1, "a number between 0 and 1")
-
-
-def size(text: str) -> float:
-    """A number from 0."""
-    return _number(text, float, lambda value: 0 <= value < float("inf"), "a number from 0")
-
-
-def _number(
-    text: str, kind: Callable[[str], float], fits: Callable[[float], bool], expected: str
-) -> float:
-    try:
-        value = kind(text)
-    except ValueError:
-        value = float("nan")
-    if not fits(value):
-        raise argparse.ArgumentTypeError(f"expected {expected}, got {text!r}")
-    return value

@@ -6,7 +6,14 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from citepipe.cli.arguments import add_json, check_writable, positive, write_json_to
+from citepipe.cli.arguments import (
+    DATASET_HELP,
+    add_json,
+    check_writable,
+    examples,
+    positive,
+    write_json_to,
+)
 from citepipe.errors import InputError
 
 
@@ -18,35 +25,24 @@ def add(commands: Any) -> None:
         description="Looks at every row of a file of questions or answers, says all that is wrong "
         "with it by row and field, and what the pipeline would do with it. Ends with 1 if the "
         "pipeline would refuse the file.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="examples:\n"
-        "  citepipe check combined_train.json\n"
-        "  citepipe check questions.jsonl --own-as asqa --lines 20\n"
-        "  citepipe check asqa_eval_gtr_top100.json --json - | jq .uses\n",
+        **examples(
+            "check combined_train.json",
+            "check questions.jsonl --own-as asqa --lines 20",
+            "check asqa_eval_gtr_top100.json --json - | jq .uses",
+        ),
     )
     check.add_argument("input", type=Path, metavar="FILE", help="a JSON list, result file or JSONL")
-    check.add_argument(
-        "--dataset",
-        metavar="NAME",
-        help="of rows that name none: asqa, qampari, eli5 or expertqa; default: the file's name",
-    )
+    check.add_argument("--dataset", metavar="NAME", help=DATASET_HELP)
     check.add_argument(
         "--own-as", default="eli5", metavar="NAME", help="of rows that nothing assigns; eli5"
     )
-    check.add_argument(
-        "--documents",
-        type=positive,
-        default=5,
-        metavar="N",
-        help="per question that are kept (data.documents); default: 5",
-    )
-    check.add_argument(
-        "--lines",
-        type=positive,
-        default=5,
-        metavar="N",
-        help="findings of a kind that get a line; default: 5",
-    )
+    for name, meaning in (
+        ("documents", "per question that are kept (data.documents)"),
+        ("lines", "findings of a kind that get a line"),
+    ):
+        check.add_argument(
+            f"--{name}", type=positive, default=5, metavar="N", help=f"{meaning}; default: 5"
+        )
     add_json(check)
     check.set_defaults(command=run)
 

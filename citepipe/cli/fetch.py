@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from citepipe.cli.arguments import examples
 from citepipe.errors import InputError
 
 
@@ -18,11 +19,11 @@ def add(commands: Any) -> None:
         description="Gets what an address leads to into a folder: from the Hugging Face hub, "
         "Google Drive or the web, through a cache that all runs share. Archives are unpacked. A "
         "download that was cut off goes on where it was.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="examples:\n"
-        "  citepipe fetch hf://datasets/princeton-nlp/ALCE-data/ALCE-data.tar alce\n"
-        '  citepipe fetch "https://drive.google.com/drive/folders/ID#combined_train.json" data\n'
-        "  citepipe fetch https://host/adapter.zip adapter --sha256 0123...\n",
+        **examples(
+            "fetch hf://datasets/princeton-nlp/ALCE-data/ALCE-data.tar alce",
+            'fetch "https://drive.google.com/drive/folders/ID#combined_train.json" data',
+            "fetch https://host/adapter.zip adapter --sha256 0123...",
+        ),
     )
     fetch.add_argument(
         "address",

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from citepipe.cli.arguments import examples
 from citepipe.errors import InputError
 
 
@@ -17,12 +18,11 @@ def add(commands: Any) -> None:
         help="an adapter and its base as one model",
         description="Adds a trained adapter to its base model and writes the whole model with its "
         "tokenizer and a model card that says how it was made.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="examples:\n"
-        "  citepipe merge results/models/fg_rl/seed0 my-model\n"
-        "  citepipe merge results/models/fg_rl/seed0 my-model --scores "
-        "results/scores/fg_rl/seed0.json\n"
-        "  citepipe merge rl-fg.zip my-model --base meta-llama/Llama-2-7b-hf --dtype bfloat16\n",
+        **examples(
+            "merge results/models/fg_rl/seed0 my-model",
+            "merge results/models/fg_rl/seed0 my-model --scores results/scores/fg_rl/seed0.json",
+            "merge rl-fg.zip my-model --base meta-llama/Llama-2-7b-hf --dtype bfloat16",
+        ),
     )
     merge.add_argument(
         "trained", type=Path, metavar="ADAPTER", help="a PEFT adapter: a directory, or an archive"

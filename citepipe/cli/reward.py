@@ -8,12 +8,12 @@ from typing import Any
 
 from citepipe.cli.arguments import (
     VERIFIER_HELP,
-    add_input,
-    add_verification,
+    add_answers,
+    answers_of,
     check_writable,
-    decision_cache,
-    size,
-    tell,
+    examples,
+    number,
+    verifier_of,
     write_json_to,
 )
 
@@ -25,13 +25,13 @@ def add(commands: Any) -> None:
         help="the rewards of a file of answers, and the verdicts behind them",
         description="Judges every statement, citation and gold answer, and prints the rewards that "
         "follow; --json has each with its place in the text.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="examples:\n"
-        "  citepipe reward answers_asqa.json --verifier lexical\n"
-        "  citepipe reward answers.jsonl --dataset eli5 --verifier MODEL --json rewards.json\n"
-        "  citepipe reward answers.jsonl --verifier lexical --correctness 0 --json - | jq .means\n",
+        **examples(
+            "reward answers_asqa.json --verifier lexical",
+            "reward answers.jsonl --dataset eli5 --verifier MODEL --json rewards.json",
+            "reward answers.jsonl --verifier lexical --correctness 0 --json - | jq .means",
+        ),
     )
-    add_input(reward)
+    add_answers(reward)
     reward.add_argument("--verifier", required=True, metavar="SPEC", help=VERIFIER_HELP)
     for name, unit in (
         ("citation-recall", "statement: + if supported, - if not"),
@@ -40,21 +40,18 @@ def add(commands: Any) -> None:
     ):
         reward.add_argument(
             f"--{name}",
-            type=size,
+            type=number(float, "a number from 0", lambda value: 0 <= value < float("inf")),
             default=0.2,
             metavar="X",
             help=f"reward per {unit}; 0 switches it off; default: 0.2",
         )
-    add_verification(reward)
     reward.set_defaults(command=run)
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Print the rewards of a file of answers and write them with the verdicts behind them."""
-    from citepipe.data.answers import read_answers
     from citepipe.options import RewardOptions
     from citepipe.rewards.files import reward_file
-    from citepipe.verify.load import load_verifier
 
     options = RewardOptions(
         citation_recall=arguments.citation_recall,
@@ -63,10 +60,7 @@ def run(arguments: argparse.Namespace) -> None:
         splitter=arguments.splitter,
     )
     check_writable(arguments.json)
-    file = read_answers(arguments.input, arguments.dataset, arguments.skip_bad)
-    tell(file)
-    verifier = load_verifier(arguments.verifier, decision_cache(arguments), arguments.device)
-    result = reward_file(file, verifier, options)
+    result = reward_file(answers_of(arguments), verifier_of(arguments), options)
     write_json_to(arguments.json, result)
     if arguments.json != Path("-"):
         names = list(result["means"])

@@ -8,13 +8,13 @@ from typing import Any
 
 from citepipe.cli.arguments import (
     VERIFIER_HELP,
-    add_input,
+    add_answers,
     add_resampling,
-    add_verification,
+    answers_of,
     check_writable,
-    decision_cache,
+    examples,
     natural,
-    tell,
+    verifier_of,
     write_json_to,
 )
 
@@ -26,14 +26,15 @@ def add(commands: Any) -> None:
         help="ALCE's scores of a file of answers",
         description="Prints ALCE's scores of a file of answers with bootstrap intervals: "
         "correctness, ROUGE, length, and citation recall and precision under a verifier.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="examples:\n"
-        "  citepipe score answers_asqa.json\n"
-        "  citepipe score answers.jsonl --dataset eli5 --skip-bad --json scores.json\n"
-        "  citepipe score answers_asqa.json --metrics length,str_em,rougeLsum\n"
-        "  citepipe score answers_asqa.json --verifier google/t5_xxl_true_nli_mixture?dtype=4bit\n",
+        **examples(
+            "score answers_asqa.json",
+            "score answers.jsonl --dataset eli5 --skip-bad --json scores.json",
+            "score answers_asqa.json --metrics length,str_em,rougeLsum",
+            "score answers_asqa.json --verifier google/t5_xxl_true_nli_mixture?dtype=4bit",
+        ),
     )
-    add_input(score)
+    add_answers(score)
+    add_resampling(score, 1000)
     score.add_argument(
         "--verifier", default="lexical", metavar="SPEC", help=VERIFIER_HELP + "; default: lexical"
     )
@@ -65,18 +66,14 @@ def add(commands: Any) -> None:
         metavar="FILE",
         help="also write the answers as EXPERTQA's own programs read them",
     )
-    add_resampling(score, 1000)
-    add_verification(score)
     score.set_defaults(command=run)
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Score a file of answers, print the scores and write them with every verdict."""
-    from citepipe.data.answers import read_answers
     from citepipe.options import ScoreOptions
     from citepipe.score import alce
     from citepipe.score.files import Scorer, chosen_metrics
-    from citepipe.verify.load import load_verifier
 
     settings: dict[str, Any] = {
         "judge": {"at_most_citations": arguments.at_most_citations or None},
@@ -93,23 +90,16 @@ def run(arguments: argparse.Namespace) -> None:
         options = options.sane()
     needed = alce.computed(chosen_metrics(options))
     check_writable(arguments.json, arguments.expertqa)
-    file = read_answers(arguments.input, arguments.dataset, arguments.skip_bad)
-    tell(file)
+    file = answers_of(arguments)
     if arguments.expertqa is not None:
         from citepipe.score.expertqa import write_expertqa
         from citepipe.text.normalize import clean_output
         from citepipe.text.sentences import load_splitter
 
-        write_expertqa(
-            arguments.expertqa,
-            file.examples,
-            [clean_output(output) for output in file.outputs],
-            load_splitter(options.splitter),
-            arguments.input.stem,
-        )
-    verifier = None
-    if any(map(alce.asks_verifier, needed)):
-        verifier = load_verifier(arguments.verifier, decision_cache(arguments), arguments.device)
+        texts = [clean_output(output) for output in file.outputs]
+        splitter = load_splitter(options.splitter)
+        write_expertqa(arguments.expertqa, file.examples, texts, splitter, arguments.input.stem)
+    verifier = verifier_of(arguments) if any(map(alce.asks_verifier, needed)) else None
     result = Scorer(file, options, arguments.device).under(verifier)
     write_json_to(arguments.json, result)
     if arguments.json != Path("-"):

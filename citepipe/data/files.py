@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -15,18 +16,45 @@ from citepipe.errors import InputError
 
 @contextmanager
 def atomic_writer(path: Path | str) -> Iterator[TextIO]:
-    """A text file that appears under `path` only when the block ends without an error."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    """A text file that appears under `path` only when the block ends without an error.
+
+    A link stays a link: the file that it leads to is replaced. A pipe or a device is written to
+    as the block goes on. What killed writers of the same file have left behind is removed.
+
+    Raises:
+        InputError: it cannot be written; what was there stays.
+    """
+    path, target = Path(path), Path(os.path.realpath(path))
     try:
-        with partial.open("w", encoding="utf-8") as stream:
-            yield stream
-            stream.flush()
-            os.fsync(stream.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+        if path.exists() and not path.is_file():
+            with path.open("w", encoding="utf-8") as stream:
+                yield stream
+            return
+        target.parent.mkdir(parents=True, exist_ok=True)
+        for left in target.parent.glob(f".{glob.escape(target.name)}.*.partial"):
+            if not _is_running(left.name.split(".")[-2]):
+                left.unlink(missing_ok=True)
+        partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
+        try:
+            with partial.open("w", encoding="utf-8") as stream:
+                yield stream
+                stream.flush()
+                os.fsync(stream.fileno())
+            partial.replace(target)
+        finally:
+            partial.unlink(missing_ok=True)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written: {error.strerror or error}") from None
+
+
+def _is_running(process: str) -> bool:
+    try:
+        os.kill(int(process), 0)
+    except (ProcessLookupError, ValueError, OverflowError):
+        return False
+    except PermissionError:
+        pass  # It is another user's.
+    return True
 
 
 def write_json(path: Path | str, value: Any) -> None:

@@ -19,30 +19,15 @@ Scores = dict[str, float]
 
 TEXT = ("length", "rougeLsum")
 STRINGS = (
-    "str_em",
-    "str_hit",
-    "num_preds",
-    "qampari_prec",
-    "qampari_rec",
-    "qampari_rec_top5",
-    "qampari_f1",
-    "qampari_f1_top5",
+    *("str_em", "str_hit", "num_preds", "qampari_prec", "qampari_rec", "qampari_rec_top5"),
+    *("qampari_f1", "qampari_f1_top5"),
 )
 CLAIMS = ("claims_nli",)
 CITATIONS = ("citation_rec", "citation_prec")
 READER = ("QA-EM", "QA-F1", "QA-Hit")
 MAUVE = ("mauve",)
 
-METRICS = (
-    *TEXT,
-    *STRINGS,
-    *CLAIMS,
-    *CITATIONS,
-    *EQUALLY_WEIGHTED,
-    *HARMONIC,
-    *READER,
-    *MAUVE,
-)
+METRICS = (*TEXT, *STRINGS, *CLAIMS, *CITATIONS, *EQUALLY_WEIGHTED, *HARMONIC, *READER, *MAUVE)
 """Every metric by ALCE's name (`*_eq_w`: the paper's; `citation_f1`: ours)."""
 
 # QAMPARI expects no more answers than this in the `_top5` metrics.
@@ -79,18 +64,16 @@ def text_scores(
         splitter: finds sentences for rougeLsum.
         metrics: which of `TEXT` are computed.
     """
-    rouge = None
-    if "rougeLsum" in metrics:
-        # NLTK, behind it, takes a second to import; the table of systems reads only names here.
-        from citepipe.score.rouge import Rouge
+    # NLTK, behind it, takes a second to import; the table of systems reads only names here.
+    from citepipe.score.rouge import Rouge
 
-        rouge = Rouge(splitter)
+    rouge = Rouge(splitter)
     scores = []
     for example, answer in zip(examples, answers, strict=True):
         text = remove_citations(answer)
         own: Scores = {"length": float(len(text.split()))} if "length" in metrics else {}
         references = example.long_answers or ((example.answer,) if example.answer else ())
-        if rouge is not None and references and example.dataset != "qampari":
+        if "rougeLsum" in metrics and references and example.dataset != "qampari":
             own["rougeLsum"] = 100 * rouge.lsum(text, references)
         scores.append(own)
     return scores

@@ -2,39 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from citepipe.data.files import read_json
 from citepipe.errors import InputError
 from citepipe.score.alce import METRICS
-from citepipe.score.intervals import Difference, paired_differences
-from citepipe.score.means import Columns, columns
+from citepipe.score.means import columns, paired_differences
 
 
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    """Two systems on the questions that both answered.
+class _Part(NamedTuple):
+    """The rows of one dataset under one verifier, by id, and what their scores depend on."""
 
-    Attributes:
-        label: what is compared: a dataset, or in the workflow's files verifier and dataset.
-        n: questions in common.
-        only: questions that only the first, and only the second file has.
-        differences: per metric.
-    """
-
-    label: str
-    n: int
-    only: tuple[int, int]
-    differences: dict[str, Difference]
+    rows: dict[str, Mapping[str, Any]]
+    terms: Mapping[str, Any]
 
 
 def compare_files(
     first: Path, second: Path, resamples: int, confidence: float, seed: int
-) -> list[Comparison]:
+) -> list[dict[str, Any]]:
     """Compare what two score files have in common, dataset by dataset.
+
+    A metric counts for those questions for which both files have it.
 
     Args:
         first: a file that `citepipe score --json` or the workflow has written.
@@ -42,6 +32,10 @@ def compare_files(
         resamples: of the bootstrap and the randomisation test.
         confidence: coverage of the intervals.
         seed: of both.
+
+    Returns:
+        Per dataset its `label` (in the workflow's files verifier and dataset), `n` questions in
+        common, how many are `only_in_a` and `only_in_b`, and `metrics` (`paired_differences`).
 
     Raises:
         InputError: one is not a score file, they have no question in common, or were not scored
@@ -56,55 +50,57 @@ def compare_files(
         )
     comparisons = []
     for label in labels:
-        _alike(first, second, label, ours[label].terms, theirs[label].terms)
-        rows, others = ours[label].rows, theirs[label].rows
+        (rows, terms), (others, other_terms) = ours[label], theirs[label]
+        for name, term in terms.items():
+            if term != other_terms[name]:
+                raise InputError(
+                    f"{second}: {name} {other_terms[name]!r} in {label}, but {term!r} in {first}; "
+                    "scores compare under one verifier and one set of rules"
+                )
         shared = [key for key in rows if key in others]
         if not shared:
             raise InputError(f"{second}: no question of {label} in common with {first}")
-        comparisons.append(
-            Comparison(
-                label,
-                len(shared),
-                (len(rows) - len(shared), len(others) - len(shared)),
-                paired_differences(
-                    *_paired([(rows[key], others[key]) for key in shared]),
-                    resamples=resamples,
-                    confidence=confidence,
-                    seed=seed,
-                ),
+        sides = [
+            columns(
+                [
+                    {
+                        name: side[key][name]
+                        for name in METRICS
+                        if name in rows[key].keys() & others[key]
+                    }
+                    for key in shared
+                ],
+                [side[key]["counts"] for key in shared],
             )
+            for side in (rows, others)
+        ]
+        comparisons.append(
+            {
+                "label": label,
+                "n": len(shared),
+                "only_in_a": len(rows) - len(shared),
+                "only_in_b": len(others) - len(shared),
+                "metrics": paired_differences(*sides, resamples, confidence, seed),
+            }
         )
     return comparisons
-
-
-_Row = Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class _Part:
-    """The rows of one dataset under one verifier, by id, and what their scores depend on."""
-
-    rows: dict[str, _Row]
-    terms: Mapping[str, Any]
 
 
 def _parts(path: Path) -> dict[str, _Part]:
     """The parts of a score file, by label: of the command's, or of the workflow's."""
     content = read_json(path)
+    parts: dict[str, _Part] = {}
     try:
-        results: dict[str | None, Any] = {None: content}
+        results: dict[str, Any] = {"": content}
         if "per_example" not in content:
             results = {
                 f"{verifier}, {dataset}": result
                 for verifier, datasets in content.items()
                 for dataset, result in datasets.items()
             }
-        parts: dict[str, _Part] = {}
         for label, result in results.items():
-            terms = {
-                name: result["provenance"].get(name)
-                for name in ("identity", "splitter", "switches")
-            }
+            provenance = result["provenance"]
+            terms = {name: provenance.get(name) for name in ("identity", "splitter", "switches")}
             for row in result["per_example"]:
                 own = label or str(row["dataset"])
                 rows = parts.setdefault(own, _Part({}, terms)).rows
@@ -122,30 +118,3 @@ def _parts(path: Path) -> dict[str, _Part]:
     if not parts:
         raise InputError(f"{path}: expected a file of scores, it has none")
     return parts
-
-
-def _paired(rows: Sequence[tuple[_Row, _Row]]) -> tuple[Columns, Columns]:
-    """Rows of two files as columns; a metric of a row counts if both files have it."""
-    shared = [[name for name in METRICS if all(name in row for row in pair)] for pair in rows]
-    first, second = (
-        columns(
-            [
-                {name: pair[side][name] for name in names}
-                for pair, names in zip(rows, shared, strict=True)
-            ],
-            [pair[side]["counts"] for pair in rows],
-        )
-        for side in (0, 1)
-    )
-    return first, second
-
-
-def _alike(
-    first: Path, second: Path, label: str, ours: Mapping[str, Any], theirs: Mapping[str, Any]
-) -> None:
-    for name, term in ours.items():
-        if term != theirs[name]:
-            raise InputError(
-                f"{second}: {name} {theirs[name]!r} in {label}, but {term!r} in {first}; "
-                "scores compare under one verifier and one set of rules"
-            )

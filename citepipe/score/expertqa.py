@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from citepipe.data.example import Document, Example
+from citepipe.data.example import Example
 from citepipe.data.files import write_jsonl
 from citepipe.errors import InputError
 from citepipe.text.normalize import normalize_answer
@@ -20,18 +20,9 @@ from citepipe.text.statements import Statement, split_answer
 
 # Filled in later by its programs, or by annotators.
 _CLAIM_LABELS = (
-    "support",
-    "reason_missing_support",
-    "informativeness",
-    "worthiness",
-    "correctness",
-    "reliability",
-    "revised_claim",
-    "revised_evidence",
-    "atomic_claims",
-    "atomic_evidences",
-    "fact_score",
-    "autoais_label",
+    *("support", "reason_missing_support", "informativeness", "worthiness", "correctness"),
+    *("reliability", "revised_claim", "revised_evidence", "atomic_claims", "atomic_evidences"),
+    *("fact_score", "autoais_label"),
 )
 _ANSWER_LABELS = ("revised_answer_string", "usefulness", "annotation_time", "annotator_id")
 _METADATA = ("question_type", "field", "specific_field")
@@ -76,59 +67,49 @@ def write_expertqa(
             f"system name {name!r}: expected a name, and none of {', '.join(_FETCHED)}, whose "
             "evidence EXPERTQA's programs take for web addresses"
         )
-    for example in examples:
+    rows = []
+    for example, text in zip(examples, texts, strict=True):
         if example.dataset != "expertqa":
             raise InputError(
                 f"example {example.id}, field dataset: expected expertqa, got {example.dataset}"
             )
-    write_jsonl(
-        path,
-        [
-            _row(example, name, _answer(example, text, splitter))
-            for example, text in zip(examples, texts, strict=True)
-        ],
-    )
-
-
-def _row(example: Example, name: str, answer: Mapping[str, Any]) -> dict[str, Any]:
-    metadata = example.extra.get("metadata")
-    if not isinstance(metadata, Mapping):
-        metadata = example.extra
-    return {
-        "question": example.question,
-        "annotator_id": str(example.extra.get("annotator_id") or ""),
-        "answers": {name: answer},
-        "metadata": {key: str(metadata.get(key) or "") for key in _METADATA},
-    }
+        metadata = example.extra.get("metadata")
+        if not isinstance(metadata, Mapping):
+            metadata = example.extra
+        rows.append(
+            {
+                "question": example.question,
+                "annotator_id": str(example.extra.get("annotator_id") or ""),
+                "answers": {name: _answer(example, text, splitter)},
+                "metadata": {key: str(metadata.get(key) or "") for key in _METADATA},
+            }
+        )
+    write_jsonl(path, rows)
 
 
 def _answer(example: Example, text: str, splitter: Splitter) -> dict[str, Any]:
-    statements = split_answer(text, example.dataset, splitter)
+    titles = [f"[{number}] {doc.title}" for number, doc in enumerate(example.docs, start=1)]
+    # What `autoais.py` reads: behind the number, up to an empty line, an address or a title.
+    passages = [
+        f"{title}\n\n{doc.text if doc.sent is None else doc.sent}"
+        for title, doc in zip(titles, example.docs, strict=True)
+    ]
+
+    def evidence(statement: Statement) -> list[str]:
+        cited = dict.fromkeys(citation.number for citation in statement.citations)
+        return [passages[number - 1] for number in cited if 1 <= number <= len(passages)]
+
     return {
         "answer_string": text,
-        "attribution": [
-            f"[{number}] {document.title}" for number, document in enumerate(example.docs, start=1)
-        ],
+        "attribution": titles,
         "claims": [
             {
                 "claim_string": statement.text,
-                "evidence": _evidence(statement, example.docs),
+                "evidence": evidence(statement),
                 **dict.fromkeys(_CLAIM_LABELS),
             }
-            for statement in statements
+            for statement in split_answer(text, example.dataset, splitter)
             if normalize_answer(statement.claim)
         ],
         **dict.fromkeys(_ANSWER_LABELS),
     }
-
-
-def _evidence(statement: Statement, documents: Sequence[Document]) -> list[str]:
-    """What `autoais.py` reads: behind the number, up to an empty line, an address or a title."""
-    cited = dict.fromkeys(citation.number for citation in statement.citations)
-    passages = []
-    for number in cited:
-        if 1 <= number <= len(documents):
-            document = documents[number - 1]
-            text = document.text if document.sent is None else document.sent
-            passages.append(f"[{number}] {document.title}\n\n{text}")
-    return passages

@@ -12,21 +12,22 @@ from typing import Any
 from citepipe.data.answers import AnswerFile, read_answers
 from citepipe.data.files import write_json
 from citepipe.errors import InputError
-from citepipe.judge.judge import Judgement, judge
+from citepipe.judge.judge import judge
 from citepipe.judge.record import verdict_records
 from citepipe.options import ScoreOptions
 from citepipe.progress import say
 from citepipe.score import alce
-from citepipe.score.intervals import intervals
-from citepipe.score.means import columns
+from citepipe.score.means import columns, intervals
 from citepipe.text.normalize import clean_output, keep_years, remove_citations, separate_groups
 from citepipe.text.sentences import load_splitter
 from citepipe.verify.base import Verifier, identity_of, provenance_of
 from citepipe.verify.load import load_verifier
 
+_version = cache(version)
+
 
 def chosen_metrics(options: ScoreOptions) -> frozenset[str]:
-    """The metrics that are wanted; by default all but those that ask for a model of their own.
+    """The metrics that are wanted; by default all but those that need a model of their own.
 
     Raises:
         InputError: there is no such metric.
@@ -60,10 +61,15 @@ class Scorer:
         self._wanted = chosen_metrics(options)
         self._needed = alce.computed(self._wanted)
         self._splitter = load_splitter(options.splitter)
-        self._outputs = [_read_as(output, options) for output in file.outputs]
+        # An answer in the notation that ALCE reads.
+        self._outputs = list(file.outputs)
+        if not options.groups_are_cut:
+            self._outputs = [separate_groups(output) for output in self._outputs]
+        if not options.years_are_ids:
+            self._outputs = [keep_years(output) for output in self._outputs]
         self._texts = [clean_output(output) for output in self._outputs]
         self._scores = alce.text_scores(file.examples, self._texts, self._splitter, self._needed)
-        self._mauve: float | None = None
+        self._mauve: dict[str, float] = {}
         self._models: dict[str, Mapping[str, Any]] = {}
         bare = [remove_citations(text) for text in self._texts]
         if self._needs(alce.READER):
@@ -77,12 +83,12 @@ class Scorer:
             from citepipe.score.mauve import mauve_score
 
             self._models["mauve"] = options.model_dump(include={"mauve_model", "mauve_seed"})
-            self._mauve = mauve_score(
+            self._mauve["mauve"] = mauve_score(
                 file.examples, bare, options.mauve_model, options.mauve_seed, device
             )
 
     def under(self, verifier: Verifier | None) -> dict[str, Any]:
-        """The scores under one verifier; None if no wanted metric asks any.
+        """The scores under one verifier; None if no wanted metric needs one.
 
         Returns:
             `metrics` (ALCE's names, 0 to 100), `intervals` (per metric `[low, high]`), `counts`,
@@ -101,91 +107,72 @@ class Scorer:
             citations=self._needs(alce.CITATIONS),
             claims=self._needs(alce.CLAIMS),
         )
-        answered = list(zip(examples, self._texts, judgements, strict=True))
-        scores = [
-            {
-                name: value
-                for name, value in (own | alce.judged_scores(*one, options.skip_empty)).items()
-                if name in self._needed
-            }
-            for own, one in zip(self._scores, answered, strict=True)
-        ]
-        counts = [alce.unit_counts(*one) for one in answered]
-
-        def summary(chosen: Sequence[int]) -> dict[str, Any]:
-            return self._summary(
-                [scores[i] for i in chosen],
-                [counts[i] for i in chosen],
-                [judgements[i] for i in chosen],
+        rows = []
+        for example, output, text, own, judgement in zip(
+            examples, self._outputs, self._texts, self._scores, judgements, strict=True
+        ):
+            scores = own | alce.judged_scores(example, text, judgement, options.skip_empty)
+            rows.append(
+                {
+                    "id": example.id,
+                    "dataset": example.dataset,
+                    **{name: value for name, value in scores.items() if name in self._needed},
+                    "counts": alce.unit_counts(example, text, judgement),
+                    **({"read_as": output} if output != example.output else {}),
+                    **verdict_records(output, judgement),
+                }
             )
-
-        result = summary(range(len(examples)))
-        if self._mauve is not None:
-            result["metrics"]["mauve"] = self._mauve
+        result = self._summary(rows)
+        result["metrics"] |= self._mauve
         datasets = list(dict.fromkeys(example.dataset for example in examples))
         if len(datasets) > 1:
             result["datasets"] = {
-                name: summary([i for i, e in enumerate(examples) if e.dataset == name])
+                name: self._summary([row for row in rows if row["dataset"] == name])
                 for name in datasets
             }
-        result["per_example"] = [
-            {
-                "id": example.id,
-                "dataset": example.dataset,
-                **own,
-                "counts": count,
-                **({"read_as": output} if output != example.output else {}),
-                **verdict_records(output, judgement),
-            }
-            for example, output, own, count, judgement in zip(
-                examples, self._outputs, scores, counts, judgements, strict=True
-            )
-        ]
-        result["left_out"] = self._file.left_out
-        result["provenance"] = self._provenance(verifier)
-        return result
+        return result | {
+            "per_example": rows,
+            "left_out": self._file.left_out,
+            "provenance": self._provenance(verifier),
+        }
 
     def _needs(self, metrics: Collection[str]) -> bool:
         return not self._needed.isdisjoint(metrics)
 
-    def _summary(
-        self,
-        scores: Sequence[alce.Scores],
-        counts: Sequence[Mapping[str, float]],
-        judgements: Sequence[Judgement],
-    ) -> dict[str, Any]:
-        own, options = columns(scores, counts), self._options
+    def _summary(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        options = self._options
+        own = columns(
+            [{name: row[name] for name in row if name in self._needed} for row in rows],
+            [row["counts"] for row in rows],
+        )
         means = own.means()
         bounds = intervals(own, options.resamples, options.confidence, options.seed)
         wanted = [name for name in alce.METRICS if name in self._wanted and name in means]
-        statements = [s for judgement in judgements for s in judgement.statements]
         return {
             "metrics": {name: means[name] for name in wanted},
             "intervals": {name: bounds[name] for name in wanted},
             "counts": {
-                "examples": len(judgements),
-                "without_statements": sum(not judgement.statements for judgement in judgements),
-                "statements": len(statements),
-                "citations": sum(len(statement.citations) for statement in statements),
+                "examples": len(rows),
+                "without_statements": sum(not row["statements"] for row in rows),
+                "statements": sum(len(row["statements"]) for row in rows),
+                "citations": sum(len(row["citations"]) for row in rows),
             },
         }
 
     def _provenance(self, verifier: Verifier | None) -> dict[str, Any]:
         options = self._options
-        packages = ["citepipe", "nltk", "numpy", "rouge-score"]
-        asked: dict[str, Any] = {"verifier": None}
+        about: dict[str, Any] = {"verifier": None}
         if verifier is not None:
-            asked = {
+            about = {
                 "verifier": verifier.name,
                 "identity": identity_of(verifier),
                 **provenance_of(verifier),
             }
-        if "model" in asked or self._models:
-            packages += ["torch", "transformers"]
-        if self._mauve is not None:
-            packages.append("mauve-text")
+        packages = ["citepipe", "nltk", "numpy", "rouge-score"]
+        packages += ["torch", "transformers"] if "model" in about or self._models else []
+        packages += ["mauve-text"] if self._mauve else []
         return {
-            **asked,
+            **about,
             "splitter": options.splitter,
             "switches": options.switches,
             **self._models,
@@ -225,31 +212,15 @@ def run(
         for dataset, path in predictions.items()
     }
     results: dict[str, dict[str, Any]] = {}
+    lines = []
     for name, spec in verifiers.items():
         verifier = load_verifier(spec, cache)
-        results[name] = {}
-        for dataset, scorer in scorers.items():
-            results[name][dataset] = result = scorer.under(verifier)
-            figures, n = result["metrics"], result["counts"]["examples"]
-            say(f"{name}, {dataset}: {_citation_f1(figures)} over {n} answers")
+        results[name] = {dataset: scorer.under(verifier) for dataset, scorer in scorers.items()}
+        figures = []
+        for dataset, result in results[name].items():
+            f1 = result["metrics"].get("citation_f1")
+            figures.append(f"{dataset} " + ("no answer" if f1 is None else f"citation F1 {f1:.1f}"))
+            say(f"{name}, {figures[-1]} over {result['counts']['examples']} answers")
+        lines.append(f"{name}: {', '.join(figures)}")
     write_json(out, results)
-    means = {
-        name: ", ".join(f"{d} {_citation_f1(r['metrics'])}" for d, r in datasets.items())
-        for name, datasets in results.items()
-    }
-    return f"{out}: " + "; ".join(f"{name}: {line}" for name, line in means.items())
-
-
-@cache
-def _version(package: str) -> str:
-    return version(package)
-
-
-def _read_as(output: str, options: ScoreOptions) -> str:
-    """An answer in the notation that ALCE reads."""
-    separated = output if options.groups_are_cut else separate_groups(output)
-    return separated if options.years_are_ids else keep_years(separated)
-
-
-def _citation_f1(metrics: Mapping[str, float]) -> str:
-    return f"citation F1 {metrics['citation_f1']:.1f}" if "citation_f1" in metrics else "no answer"
+    return f"{out}: {'; '.join(lines)}"

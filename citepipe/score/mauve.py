@@ -10,19 +10,11 @@ where a text is on the edge of a cluster.
 from __future__ import annotations
 
 import string
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
-from numpy.typing import NDArray
+from collections.abc import Sequence
 
 from citepipe.data.example import Example
 from citepipe.errors import InputError
 from citepipe.models.pretrained import load_checkpoint
-from citepipe.progress import Progress
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 SEED = 25
 """The seed of ALCE's scores: mauve-text's own."""
@@ -45,7 +37,7 @@ def mauve_score(
     """MAUVE, from 0 to 100, of one answer per example against its human `answer`.
 
     There is a cluster per ten examples, at least two: of few examples the score is coarse and
-    depends much on the seed. Its authors ask for thousands.
+    depends much on the seed. Its authors recommend thousands.
 
     Args:
         examples: at least two questions with `answer`.
@@ -58,7 +50,13 @@ def mauve_score(
         InputError: mauve-text is not installed, an example has no `answer`, there are too few, or
             there is no such model.
     """
-    compute = _compute_mauve()
+    try:
+        from mauve import compute_mauve
+        from mauve.utils import featurize_tokens_from_model
+    except ImportError:
+        raise InputError(
+            "mauve: the package mauve-text is not installed; run `pip install 'citepipe[mauve]'`"
+        ) from None
     for example in examples:
         if example.answer is None:
             raise InputError(
@@ -75,13 +73,27 @@ def mauve_score(
             f"MAUVE compares two samples of texts: expected at least {_FEWEST} examples with "
             f"some text, got {min(map(len, sides))}"
         )
-
+    # mauve-text would load the model itself, by names with `gpt2` or `bert` and from pickles too.
     checkpoint = load_checkpoint(model, "AutoModel", device, "float32", None, "MAUVE's model")
-    loaded, tokenizer = checkpoint.model, checkpoint.tokenizer
-    if loaded.config.is_encoder_decoder:
+    if checkpoint.model.config.is_encoder_decoder:
         raise InputError(f"MAUVE's model {model}: expected a decoder or an encoder, it is both")
-    human, generated = (features(loaded, tokenizer, side) for side in sides)
-    result = compute(p_features=human, q_features=generated, seed=seed, verbose=False)
+    longest = min(_TOKENS, int(checkpoint.tokenizer.model_max_length))
+
+    human, generated = (
+        featurize_tokens_from_model(
+            checkpoint.model,
+            [
+                checkpoint.tokenizer.encode(
+                    text, return_tensors="pt", truncation=True, max_length=longest
+                )
+                for text in side
+            ],
+            _BATCH,
+            name,
+        ).numpy()
+        for name, side in zip(("human answers", "answers"), sides, strict=True)
+    )
+    result = compute_mauve(p_features=human, q_features=generated, seed=seed, verbose=False)
     # The area is a sum of many, and may pass one in its last digits.
     return min(100 * float(result.mauve), 100.0)
 
@@ -90,50 +102,3 @@ def mauve_text(example: Example, answer: str) -> str:
     """Question and answer as MAUVE reads them: the first 100 words, without final punctuation."""
     words = f"{example.question} {answer.strip()}".split()
     return " ".join(words[:_WORDS]).rstrip(string.punctuation)
-
-
-def features(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]
-) -> NDArray[np.float32]:
-    """Each text as the model's last state at its last token.
-
-    Batches are ALCE's, eight texts in the given order: in other batches the last digits differ.
-
-    Args:
-        model: a language model or an encoder, without a head.
-        tokenizer: its tokenizer.
-        texts: N texts, cut at 512 tokens.
-
-    Returns:
-        (N, width of the model).
-    """
-    import torch
-
-    longest = min(_TOKENS, int(tokenizer.model_max_length))
-    encoded = tokenizer(list(texts), truncation=True, max_length=longest).input_ids
-    states = []
-    progress = Progress("MAUVE", len(texts), "texts", patient=True)
-    for begin in range(0, len(encoded), _BATCH):
-        rows = encoded[begin : begin + _BATCH]
-        width = max(map(len, rows))
-        ids = torch.tensor([row + [0] * (width - len(row)) for row in rows])
-        mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows])
-        with torch.inference_mode():
-            hidden: torch.Tensor = model(
-                input_ids=ids.to(model.device), attention_mask=mask.to(model.device)
-            ).last_hidden_state
-        last = torch.tensor([len(row) - 1 for row in rows], device=hidden.device)
-        states.append(hidden[torch.arange(len(rows), device=hidden.device), last].cpu())
-        progress.advance(len(rows))
-    return torch.cat(states).numpy()
-
-
-def _compute_mauve() -> Callable[..., Any]:
-    try:
-        from mauve import compute_mauve
-    except ImportError:
-        raise InputError(
-            "mauve: the package mauve-text is not installed; run `pip install 'citepipe[mauve]'`"
-        ) from None
-    function: Callable[..., Any] = compute_mauve
-    return function

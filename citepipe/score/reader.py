@@ -1,16 +1,14 @@
 """QA-EM, QA-F1 and QA-Hit: what an extractive SQuAD reader finds in an answer (ALCE `compute_qa`).
 
-ALCE reads with the question-answering pipeline of transformers 4, which transformers 5 no longer
-has. `Reader` takes the spans that it took. Its rule changed late: up to 4.52 (ALCE was run with
-4.28.1) the best span of a window stood for itself; in the last ones, from 4.54, the twelve best
-are widened to whole words, and those that come to the same words add their probabilities up.
+ALCE (with transformers 4.28.1) reads with a question-answering pipeline, which transformers 5 no
+longer has. `Reader` takes the spans that it took, up to 4.52: the best one of a window stands for
+itself, and those that come to the same words do not add up.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -32,26 +30,8 @@ Mask = NDArray[np.bool_]
 MAX_LENGTH = 384
 _STRIDE = 128
 _LONGEST_ANSWER = 15
-# Twice `top_k`, and ten more.
-_POOLED_SPANS = 12
 
-_WORDS_ONLY: Any = {"add_special_tokens": False, "verbose": False}
-
-# A GPU wants many rows at once; a CPU is fastest while a batch stays in its caches.
-_GPU_TOKENS_PER_BATCH = 16_384
-_CPU_TOKENS_PER_BATCH = 2_048
-_QUESTIONS_AT_ONCE = 64
-
-# What a bad file or directory, or a package that is missing, makes transformers raise.
-_LOADING_ERRORS = (
-    AttributeError,
-    ImportError,
-    KeyError,
-    OSError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-)
+_BATCH = 16
 
 # An answer without a word is a text for the reader all the same.
 _BLANK = " "
@@ -62,7 +42,7 @@ def qa_scores(
 ) -> list[dict[str, float]]:
     """QA-EM, QA-F1 and QA-Hit, from 0 to 100, of one answer per example.
 
-    Of every reading of the question the reader looks for the short answer in the text. QA-EM is
+    The reader looks for the short answer to every reading of the question in the text. QA-EM is
     the share of readings for which it finds one of the aliases, up to normalisation; QA-F1 the
     mean over readings of the best overlap in words with an alias; QA-Hit is 100 if it finds all.
 
@@ -74,7 +54,7 @@ def qa_scores(
     Raises:
         InputError: a reading without a question.
     """
-    asked: list[tuple[str, str]] = []
+    queries: list[tuple[str, str]] = []
     for example, text in zip(examples, texts, strict=True):
         for number, pair in enumerate(example.qa_pairs):
             if not pair.question.strip():
@@ -82,24 +62,23 @@ def qa_scores(
                     f"example {example.id}, field qa_pairs[{number}].question: missing; QA-EM, "
                     "QA-F1 and QA-Hit need a question for every reading"
                 )
-            asked.append((pair.question, text or _BLANK))
-    found = iter(reader.answers(*zip(*asked, strict=True)) if asked else [])
-    scores = []
+            queries.append((pair.question, text or _BLANK))
+    found = iter(reader.answers(queries) if queries else [])
+    scores: list[dict[str, float]] = []
     for example in examples:
-        exact, overlap = [], []
+        overlaps, exact = [], []
         for pair in example.qa_pairs:
             answer = next(found)
-            exact.append(
-                any(normalize_answer(a) == normalize_answer(answer) for a in pair.short_answers)
-            )
-            overlap.append(max((word_f1(a, answer) for a in pair.short_answers), default=0.0))
+            overlaps.append(max((word_f1(a, answer) for a in pair.short_answers), default=0.0))
+            exact.append(normalize_answer(answer) in map(normalize_answer, pair.short_answers))
+        n = len(exact)
         scores.append(
             {
-                "QA-EM": 100 * sum(exact) / len(exact),
-                "QA-F1": 100 * sum(overlap) / len(overlap),
+                "QA-EM": 100 * sum(exact) / n,
+                "QA-F1": 100 * sum(overlaps) / n,
                 "QA-Hit": 100.0 * all(exact),
             }
-            if exact
+            if n
             else {}
         )
     return scores
@@ -121,29 +100,19 @@ class Reader:
     Args:
         target: a directory or hub id of an extractive question-answering model.
         device: `auto` (a GPU if there is one), or a torch device.
-        revision: of a hub model.
-        pooled: the rule of the last versions 4 of transformers; False: the rule up to 4.52, by
-            which ALCE's numbers were made.
 
     Raises:
         InputError: there is no such model.
     """
 
-    def __init__(
-        self,
-        target: str,
-        device: str = "auto",
-        revision: str | None = None,
-        pooled: bool = False,
-    ) -> None:
+    def __init__(self, target: str, device: str = "auto") -> None:
         checkpoint = load_checkpoint(
-            target, "AutoModelForQuestionAnswering", device, "float32", revision, "reader"
+            target, "AutoModelForQuestionAnswering", device, "float32", None, "reader"
         )
         self._model, self._tokenizer = checkpoint.model, checkpoint.tokenizer
         if not self._tokenizer.is_fast:
             raise InputError(f"reader {target}: expected a tokenizer with offsets (tokenizer.json)")
         self._target = target
-        self._pooled = pooled
         self._max_length = min(int(self._tokenizer.model_max_length), MAX_LENGTH)
         self.provenance: dict[str, str | int | float | None] = {
             "kind": "extractive reader",
@@ -151,141 +120,82 @@ class Reader:
             "revision": checkpoint.revision,
             "dtype": checkpoint.dtype,
             "max_length": self._max_length,
-            "rule": "pooled" if pooled else "best span",
+            "rule": "best span",
         }
 
-    def answers(self, questions: Sequence[str], contexts: Sequence[str]) -> list[str]:
+    def answers(self, queries: Sequence[tuple[str, str]]) -> list[str]:
         """The answer to each question in its context, as it stands there; empty for none.
 
         A context that is too long is read in windows that overlap. None is the answer if the
         probability of none, the smallest over windows, is more than that of the best words.
-        Equal pairs are read once, similar lengths together.
+        Equal queries are read once, similar lengths together.
 
         Args:
-            questions: none of them empty.
-            contexts: one per question, none of them empty.
+            queries: question and context, neither of them empty.
 
         Raises:
-            InputError: a question leaves no room for its context.
+            InputError: a question leaves no room for a context.
         """
-        distinct = list(dict.fromkeys(zip(questions, contexts, strict=True)))
         known: dict[tuple[str, str], str] = {}
-        # Windows of many questions keep their offsets in memory: some questions at a time.
-        order = sorted(distinct, key=lambda pair: len(pair[0]) + len(pair[1]))
+        order = sorted(dict.fromkeys(queries), key=lambda query: len(query[0]) + len(query[1]))
         progress = Progress("reader", len(order), "questions", patient=True)
-        for begin in range(0, len(order), _QUESTIONS_AT_ONCE):
-            pairs = order[begin : begin + _QUESTIONS_AT_ONCE]
-            known.update(zip(pairs, self._read(pairs), strict=True))
-            progress.advance(len(pairs))
-        return [known[pair] for pair in zip(questions, contexts, strict=True)]
+        for begin in range(0, len(order), _BATCH):
+            batch = order[begin : begin + _BATCH]
+            known.update(zip(batch, self._read(batch), strict=True))
+            progress.advance(len(batch))
+        return [known[query] for query in queries]
 
-    def _read(self, pairs: Sequence[tuple[str, str]]) -> list[str]:
-        encoded = self._encode(pairs)
-        windows: list[list[int]] = [[] for _ in pairs]
+    def _read(self, queries: Sequence[tuple[str, str]]) -> list[str]:
+        import torch
+
+        encoded = self._windows(queries)
+        inputs = {name: encoded[name] for name in self._tokenizer.model_input_names}
+        with torch.inference_mode():
+            output = self._model(
+                **{name: torch.tensor(x).to(self._model.device) for name, x in inputs.items()}
+            )
+        starts, ends = output.start_logits.cpu().numpy(), output.end_logits.cpu().numpy()
+        none = [1.0] * len(queries)
+        best = [(0.0, "")] * len(queries)
         for window, number in enumerate(encoded["overflow_to_sample_mapping"]):
-            windows[number].append(window)
-        logits = self._logits(encoded)
-        answers = []
-        for (_, context), own in zip(pairs, windows, strict=True):
-            none, spans = 1.0, []
-            for window in own:
-                allowed = _allowed(encoded, window, self._tokenizer.cls_token_id)
-                without, found = best_spans(
-                    *logits[window], allowed, _POOLED_SPANS if self._pooled else 1
-                )
-                none = min(none, without)
-                for span in found:
-                    start, end = _characters(encoded, window, span)
-                    spans.append((context[start:end], span.probability))
-            answers.append(self._choose(spans, none))
-        return answers
+            allowed = _allowed(encoded, window, self._tokenizer.cls_token_id)
+            without, first, last, probability = best_span(starts[window], ends[window], allowed)
+            none[number] = min(none[number], without)
+            if probability > best[number][0]:
+                start, end = _characters(encoded, window, first, last)
+                best[number] = probability, queries[number][1][start:end]
+        return [
+            text if probability >= without else ""
+            for (probability, text), without in zip(best, none, strict=True)
+        ]
 
-    def _choose(self, spans: Sequence[tuple[str, float]], none: float) -> str:
-        """The most probable text; of equal ones the first, and none the last."""
-        weighed: dict[str, tuple[str, float]] = {}
-        for text, probability in spans:
-            first, so_far = weighed.get(text.lower(), (text, 0.0))
-            if self._pooled:
-                weighed[text.lower()] = first, so_far + probability
-            elif probability > so_far or text.lower() not in weighed:
-                weighed[text.lower()] = text, probability
-        return max([*weighed.values(), ("", none)], key=lambda weight: weight[1])[0]
-
-    def _encode(self, pairs: Sequence[tuple[str, str]]) -> BatchEncoding:
+    def _windows(self, queries: Sequence[tuple[str, str]]) -> BatchEncoding:
         tokenizer, longest = self._tokenizer, self._max_length
         stride = min(longest // 2, _STRIDE)
-        questions, contexts = [q for q, _ in pairs], [c for _, c in pairs]
-        self._check_room(questions, contexts, longest, stride)
+        # A window has to go on by more than the stride.
+        room = longest - tokenizer.num_special_tokens_to_add(pair=True) - stride
+        for question, _ in queries:
+            tokens = len(tokenizer(question, add_special_tokens=False, verbose=False).input_ids)
+            if tokens >= room:
+                raise InputError(
+                    f"reader {self._target}: question {question[:60]!r} has {tokens} tokens, "
+                    f"expected less than {room}"
+                )
         return tokenizer(
-            questions,
-            contexts,
+            [question for question, _ in queries],
+            [context for _, context in queries],
             truncation="only_second",
             max_length=longest,
             stride=stride,
-            return_token_type_ids=True,
+            padding=True,
+            padding_side="right",
             return_overflowing_tokens=True,
             return_offsets_mapping=True,
         )
 
-    def _check_room(
-        self, questions: Sequence[str], contexts: Sequence[str], longest: int, stride: int
-    ) -> None:
-        """A window that is cut has to go on by more than the stride."""
-        room = longest - self._tokenizer.num_special_tokens_to_add(pair=True)
-        sizes = [
-            [len(tokens) for tokens in self._tokenizer(side, **_WORDS_ONLY).input_ids]
-            for side in (questions, contexts)
-        ]
-        for question, tokens, more in zip(questions, *sizes, strict=True):
-            if tokens + stride >= room and tokens + more > room:
-                raise InputError(
-                    f"reader {self._target}: question {question[:60]!r} has {tokens} tokens, "
-                    f"expected less than {room - stride}"
-                )
 
-    def _logits(self, encoded: BatchEncoding) -> list[tuple[Floats, Floats]]:
-        """Per window its start and end logits, one per token."""
-        import torch
-
-        inputs = encoded["input_ids"]
-        logits: list[Any] = [None] * len(inputs)
-        on_cpu = self._model.device.type == "cpu"
-        budget = _CPU_TOKENS_PER_BATCH if on_cpu else _GPU_TOKENS_PER_BATCH
-        for batch in _batches([len(row) for row in inputs], budget):
-            width = max(len(inputs[i]) for i in batch)
-
-            def padded(name: str, fill: int, batch: list[int] = batch, width: int = width) -> Any:
-                rows = [encoded[name][i] for i in batch]
-                filled = [row + [fill] * (width - len(row)) for row in rows]
-                return torch.tensor(filled, device=self._model.device)
-
-            given = {
-                "input_ids": padded("input_ids", self._tokenizer.pad_token_id or 0),
-                "attention_mask": padded("attention_mask", 0),
-            }
-            if "token_type_ids" in self._tokenizer.model_input_names:
-                given["token_type_ids"] = padded("token_type_ids", 0)
-            with torch.inference_mode():
-                output = self._model(**given)
-            starts, ends = output.start_logits.cpu().numpy(), output.end_logits.cpu().numpy()
-            for i, start, end in zip(batch, starts, ends, strict=True):
-                logits[i] = start[: len(inputs[i])], end[: len(inputs[i])]
-        return logits
-
-
-@dataclass(frozen=True, slots=True)
-class TokenSpan:
-    """An answer: tokens `[first, last]` of a window, and its probability."""
-
-    first: int
-    last: int
-    probability: float
-
-
-def best_spans(
-    start: Floats, end: Floats, allowed: Mask, count: int
-) -> tuple[float, list[TokenSpan]]:
-    """The probability that there is no answer, and the most probable spans of a window.
+def best_span(start: Floats, end: Floats, allowed: Mask) -> tuple[float, int, int, float]:
+    """The probability that there is no answer, and the most probable span of a window.
 
     The probability of a span is that of its first token as a start times that of its last as an
     end, each by a softmax over the tokens that are allowed. No answer is the window's first token.
@@ -294,31 +204,22 @@ def best_spans(
         start: (T tokens), the logits of a start.
         end: (T), the logits of an end.
         allowed: (T), the first token and those of the context.
-        count: how many spans, of at most 15 tokens.
 
     Returns:
-        The probability of none, and at most `count` spans, the best first.
+        The probability of none; first and last token of a span of at most 15, and its probability.
     """
-    starts, ends = (_probabilities(logits, allowed) for logits in (start, end))
+    starts, ends = (
+        np.where(allowed, np.exp(logits - logits[allowed].max()), np.float32(0))
+        for logits in (start, end)
+    )
+    starts, ends = starts / starts.sum(), ends / ends.sum()
     none = float(starts[0] * ends[0])
     starts[0] = ends[0] = 0.0
     # By first token and length; behind the last token nothing ends.
     beyond = np.pad(ends, (0, _LONGEST_ANSWER - 1))
     joint = starts[:, None] * np.lib.stride_tricks.sliding_window_view(beyond, _LONGEST_ANSWER)
-    flat = joint.ravel()
-    order = np.argsort(-flat, kind="stable")[:count]
-    return none, [
-        TokenSpan(first, first + more, float(flat[place]))
-        for place in order
-        for first, more in [divmod(int(place), _LONGEST_ANSWER)]
-        if flat[place] > 0
-    ]
-
-
-def _probabilities(logits: Floats, allowed: Mask) -> Floats:
-    """The softmax over the tokens that are allowed, 0 for the others."""
-    raised = np.where(allowed, np.exp(logits - logits[allowed].max()), np.float32(0))
-    return raised / raised.sum()
+    first, more = divmod(int(joint.argmax()), _LONGEST_ANSWER)
+    return none, first, first + more, float(joint[first, more])
 
 
 def _allowed(encoded: BatchEncoding, window: int, cls: int | None) -> Mask:
@@ -330,24 +231,12 @@ def _allowed(encoded: BatchEncoding, window: int, cls: int | None) -> Mask:
     return sides
 
 
-def _characters(encoded: BatchEncoding, window: int, span: TokenSpan) -> tuple[int, int]:
+def _characters(encoded: BatchEncoding, window: int, first: int, last: int) -> tuple[int, int]:
     """From the start of the word of the first token to the end of the word of the last one."""
     encoding: Any = encoded.encodings[window]  # type: ignore[index]  # a fast tokenizer has them
-    words = [encoding.token_to_word(token) for token in (span.first, span.last)]
+    words = [encoding.token_to_word(token) for token in (first, last)]
     if None not in words:
         sides = [encoding.word_to_chars(word, sequence_index=1) for word in words]
         if None not in sides:
             return sides[0][0], sides[1][1]
-    return encoding.offsets[span.first][0], encoding.offsets[span.last][1]
-
-
-def _batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
-    """The windows by length, in batches of at most `budget` padded tokens, or of one."""
-    batch: list[int] = []
-    for i in sorted(range(len(lengths)), key=lambda i: lengths[i]):
-        if batch and (len(batch) + 1) * lengths[i] > budget:
-            yield batch
-            batch = []
-        batch.append(i)
-    if batch:
-        yield batch
+    return encoding.offsets[first][0], encoding.offsets[last][1]

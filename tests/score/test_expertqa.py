@@ -14,18 +14,9 @@ DOCS = (
     Document("Air", "Air is thin."),
 )
 LABELS = {
-    "support",
-    "reason_missing_support",
-    "informativeness",
-    "worthiness",
-    "correctness",
-    "reliability",
-    "revised_claim",
-    "revised_evidence",
-    "atomic_claims",
-    "atomic_evidences",
-    "fact_score",
-    "autoais_label",
+    *("support", "reason_missing_support", "informativeness", "worthiness", "correctness"),
+    *("reliability", "revised_claim", "revised_evidence", "atomic_claims", "atomic_evidences"),
+    *("fact_score", "autoais_label"),
 }
 
 

@@ -1,23 +1,38 @@
+"""Means, intervals and differences against values worked out by hand."""
+
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pytest
 
-from citepipe.score.means import columns, with_harmonic_means
+from citepipe.score.means import Columns, columns, intervals, paired_differences, resampled_means
 
 NOTHING = {"statements": 0, "citations": 0, "gold": 0, "gold_top5": 0, "items": 0}
+ONE_EACH = dict.fromkeys(NOTHING, 1)
+
+
+def scored(*scores: dict[str, float]) -> Columns:
+    return columns(scores, [ONE_EACH] * len(scores))
+
+
+def lengths(*values: float) -> Columns:
+    return scored(*({"length": value} for value in values))
 
 
 def test_means_pass_over_what_an_example_lacks():
-    scores = [{"length": 4.0}, {"length": 8.0}, {"str_hit": 100.0}]
-    means = columns(scores, [NOTHING] * 3).means()
-    assert means == {"length": 6, "str_hit": 100}
+    assert scored({"length": 4.0}, {"length": 8.0}, {"str_hit": 100.0}).means() == {
+        "length": 6,
+        "str_hit": 100,
+    }
 
 
 def test_citation_f1_is_the_harmonic_mean_of_the_means():
-    scores = [{"citation_rec": 100.0, "citation_prec": 50.0}]
-    means = columns(scores, [{**NOTHING, "statements": 1, "citations": 2}]).means()
+    means = scored({"citation_rec": 100, "citation_prec": 0}, {"citation_rec": 100}).means()
+    assert means["citation_f1"] == 0
+    means = scored({"citation_rec": 100, "citation_prec": 100}, {"citation_prec": 0}).means()
     assert means["citation_f1"] == pytest.approx(200 / 3)
-    zero = columns([{"citation_rec": 0.0, "citation_prec": 0.0}], [NOTHING]).means()
-    assert zero["citation_f1"] == 0
+    assert scored({"citation_rec": 0, "citation_prec": 0}).means()["citation_f1"] == 0
 
 
 def test_equal_weight_goes_to_statements_citations_and_answers():
@@ -35,6 +50,7 @@ def test_equal_weight_goes_to_statements_citations_and_answers():
     assert means["citation_prec_eq_w"] == pytest.approx(25)
     assert means["str_em_eq_w"] == pytest.approx(200 / 3)
     assert "qampari_rec_eq_w" not in means
+    assert columns(scores, [NOTHING] * 2).means()["citation_prec_eq_w"] == 0
 
 
 def test_lists_are_weighed_by_their_items_and_gold_answers():
@@ -55,11 +71,69 @@ def test_lists_are_weighed_by_their_items_and_gold_answers():
     assert means["qampari_f1_top_5_eq_w"] == pytest.approx(2 * 50 * (200 / 7) / (50 + 200 / 7))
 
 
-def test_without_any_citation_the_weighted_precision_is_zero():
-    means = columns([{"citation_rec": 0.0, "citation_prec": 0.0}], [NOTHING]).means()
-    assert means["citation_prec_eq_w"] == 0
+def test_the_spread_of_resampled_means_is_the_standard_error():
+    means = resampled_means(lengths(*[0.0] * 50, *[100.0] * 50), 4000, seed=0)["length"]
+    assert means.shape == (4000,)
+    assert means.mean() == pytest.approx(50, abs=0.5)
+    assert means.std() == pytest.approx(5, abs=0.3)
+    low, high = intervals(lengths(*[0.0] * 50, *[100.0] * 50), 4000, 0.95, seed=0)["length"]
+    assert (low, high) == (pytest.approx(40.2, abs=1), pytest.approx(59.8, abs=1))
 
 
-def test_harmonic_means_of_resampled_means():
-    means = {"citation_prec": np.array([100.0, 0.0]), "citation_rec": np.array([50.0, 0.0])}
-    assert with_harmonic_means(means)["citation_f1"].tolist() == [pytest.approx(200 / 3), 0]
+@pytest.mark.parametrize(
+    ("own", "expected"),
+    [
+        (lengths(3, 3, 3), {"length": [3, 3]}),
+        # Draws without the one score that there is do not count.
+        (scored({"length": 1.0}, {}, {}), {"length": [1, 1]}),
+    ],
+)
+def test_scores_without_spread(own: Columns, expected: dict[str, list[float]]):
+    assert intervals(own, 50, 0.95, seed=0) == expected
+
+
+def test_the_interval_of_f1_is_of_the_resampled_means():
+    own = scored(*[{"citation_rec": 100.0, "citation_prec": 50.0}] * 3)
+    assert intervals(own, 20, 0.9, seed=0)["citation_f1"] == [pytest.approx(200 / 3)] * 2
+
+
+@pytest.mark.parametrize(
+    "compute",
+    [
+        lambda seed: intervals(lengths(*range(20)), 150, 0.95, seed),
+        lambda seed: paired_differences(
+            lengths(*range(20)), lengths(*range(19, -1, -1)), 150, 0.95, seed
+        ),
+    ],
+)
+def test_the_seed_decides(compute: Callable[[int], Any]):
+    assert compute(1) == compute(1) != compute(2)
+
+
+def test_equal_systems_do_not_differ():
+    found = paired_differences(lengths(1, 2, 3), lengths(1, 2, 3), 99, 0.95, 0)["length"]
+    assert found == {"a": 2, "b": 2, "difference": 0, "interval": [0, 0], "p": 1}
+
+
+def test_a_constant_difference_is_certain_in_size_and_as_rare_as_all_swaps_alike():
+    # Of 2^4 ways to swap, the 2 that swap none or all give a difference of 1: p is about 1/8.
+    found = paired_differences(lengths(1, 2, 3, 9), lengths(2, 3, 4, 10), 8000, 0.95, 0)["length"]
+    assert found["interval"] == [pytest.approx(1)] * 2
+    assert found["difference"] == pytest.approx(1)
+    assert found["p"] == pytest.approx(1 / 8, abs=0.015)
+
+
+def test_pairing_sees_what_the_spread_of_each_would_hide():
+    rng = np.random.default_rng(0)
+    first = rng.normal(50, 30, 200)
+    second = lengths(*(first + rng.normal(1, 2, 200)))
+    found = paired_differences(lengths(*first), second, 999, 0.95, 0)["length"]
+    assert found["interval"][0] > 0
+    assert found["p"] == 1 / 1000
+
+
+def test_f1_differs_as_the_means_do():
+    first = scored(*[{"citation_rec": 100.0, "citation_prec": 100.0}] * 2)
+    second = scored(*[{"citation_rec": 100.0, "citation_prec": 50.0}] * 2)
+    found = paired_differences(first, second, 50, 0.95, 0)["citation_f1"]
+    assert found["interval"] == [pytest.approx(200 / 3 - 100)] * 2

@@ -13,7 +13,7 @@ from citepipe.data.example import Example, QAPair
 from citepipe.errors import InputError
 from citepipe.models.pretrained import Checkpoint
 from citepipe.score import reader as reader_module
-from citepipe.score.reader import Reader, TokenSpan, best_spans, qa_scores, word_f1
+from citepipe.score.reader import Reader, best_span, qa_scores, word_f1
 
 PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "where", "who", "zu", "##rich", "paris", "in"]
 PIECES += ["anna", "berg", "film", "##s", "!", "?"]
@@ -28,10 +28,10 @@ class Answers:
 
     def __init__(self, *answers: str) -> None:
         self.given = list(answers)
-        self.asked: list[tuple[str, str]] = []
+        self.queries: list[tuple[str, str]] = []
 
-    def answers(self, questions: Sequence[str], contexts: Sequence[str]) -> list[str]:
-        self.asked += zip(questions, contexts, strict=True)
+    def answers(self, queries: Sequence[tuple[str, str]]) -> list[str]:
+        self.queries += queries
         return self.given
 
 
@@ -63,7 +63,7 @@ def test_scores_by_hand():
     assert scores[1] == {}
     assert scores[2] == {"QA-EM": 100, "QA-F1": 100, "QA-Hit": 100}
     # ALCE reads a space where there is no answer.
-    assert reader.asked == [("who?", "one"), ("where?", "one"), ("when?", " ")]
+    assert reader.queries == [("who?", "one"), ("where?", "one"), ("when?", " ")]
 
 
 def test_partial_scores_by_hand():
@@ -91,20 +91,15 @@ def test_spans_by_hand():
     start, end = log(0.2, 0.5, 0.1, 0.2), log(0.4, 0.1, 0.3, 0.2)
     allowed = np.array([True, True, True, False])
     # Without the last token the starts are 2, 5 and 1 in 8, the ends 4, 1 and 3 in 8.
-    none, spans = best_spans(start, end, allowed, 2)
-    assert none == pytest.approx(8 / 64)
-    assert spans == [
-        TokenSpan(1, 2, pytest.approx(15 / 64)),  # type: ignore[arg-type]
-        TokenSpan(1, 1, pytest.approx(5 / 64)),  # type: ignore[arg-type]
-    ]
+    assert best_span(start, end, allowed) == (pytest.approx(8 / 64), 1, 2, pytest.approx(15 / 64))
 
 
 def test_a_span_has_at_most_fifteen_tokens():
     for last, within in ((15, True), (16, False)):
         start, end = log(*[1e-6] * 20), log(*[1e-6] * 20)
         start[1] = end[last] = 0
-        _, spans = best_spans(start, end, np.ones(20, dtype=bool), 1)
-        assert (spans[0].probability > 0.9) == within
+        *_, probability = best_span(start, end, np.ones(20, dtype=bool))
+        assert (probability > 0.9) == within
 
 
 @pytest.fixture(scope="module")
@@ -151,67 +146,56 @@ class Spotter:
         return SimpleNamespace(start_logits=start, end_logits=end)
 
 
-def spotter(
-    monkeypatch: pytest.MonkeyPatch, tokenizer: Any, odds: dict[str, float], pooled: bool = True
-) -> Reader:
+def spotter(monkeypatch: pytest.MonkeyPatch, tokenizer: Any, odds: dict[str, float]) -> Reader:
     """A reader over a model with the same odds for beginnings and ends."""
     monkeypatch.setattr(
         reader_module,
         "load_checkpoint",
         lambda *_: Checkpoint("spotter", None, True, "float32", Spotter(odds, odds), tokenizer),
     )
-    return Reader("spotter", "cpu", pooled=pooled)
+    return Reader("spotter", "cpu")
 
 
-def test_the_answer_stands_in_the_context_as_it_is_written(
-    monkeypatch: pytest.MonkeyPatch, tokenizer: Any
+LONG = "in " * 20 + "Paris" + " in" * 20
+
+
+@pytest.mark.parametrize(
+    ("odds", "context", "answer"),
+    [
+        # Beginning and end on one token: 1 in 1.02 twice, against the longer ones and none.
+        ({"anna": 1.0, "berg": 0.01}, "in ANNA berg", "ANNA"),
+        ({"anna": 1.0, "berg": 0.01}, "berg in!", "berg"),
+        # Pieces of a word stand for the word.
+        ({"##rich": 0.9, "paris": 0.1}, "Zurich Paris", "Zurich"),
+        # No answer if that is more probable.
+        ({"[CLS]": 0.6, "paris": 0.4}, "in Paris", ""),
+        ({"[CLS]": 0.4, "paris": 0.6}, "in Paris", "Paris"),
+        ({"[CLS]": 0.4, "paris": 0.6}, " ", ""),
+        # The best span stands for itself: three of Zurich's pieces have 0.09 each, Paris has 0.16.
+        ({"zu": 0.3, "##rich": 0.3, "paris": 0.4}, "Zurich Paris", "Paris"),
+        # Windows of 16 tokens, of which 5 are not of the context. Where Paris is not, there is no
+        # answer for certain; where it is, there is one: the smallest probability of none counts.
+        ({"[CLS]": 0.1, "paris": 1.0}, LONG, "Paris"),
+        ({"[CLS]": 0.1, "paris": 1.0}, LONG.replace("Paris", "in"), ""),
+    ],
+)
+def test_the_most_probable_words_as_they_are_written(
+    monkeypatch: pytest.MonkeyPatch,
+    tokenizer: Any,
+    odds: dict[str, float],
+    context: str,
+    answer: str,
 ):
-    reader = spotter(monkeypatch, tokenizer, {"anna": 1.0, "berg": 0.01})
-    # Beginning and end on one token: 1 in 1.02 twice, against the longer ones and none.
-    assert reader.answers(["who?", "who?"], ["in ANNA berg", "berg in!"]) == ["ANNA", "berg"]
-
-
-def test_no_answer_if_that_is_more_probable(monkeypatch: pytest.MonkeyPatch, tokenizer: Any):
-    reader = spotter(monkeypatch, tokenizer, {"[CLS]": 0.6, "paris": 0.4})
-    assert reader.answers(["where?"], ["in Paris"]) == [""]
-    reader = spotter(monkeypatch, tokenizer, {"[CLS]": 0.4, "paris": 0.6})
-    assert reader.answers(["where?"], ["in Paris"]) == ["Paris"]
-    assert reader.answers(["where?"], [" "]) == [""]
-
-
-def test_spans_of_the_same_words_add_up_unless_the_best_stands_for_itself(
-    monkeypatch: pytest.MonkeyPatch, tokenizer: Any
-):
-    odds = {"zu": 0.3, "##rich": 0.3, "paris": 0.4}
-    # Zurich: three spans of 0.09 are 0.27; both cities: two of 0.12; Paris: 0.16 in one.
-    pooled = spotter(monkeypatch, tokenizer, odds)
-    assert pooled.answers(["where?"], ["Zurich Paris"]) == ["Zurich"]
-    best = spotter(monkeypatch, tokenizer, odds, pooled=False)
-    assert best.answers(["where?"], ["Zurich Paris"]) == ["Paris"]
-    assert best.provenance["rule"] == "best span"
-
-
-def test_words_in_other_letters_are_the_same(monkeypatch: pytest.MonkeyPatch, tokenizer: Any):
-    # Starts and ends are 10, 12 and 10 in 32: Anna has 144 in 1024, Paris 100 twice.
-    reader = spotter(monkeypatch, tokenizer, {"paris": 1.0, "anna": 1.2})
-    assert reader.answers(["where?"], ["PARIS Anna paris"]) == ["PARIS"]
-
-
-def test_a_long_context_is_read_in_windows(monkeypatch: pytest.MonkeyPatch, tokenizer: Any):
-    # Windows of 16 tokens, of which 5 are not of the context. Where Paris is not, there is no
-    # answer for certain; where it is, there is one: the smallest probability of none counts.
-    reader = spotter(monkeypatch, tokenizer, {"[CLS]": 0.1, "paris": 1.0})
-    assert reader.answers(["where?"], ["in " * 20 + "Paris" + " in" * 20]) == ["Paris"]
-    assert reader.answers(["where?"], ["in " * 40]) == [""]
+    reader = spotter(monkeypatch, tokenizer, odds)
+    assert reader.answers([("where?", context)]) == [answer]
 
 
 def test_a_question_that_leaves_no_room(monkeypatch: pytest.MonkeyPatch, tokenizer: Any):
     reader = spotter(monkeypatch, tokenizer, {"paris": 1.0})
     # 16 tokens, 3 of them marks, 8 of overlap: a question of 4 leaves one token to go on by.
-    assert reader.answers(["where in in ?"], ["in " * 12 + "Paris"]) == ["Paris"]
-    assert reader.answers(["where in in in ?"], ["Paris"]) == ["Paris"]
+    assert reader.answers([("where in in ?", "in " * 12 + "Paris")]) == ["Paris"]
     with pytest.raises(InputError, match="has 5 tokens, expected less than 5"):
-        reader.answers(["where in in in ?"], ["in " * 12 + "Paris"])
+        reader.answers([("where in in in ?", "Paris")])
 
 
 @pytest.fixture(scope="module")
@@ -223,13 +207,7 @@ def tiny_reader(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> Pat
     torch.set_num_threads(1)
     torch.manual_seed(4)
     directory = tmp_path_factory.mktemp("reader")
-    BertForQuestionAnswering(_config(BertConfig)).save_pretrained(directory)
-    tokenizer.save_pretrained(directory)
-    return directory
-
-
-def _config(kind: Any) -> Any:
-    return kind(
+    config = BertConfig(
         vocab_size=len(PIECES),
         hidden_size=16,
         intermediate_size=32,
@@ -238,6 +216,9 @@ def _config(kind: Any) -> Any:
         max_position_embeddings=16,
         initializer_range=0.5,
     )
+    BertForQuestionAnswering(config).save_pretrained(directory)
+    tokenizer.save_pretrained(directory)
+    return directory
 
 
 def test_batches_change_no_answer(tiny_reader: Path, monkeypatch: pytest.MonkeyPatch):
@@ -245,33 +226,18 @@ def test_batches_change_no_answer(tiny_reader: Path, monkeypatch: pytest.MonkeyP
     rng = np.random.default_rng(0)
     words = ["Zurich", "Paris", "Anna", "Berg", "films", "in", "!"]
     contexts = [" ".join(rng.choice(words, size=size)) for size in (1, 2, 5, 9, 20, 30) * 10]
-    questions = ["where?", "who in Paris?"] * 30
-    together = reader.answers(questions, contexts)
-    assert reader.answers(questions * 2, contexts * 2) == together * 2
-    monkeypatch.setattr(reader_module, "_CPU_TOKENS_PER_BATCH", 1)
-    monkeypatch.setattr(reader_module, "_QUESTIONS_AT_ONCE", 1)
-    assert reader.answers(questions, contexts) == together
+    queries = list(zip(["where?", "who in Paris?"] * 30, contexts, strict=True))
+    together = reader.answers(queries)
+    assert reader.answers(queries * 2) == together * 2
+    monkeypatch.setattr(reader_module, "_BATCH", 1)
+    assert reader.answers(queries) == together
     assert len(set(together)) > 5
     for answer, context in zip(together, contexts, strict=True):
         assert answer in context
 
 
-def test_what_is_not_a_reader(tmp_path: Path, tiny_reader: Path, tokenizer: Any):
-    from transformers import BertConfig, BertForMaskedLM
-
+def test_what_is_not_a_reader(tmp_path: Path):
     with pytest.raises(InputError, match=r"reader .*not a model directory"):
         Reader(str(tmp_path), "cpu")
     with pytest.raises(InputError, match="reader nobody/nothing: neither a local directory"):
         Reader("nobody/nothing", "cpu")
-    BertForMaskedLM(_config(BertConfig)).save_pretrained(tmp_path)
-    tokenizer.save_pretrained(tmp_path)
-    with pytest.raises(InputError, match=r"its weights lack qa_outputs\.bias"):
-        Reader(str(tmp_path), "cpu")
-    (tmp_path / "model.safetensors").write_bytes(b"")
-    with pytest.raises(InputError, match="no model that loads"):
-        Reader(str(tmp_path), "cpu")
-    (tmp_path / "model.safetensors").rename(tmp_path / "pytorch_model.bin")
-    with pytest.raises(InputError, match=r"its weights are pickled \(\.bin\), not safetensors"):
-        Reader(str(tmp_path), "cpu")
-    with pytest.raises(InputError, match="no model that loads"):
-        Reader(str(tiny_reader), "nowhere")

@@ -1,7 +1,0 @@
-"""`python -m citepipe.cli`."""
-
-import sys
-
-from citepipe.cli import main
-
-sys.exit(main())
