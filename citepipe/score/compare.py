@@ -60,27 +60,24 @@ def compare_files(
         shared = [key for key in rows if key in others]
         if not shared:
             raise InputError(f"{second}: no question of {label} in common with {first}")
-        sides = [
+        common = {
+            key: [name for name in METRICS if name in rows[key] and name in others[key]]
+            for key in shared
+        }
+        a, b = (
             columns(
-                [
-                    {
-                        name: side[key][name]
-                        for name in METRICS
-                        if name in rows[key].keys() & others[key]
-                    }
-                    for key in shared
-                ],
+                [{name: side[key][name] for name in names} for key, names in common.items()],
                 [side[key]["counts"] for key in shared],
             )
             for side in (rows, others)
-        ]
+        )
         comparisons.append(
             {
                 "label": label,
                 "n": len(shared),
                 "only_in_a": len(rows) - len(shared),
                 "only_in_b": len(others) - len(shared),
-                "metrics": paired_differences(*sides, resamples, confidence, seed),
+                "metrics": paired_differences(a, b, resamples, confidence, seed),
             }
         )
     return comparisons
