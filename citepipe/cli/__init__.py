@@ -11,8 +11,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from citepipe.cli import check, compare, fetch, merge, reward, score
-from citepipe.cli.arguments import examples
+from citepipe.cli import check, compare, fetch, merge, reward, score, shared
 from citepipe.errors import InputError
 
 
@@ -64,7 +63,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="citepipe",
         description="Scores answers that cite their sources, as ALCE does, shows the rewards that "
         "training gives them, and looks after data and weights.",
-        **examples(
+        **shared.examples(
             "score answers_asqa.json",
             "score answers_asqa.json --verifier models/true --json a.json",
             "reward answers_asqa.json --verifier lexical --json rewards.json",

@@ -6,14 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from citepipe.cli.arguments import (
-    DATASET_HELP,
-    add_json,
-    check_writable,
-    examples,
-    positive,
-    write_json_to,
-)
+from citepipe.cli import shared
 from citepipe.errors import InputError
 
 
@@ -25,25 +18,19 @@ def add(commands: Any) -> None:
         description="Looks at every row of a file of questions or answers, says all that is wrong "
         "with it by row and field, and what the pipeline would do with it. Ends with 1 if the "
         "pipeline would refuse the file.",
-        **examples(
+        **shared.examples(
             "check combined_train.json",
             "check questions.jsonl --own-as asqa --lines 20",
             "check asqa_eval_gtr_top100.json --json - | jq .uses",
         ),
     )
-    check.add_argument("input", type=Path, metavar="FILE", help="a JSON list, result file or JSONL")
-    check.add_argument("--dataset", metavar="NAME", help=DATASET_HELP)
-    check.add_argument(
-        "--own-as", default="eli5", metavar="NAME", help="of rows that nothing assigns; eli5"
-    )
-    for name, meaning in (
-        ("documents", "per question that are kept (data.documents)"),
-        ("lines", "findings of a kind that get a line"),
-    ):
-        check.add_argument(
-            f"--{name}", type=positive, default=5, metavar="N", help=f"{meaning}; default: 5"
-        )
-    add_json(check)
+    option, count = check.add_argument, {"type": shared.positive, "default": 5, "metavar": "N"}
+    option("input", type=Path, metavar="FILE", help="a JSON list, result file or JSONL")
+    option("--dataset", metavar="NAME", help=shared.DATASET_HELP)
+    option("--own-as", default="eli5", metavar="NAME", help="of rows that nothing assigns")
+    option("--documents", help="per question that are kept (data.documents)", **count)
+    option("--lines", help="findings of a kind that get a line", **count)
+    shared.add_json(check)
     check.set_defaults(command=run)
 
 
@@ -55,16 +42,10 @@ def run(arguments: argparse.Namespace) -> None:
     """
     from citepipe.data.check import check
 
-    check_writable(arguments.json)
+    shared.check_writable(arguments.json)
     report = check(
-        arguments.input,
-        arguments.dataset,
-        arguments.documents,
-        arguments.own_as,
-        arguments.lines,
+        arguments.input, arguments.dataset, arguments.documents, arguments.own_as, arguments.lines
     )
-    write_json_to(arguments.json, report.as_json())
-    if arguments.json != Path("-"):
-        print("\n".join(report.lines()))
+    shared.publish(arguments.json, report.as_json(), report.lines())
     if not report.is_usable:
         raise InputError(f"{arguments.input}: not usable as it is")

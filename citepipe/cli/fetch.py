@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from citepipe.cli.arguments import examples
+from citepipe.cli import shared
 from citepipe.errors import InputError
 
 
@@ -19,23 +19,19 @@ def add(commands: Any) -> None:
         description="Gets what an address leads to into a folder: from the Hugging Face hub, "
         "Google Drive or the web, through a cache that all runs share. Archives are unpacked. A "
         "download that was cut off goes on where it was.",
-        **examples(
+        **shared.examples(
             "fetch hf://datasets/princeton-nlp/ALCE-data/ALCE-data.tar alce",
             'fetch "https://drive.google.com/drive/folders/ID#combined_train.json" data',
             "fetch https://host/adapter.zip adapter --sha256 0123...",
         ),
     )
-    fetch.add_argument(
-        "address",
-        metavar="ADDRESS",
-        help="https://, hf:// or a Google Drive link; #PATH for a part",
-    )
-    fetch.add_argument("out", type=Path, metavar="OUT", help="a new folder")
-    fetch.add_argument("--sha256", metavar="HEX", help="of the file, or of the archive")
-    fetch.add_argument(
-        "--cache", metavar="DIR", help="the cache; default: ~/.cache/citepipe/sources"
-    )
-    fetch.add_argument("--offline", action="store_true", help="from the cache only")
+    option = fetch.add_argument
+    addresses = "https://, hf:// or a Google Drive link; #PATH for a part"
+    option("address", metavar="ADDRESS", help=addresses)
+    option("out", type=Path, metavar="OUT", help="a new folder")
+    option("--sha256", metavar="HEX", help="of the file, or of the archive")
+    option("--cache", metavar="DIR", help="the cache; default: ~/.cache/citepipe/sources")
+    option("--offline", action="store_true", help="from the cache only")
     fetch.set_defaults(command=run)
 
 

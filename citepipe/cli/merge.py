@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from citepipe.cli.arguments import examples
+from citepipe.cli import shared
 from citepipe.errors import InputError
 
 
@@ -18,35 +18,24 @@ def add(commands: Any) -> None:
         help="an adapter and its base as one model",
         description="Adds a trained adapter to its base model and writes the whole model with its "
         "tokenizer and a model card that says how it was made.",
-        **examples(
+        **shared.examples(
             "merge results/models/fg_rl/seed0 my-model",
             "merge results/models/fg_rl/seed0 my-model --scores results/scores/fg_rl/seed0.json",
             "merge rl-fg.zip my-model --base meta-llama/Llama-2-7b-hf --dtype bfloat16",
         ),
     )
-    merge.add_argument(
-        "trained", type=Path, metavar="ADAPTER", help="a PEFT adapter: a directory, or an archive"
-    )
-    merge.add_argument("out", type=Path, metavar="OUT", help="a new directory for the model")
-    merge.add_argument(
-        "--base",
-        metavar="MODEL",
-        help="the base: a directory or hub id; by default what the adapter names",
-    )
-    merge.add_argument("--revision", metavar="REV", help="of a base at the hub")
-    merge.add_argument(
-        "--dtype",
-        choices=("float32", "bfloat16", "float16"),
-        help="precision of what is written; by default the base's",
-    )
-    merge.add_argument("--scores", type=Path, metavar="FILE", help="a score file, for the card")
-    merge.add_argument(
-        "--configfile",
-        type=Path,
-        metavar="FILE",
-        help="the configuration that it was trained with, for the card",
-    )
-    merge.add_argument("--licence", metavar="ID", help="an identifier for the card, such as mit")
+    option = merge.add_argument
+    trained = "a PEFT adapter: a directory, or an archive"
+    option("trained", type=Path, metavar="ADAPTER", help=trained)
+    option("out", type=Path, metavar="OUT", help="a new directory for the model")
+    option("--base", metavar="MODEL", help="directory or hub id; default: what the adapter names")
+    option("--revision", metavar="REV", help="of a base at the hub")
+    dtypes = ("float32", "bfloat16", "float16")
+    option("--dtype", choices=dtypes, help="precision of what is written; default: the base's")
+    option("--scores", type=Path, metavar="FILE", help="a score file, for the card")
+    configuration = "the configuration that it was trained with, for the card"
+    option("--configfile", type=Path, metavar="FILE", help=configuration)
+    option("--licence", metavar="ID", help="an identifier for the card, such as mit")
     merge.set_defaults(command=run)
 
 

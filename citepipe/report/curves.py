@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from citepipe.data.files import atomic_writer, read_jsonl
 from citepipe.errors import InputError
@@ -32,7 +31,6 @@ POINTS = 240
 COLOURS = ("#1f5fa8", "#c9571a", "#3d8a4a")
 """Blue, orange and green that stay apart for the colour-blind, and in print."""
 
-
 STYLE = {
     "axes.grid": True,
     "axes.spines.right": False,
@@ -44,8 +42,7 @@ STYLE = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Panel:
+class Panel(NamedTuple):
     """What one panel shows.
 
     Attributes:
@@ -173,7 +170,12 @@ def draw(points: pd.DataFrame) -> Figure:
             if first.setdefault(panel, axes) is axes:
                 axes.set_title(panel.title)
             if column == 0:
-                _write_left_of(axes, system)
+                place: dict[str, Any] = {
+                    "rotation": "vertical",
+                    "va": "center",
+                    "transform": axes.transAxes,
+                }
+                axes.text(-0.45, 0.5, system, weight="bold", **place)
     return figure
 
 
@@ -204,26 +206,10 @@ def _draw_panel(axes: Axes, panel: Panel, own: pd.DataFrame) -> None:
         axes.legend(fontsize=6, frameon=False, handlelength=1, labelspacing=0.2)
 
 
-def _thinned(curve: pd.Series) -> tuple[list[float], list[float]]:
+def _thinned(curve: pd.Series) -> tuple[Any, Any]:
     """Steps and values of a curve, or their means over stretches if it has more than `POINTS`."""
     steps = curve.index.to_series()
     if len(curve) > POINTS:
-        first, last = steps.iloc[0], steps.iloc[-1]
-        stretch = (steps - first) * POINTS // (last - first + 1)
+        stretch = (steps - steps.iloc[0]) * POINTS // (steps.iloc[-1] - steps.iloc[0] + 1)
         steps, curve = steps.groupby(stretch).mean(), curve.groupby(stretch).mean()
     return steps.tolist(), curve.tolist()
-
-
-def _write_left_of(axes: Axes, text: str) -> None:
-    axes.annotate(
-        text,
-        (0, 0.5),
-        xytext=(-46, 0),
-        xycoords="axes fraction",
-        textcoords="offset points",
-        rotation="vertical",
-        va="center",
-        ha="right",
-        fontweight="bold",
-        fontsize=9,
-    )

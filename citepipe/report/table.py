@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import csv
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, NamedTuple
 
 from citepipe.data.files import atomic_writer, read_json
 from citepipe.errors import InputError
 from citepipe.progress import say
-from citepipe.score.alce import asks_verifier
+from citepipe.score.alce import asks_verifier, computed
 
 COLUMNS = {
     "str_em": "em_recall",
@@ -35,15 +35,16 @@ CORRECTNESS = {
 }
 """What counts as the correctness of a dataset's answers."""
 
-CITATION_F1 = dict.fromkeys(CORRECTNESS, "citation_f1")
+MEANS = {"citation_f1": dict.fromkeys(CORRECTNESS, "citation_f1"), "correctness": CORRECTNESS}
+"""What has a mean over datasets: its name, and the metric of each dataset."""
 
 AVERAGED = ("asqa", "qampari", "eli5")
 """The datasets of the means; EXPERTQA is for inference only and stays out."""
 
 
-@dataclass(frozen=True, slots=True)
-class Score:
-    """One figure of one run; `verifier` is empty where none was asked."""
+class Score(NamedTuple):
+    """One figure of one run, over the `n` answers that have the metric; `verifier` is empty where
+    none was needed."""
 
     system: str
     seed: int
@@ -54,6 +55,10 @@ class Score:
     high: float | None
     n: int
     verifier: str
+
+
+Questions = dict[tuple[str, int, str], frozenset[str]]
+"""The ids of the questions that a run was scored on, by system, seed and dataset."""
 
 
 def run(scores: Sequence[tuple[str, int, Path]], out_table: Path, out_scores: Path) -> str:
@@ -71,25 +76,25 @@ def run(scores: Sequence[tuple[str, int, Path]], out_table: Path, out_scores: Pa
     Raises:
         InputError: a score file is not one.
     """
-    figures = [score for system, seed, path in scores for score in read_scores(system, seed, path)]
-    with atomic_writer(out_scores) as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(Score.__slots__)
-        for figure in figures:
-            writer.writerow([_text(getattr(figure, name)) for name in Score.__slots__])
+    import pandas as pd
+
+    figures: list[Score] = []
+    questions: Questions = {}
+    for system, seed, path in scores:
+        figures += read_scores(system, seed, path, questions)
     rows = table(figures)
-    with atomic_writer(out_table) as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(columns := _columns(rows))
-        for row in rows:
-            writer.writerow([_text(row.get(column)) for column in columns])
-    for line in show(figures):
-        say(line)
+    for out, records in ((out_scores, figures), (out_table, rows)):
+        with atomic_writer(out) as stream:
+            frame = pd.DataFrame(records)
+            frame.to_csv(stream, index=False, float_format="%.4f", lineterminator="\n")
+    for text in show(rows, figures, questions):
+        say(text)
     return f"table: {len(rows)} systems, {len(figures)} figures, {out_table}"
 
 
-def read_scores(system: str, seed: int, path: Path) -> list[Score]:
-    """The figures of one score file, `{verifier: {dataset: {"metrics": …, "intervals": …}}}`.
+def read_scores(system: str, seed: int, path: Path, questions: Questions) -> list[Score]:
+    """The figures of one score file, `{verifier: {dataset: {"metrics": …, "intervals": …}}}`; what
+    it was scored on is added to `questions`.
 
     A metric that needs no verifier is the same under each and is taken once.
     """
@@ -97,15 +102,19 @@ def read_scores(system: str, seed: int, path: Path) -> list[Score]:
     try:
         for verifier, datasets in read_json(path).items():
             for dataset, result in datasets.items():
+                rows = result["per_example"]
+                questions[system, seed, dataset] = frozenset(row["id"] for row in rows)
+                having = Counter(name for row in rows for name in row)
                 for metric, value in result["metrics"].items():
                     if value is None:
                         continue
-                    asked = verifier if asks_verifier(metric) else ""
+                    needed = _needed(metric, verifier)
                     low, high = result["intervals"].get(metric) or (None, None)
-                    n = result["counts"]["examples"]
+                    # MAUVE is of all answers together.
+                    n = min(having.get(part, len(rows)) for part in computed([metric]))
                     figures.setdefault(
-                        (dataset, metric, asked),
-                        Score(system, seed, dataset, metric, value, low, high, n, asked),
+                        (dataset, metric, needed),
+                        Score(system, seed, dataset, metric, value, low, high, n, needed),
                     )
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path}: expected a score file, broken at {error}") from None
@@ -122,89 +131,85 @@ def table(figures: Sequence[Score]) -> list[dict[str, Any]]:
     rows = []
     for system in _distinct(f.system for f in figures):
         own = [f for f in figures if f.system == system]
-        means = _means(own)
+        values = defaultdict(list)
+        for f in own:
+            values[f.dataset, f.metric, f.verifier].append(f.value)
         row: dict[str, Any] = {"system": system, "seeds": len({f.seed for f in own})}
-        for name, choice in (("citation_f1", CITATION_F1), ("correctness", CORRECTNESS)):
-            for verifier in verifiers:
-                value = _average(means, choice, verifier)
-                if value is not None:
-                    row[f"mean_{name}{_suffix(verifier, verifiers)}"] = value
-        for verifier in verifiers:
-            for dataset in _distinct(f.dataset for f in own):
-                for metric, column in COLUMNS.items():
-                    asked = verifier if asks_verifier(metric) else ""
-                    if (dataset, metric, asked) in means:
-                        suffix = _suffix(asked, verifiers)
-                        row[f"{dataset}_{column}{suffix}"] = means[dataset, metric, asked]
+        for (name, metrics), verifier in product(MEANS.items(), verifiers):
+            keys = [(d, metrics[d], _needed(metrics[d], verifier)) for d in AVERAGED]
+            means = [fmean(values[key]) for key in keys if key in values]
+            if means:
+                row[f"mean_{name}{_suffix(verifier, verifiers)}"] = fmean(means)
+        datasets = _distinct(f.dataset for f in own)
+        for verifier, dataset, metric in product(verifiers, datasets, COLUMNS):
+            if (key := (dataset, metric, _needed(metric, verifier))) in values:
+                row[_column(dataset, metric, verifier, verifiers)] = fmean(values[key])
         rows.append(row)
     return rows
 
 
-def show(figures: Sequence[Score]) -> list[str]:
+def show(
+    rows: Sequence[Mapping[str, Any]], figures: Sequence[Score], questions: Questions
+) -> list[str]:
     """The table as lines to read: citation F1 and correctness by dataset, a block per verifier.
 
-    Correctness is left out where no question has a gold answer.
+    Correctness is left out where no question has a gold answer. Runs that were scored on other
+    questions than the first are named.
     """
-    systems = _distinct(f.system for f in figures)
     datasets = _distinct(f.dataset for f in figures)
-    metrics = {f.metric for f in figures}
-    width = max(map(len, ["system", *systems])) + 2
+    verifiers = _distinct(f.verifier for f in figures if f.verifier)
+    correctness = not {f.metric for f in figures}.isdisjoint(CORRECTNESS.values())
+    parts = list(MEANS.items()) if correctness else list(MEANS.items())[:1]
+    width = max(map(len, ["system", *(row["system"] for row in rows)])) + 2
     head = "".join(f"{name:>9}" for name in ["mean", *datasets])
-    parts = [("citation F1", CITATION_F1)]
-    if metrics & set(CORRECTNESS.values()):
-        parts.append(("correctness", CORRECTNESS))
     lines = []
-    for verifier in _distinct(f.verifier for f in figures if f.verifier):
+    for verifier in verifiers:
+        titles = [f"{name.replace('_f1', ' F1'):>{len(head)}}" for name, _ in parts]
         lines += [
             "",
             f"By verifier {verifier}:",
-            f"{'':<{width}}" + "  |".join(f"{name:>{len(head)}}" for name, _ in parts),
+            f"{'':<{width}}" + "  |".join(titles),
             f"{'system':<{width}}" + "  |".join([head] * len(parts)),
         ]
-        for system in systems:
-            means = _means(f for f in figures if f.system == system)
+        for row in rows:
             blocks = []
-            for _, choice in parts:
-                cells = [_average(means, choice, verifier)]
-                for dataset in datasets:
-                    asked = verifier if asks_verifier(choice[dataset]) else ""
-                    cells.append(means.get((dataset, choice[dataset], asked)))
+            for name, metrics in parts:
+                columns = [f"mean_{name}{_suffix(verifier, verifiers)}"]
+                columns += [_column(d, metrics[d], verifier, verifiers) for d in datasets]
+                cells = [row.get(column) for column in columns]
                 blocks.append("".join("        -" if c is None else f"{c:9.1f}" for c in cells))
-            lines.append(f"{system:<{width}}" + "  |".join(blocks))
-    counts = {f.dataset: f.n for f in figures}
-    questions = ", ".join(f"{name} {counts[name]}" for name in datasets)
+            lines.append(f"{row['system']:<{width}}" + "  |".join(blocks))
+    counts = {dataset: len(ids) for (_, _, dataset), ids in questions.items()}
     averaged = ", ".join(name for name in AVERAGED if name in datasets) or "none of these"
-    legend = [
-        f"Percent, means over seeds; questions: {questions}. mean: over {averaged}.",
+    lines += [
+        "",
+        "Percent, means over seeds; questions: "
+        f"{', '.join(f'{name} {counts[name]}' for name in datasets)}. mean: over {averaged}.",
         "citation F1: of citation recall (statements that their citations support) and citation",
         "precision (citations that are right).",
     ]
-    if len(parts) > 1:
-        legend[-1] += " correctness: gold answers found; for eli5 and"
-        legend.append("expertqa, claims that the answer supports, as the verifier judges.")
-    return [*lines, "", *legend, ""]
+    if correctness:
+        lines[-1] += " correctness: gold answers found; for eli5 and"
+        lines.append("expertqa, claims that the answer supports, as the verifier judges.")
+    first: dict[str, tuple[str, frozenset[str]]] = {}
+    for (system, seed, dataset), ids in questions.items():
+        name, others = first.setdefault(dataset, (f"{system} seed {seed}", ids))
+        if ids != others:
+            lines.append(
+                f"{dataset}: {system} seed {seed} was scored on {len(ids)} questions, {name} on "
+                f"{len(others)}, {len(ids & others)} of them the same: do not compare their figures"
+            )
+    return [*lines, ""]
 
 
-def _means(figures: Iterable[Score]) -> dict[tuple[str, str, str], float]:
-    """Means over seeds, by dataset, metric and verifier."""
-    values: dict[tuple[str, str, str], list[float]] = {}
-    for f in figures:
-        values.setdefault((f.dataset, f.metric, f.verifier), []).append(f.value)
-    return {key: fmean(listed) for key, listed in values.items()}
+def _needed(metric: str, verifier: str) -> str:
+    """The verifier that a metric depends on: this one or none."""
+    return verifier if asks_verifier(metric) else ""
 
 
-def _average(
-    means: Mapping[tuple[str, str, str], float],
-    choice: Mapping[str, str],
-    verifier: str,
-) -> float | None:
-    """The mean over datasets of the metric that `choice` has for each."""
-    values = []
-    for dataset in AVERAGED:
-        asked = verifier if asks_verifier(choice[dataset]) else ""
-        if (dataset, choice[dataset], asked) in means:
-            values.append(means[dataset, choice[dataset], asked])
-    return fmean(values) if values else None
+def _column(dataset: str, metric: str, verifier: str, verifiers: Sequence[str]) -> str:
+    suffix = _suffix(_needed(metric, verifier), verifiers)
+    return f"{dataset}_{COLUMNS[metric]}{suffix}"
 
 
 def _suffix(verifier: str, verifiers: Sequence[str]) -> str:
@@ -213,12 +218,3 @@ def _suffix(verifier: str, verifiers: Sequence[str]) -> str:
 
 def _distinct(names: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(names))
-
-
-def _columns(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    return _distinct(column for row in rows for column in row)
-
-
-def _text(value: Any) -> Any:
-    """A number as it should stand in a CSV file; nothing for None."""
-    return f"{value:.4f}" if isinstance(value, float) else value

@@ -11,10 +11,13 @@ from citepipe.errors import InputError
 from citepipe.report.table import run
 
 
-def result(**metrics: float | None) -> dict[str, Any]:
-    """A dataset's part of a score file; every interval is the value and 1 to each side."""
+def result(ids: str = "abcd", **metrics: float | None) -> dict[str, Any]:
+    """A dataset's part of a score file; every interval is the value and 1 to each side, and the
+    first answer has no statements."""
     intervals = {name: [x - 1, x + 1] for name, x in metrics.items() if x is not None}
-    return {"metrics": metrics, "intervals": intervals, "counts": {"examples": 4}}
+    judged = {"citation_rec": 1.0, "citation_prec": 1.0}
+    rows = [{"id": i, **metrics, **(judged if i != "a" else {})} for i in ids]
+    return {"metrics": metrics, "intervals": intervals, "per_example": rows}
 
 
 def written(path: Path) -> list[dict[str, str]]:
@@ -89,10 +92,9 @@ def test_scores_are_tidy_and_name_a_verifier_only_where_one_was_asked(
     em = [r for r in rows if (r["system"], r["seed"], r["metric"]) == ("late", "0", "str_em")]
     assert [(r["verifier"], float(r["low"]), r["n"]) for r in em] == [("", 29, "4")]
     f1 = [r for r in rows if (r["system"], r["seed"], r["dataset"]) == ("late", "1", "asqa")]
-    assert {r["verifier"]: float(r["value"]) for r in f1 if r["metric"] == "citation_f1"} == {
-        "lexical": 30,
-        "oracle": 3,
-    }
+    f1 = [(r["verifier"], float(r["value"]), r["n"]) for r in f1 if r["metric"] == "citation_f1"]
+    # Of four answers one has no statements.
+    assert f1 == [("lexical", 30, "3"), ("oracle", 3, "3")]
     assert not any(r["metric"] == "mauve" for r in rows)
 
 
@@ -106,7 +108,22 @@ def test_the_table_is_shown(
     assert " ".join(late.split()) == "late 33.3 20.0 20.0 60.0 | 60.0 30.0 60.0 90.0"
 
 
+def test_systems_scored_on_other_questions_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = [("s", 0, "abc"), ("t", 0, "bcde"), ("u", 1, "cba")]
+    for system, _, ids in runs:
+        content = {"v": {"asqa": result(ids, str_em=10)}}
+        (tmp_path / system).write_text(json.dumps(content))
+    scores = [(system, seed, tmp_path / system) for system, seed, _ in runs]
+    run(scores, tmp_path / "table.csv", tmp_path / "scores.csv")
+    [line] = [line for line in capsys.readouterr().err.splitlines() if "scored on" in line]
+    assert line.startswith("asqa: t seed 0 was scored on 4 questions, s seed 0 on 3, 2 of them")
+
+
 def test_a_file_without_scores(tmp_path: Path) -> None:
     (tmp_path / "s.json").write_text('{"lexical": {"asqa": {}}}')
-    with pytest.raises(InputError, match=r"s\.json: expected a score file, broken at 'metrics'"):
+    with pytest.raises(
+        InputError, match=r"s\.json: expected a score file, broken at 'per_example'"
+    ):
         run([("s", 0, tmp_path / "s.json")], tmp_path / "table.csv", tmp_path / "scores.csv")

@@ -6,7 +6,7 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,8 @@ from citepipe.errors import InputError
 
 if TYPE_CHECKING:
     from citepipe.data.answers import AnswerFile
+    from citepipe.options import Options
+    from citepipe.verify.base import Verifier
 
 VERIFIER_HELP = (
     "what decides on entailment: `lexical` (words, no model), a model directory or hub id "
@@ -23,12 +25,18 @@ VERIFIER_HELP = (
 DATASET_HELP = "asqa, qampari, eli5 or expertqa; by default what the rows say, or the file's name"
 
 
+class Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Help with the defaults of arguments, and examples line by line."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        missing = action.default is None or isinstance(action.default, bool)
+        return action.help if missing else super()._get_help_string(action)
+
+
 def examples(*lines: str) -> dict[str, Any]:
     """Settings of a parser that ends its help with examples."""
-    return {
-        "formatter_class": argparse.RawDescriptionHelpFormatter,
-        "epilog": "examples:\n" + "".join(f"  citepipe {line}\n" for line in lines),
-    }
+    shown = "".join(f"  citepipe {line}\n" for line in lines)
+    return {"formatter_class": Help, "epilog": f"examples:\n{shown}"}
 
 
 def number(kind: type[int] | type[float], expected: str, fits: Callable[[Any], bool]) -> Any:
@@ -58,46 +66,25 @@ def add_answers(command: argparse.ArgumentParser) -> None:
         metavar="INPUT",
         help="an ALCE result file ({args, data}), a JSON list or JSONL of examples with `output`",
     )
-    command.add_argument("--dataset", metavar="NAME", help=DATASET_HELP)
-    command.add_argument(
-        "--skip-bad", action="store_true", help="leave bad rows out, name and count them"
-    )
-    command.add_argument(
-        "--splitter",
-        default="punkt-rules",
-        metavar="SPEC",
-        help="sentences: punkt-rules (needs no download), or punkt (NLTK's model, as ALCE)",
-    )
-    command.add_argument(
-        "--device", default="auto", metavar="D", help="where models run: auto, cpu, cuda, cuda:1"
-    )
-    command.add_argument(
-        "--cache",
-        type=Path,
-        metavar="FILE",
-        help="where a model's decisions are kept; default: ~/.cache/citepipe/decisions.sqlite",
-    )
-    command.add_argument("--no-cache", action="store_true", help="keep no decisions")
+    add = command.add_argument
+    add("--dataset", metavar="NAME", help=DATASET_HELP)
+    add("--skip-bad", action="store_true", help="leave bad rows out, name and count them")
+    splitters = "sentences: punkt-rules (needs no download), or punkt (NLTK's model, as ALCE)"
+    add("--splitter", default="punkt-rules", metavar="SPEC", help=splitters)
+    add("--device", default="auto", help="where models run: auto, cpu, cuda, cuda:1")
+    kept = "where a model's decisions are kept; default: ~/.cache/citepipe/decisions.sqlite"
+    add("--cache", type=Path, metavar="FILE", help=kept)
+    add("--no-cache", action="store_true", help="keep no decisions")
     add_json(command)
 
 
 def add_resampling(command: argparse.ArgumentParser, resamples: int) -> None:
     """The bootstrap."""
-    command.add_argument(
-        "--resamples",
-        type=positive,
-        default=resamples,
-        metavar="N",
-        help=f"bootstrap resamples; default: {resamples}",
-    )
-    command.add_argument(
-        "--confidence",
-        type=number(float, "a number between 0 and 1", lambda value: 0 < value < 1),
-        default=0.95,
-        metavar="X",
-        help="coverage of the intervals; default: 0.95",
-    )
-    command.add_argument("--seed", type=natural, default=42, metavar="N", help="default: 42")
+    share = number(float, "a number between 0 and 1", lambda value: 0 < value < 1)
+    add = command.add_argument
+    add("--resamples", type=positive, default=resamples, metavar="N", help="bootstrap resamples")
+    add("--confidence", type=share, default=0.95, metavar="X", help="coverage of the intervals")
+    add("--seed", type=natural, default=42, metavar="N", help="of the resamples")
 
 
 def add_json(command: argparse.ArgumentParser) -> None:
@@ -107,31 +94,42 @@ def add_json(command: argparse.ArgumentParser) -> None:
     )
 
 
+def given(arguments: argparse.Namespace, options: type[Options]) -> dict[str, Any]:
+    """The arguments that are options by name."""
+    return {
+        name: value
+        for name, value in vars(arguments).items()
+        if name in options.model_fields and value is not None
+    }
+
+
 def answers_of(arguments: argparse.Namespace) -> AnswerFile:
     """Read the file of answers; what is to be known of it goes to stderr before any figure."""
     from citepipe.data.answers import read_answers
 
     file = read_answers(arguments.input, arguments.dataset, arguments.skip_bad)
-    for complaint in file.left_out:
-        print(f"left out: {complaint}", file=sys.stderr)
+    lines = [f"left out: {complaint}" for complaint in file.left_out]
     if file.left_out:
-        print(f"{len(file.left_out)} bad rows were left out", file=sys.stderr)
+        lines.append(f"{len(file.left_out)} bad rows were left out")
     if file.without_documents:
-        print(
+        lines.append(
             f"{file.path}: {file.without_documents} rows have no documents; whatever they cite is "
-            "out of range",
-            file=sys.stderr,
+            "out of range"
         )
+    for line in lines:
+        print(line, file=sys.stderr)
     return file
 
 
-def verifier_of(arguments: argparse.Namespace) -> Any:
+def verifier_of(arguments: argparse.Namespace) -> Verifier:
     """Load the verifier, with the file that keeps its decisions."""
     from citepipe.verify.load import load_verifier
 
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    kept = arguments.cache or Path(home) / "citepipe" / "decisions.sqlite"
-    return load_verifier(arguments.verifier, None if arguments.no_cache else kept, arguments.device)
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    cache = arguments.cache or home / "citepipe" / "decisions.sqlite"
+    return load_verifier(
+        arguments.verifier, None if arguments.no_cache else cache, arguments.device
+    )
 
 
 def check_writable(*paths: Path | None) -> None:
@@ -152,13 +150,17 @@ def check_writable(*paths: Path | None) -> None:
             raise InputError(f"{path}: cannot be written: no permission in {place}")
 
 
-def write_json_to(path: Path | None, value: Any) -> None:
-    """Write a value as JSON to a file, or to standard output for `-`; None writes nothing."""
+def publish(path: Path | None, value: Any, lines: Iterable[str]) -> None:
+    """Write a value as JSON to a file and lines to read to standard output, or, with `-` for the
+    file, nothing but JSON to standard output."""
     from citepipe.data.files import write_json
 
     if path == Path("-"):
         ascii_only = (sys.stdout.encoding or "utf-8").lower() != "utf-8"
         json.dump(value, sys.stdout, ensure_ascii=ascii_only, indent=1)
         print()
-    elif path is not None:
+        return
+    if path is not None:
         write_json(path, value)
+    for line in lines:
+        print(line)
