@@ -28,9 +28,8 @@ from machine import RESULTS, Report
 from odd_answers import taught_examples, wordy_examples
 from parity import labelled_pairs, splitters
 
-from citepipe.data.answers import read_answers
 from citepipe.data.example import Example
-from citepipe.data.files import write_result
+from citepipe.data.files import read_answers, write_result
 from citepipe.options import ScoreOptions
 from citepipe.score.files import Scorer
 from citepipe.text.sentences import Splitter

@@ -8,10 +8,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    field_validator,
+    model_validator,
+)
 
 
 class Options(BaseModel):
@@ -86,7 +93,7 @@ class DataOptions(Options):
         return value
 
     @model_validator(mode="after")
-    def _check_datasets(self) -> "DataOptions":
+    def _check_datasets(self) -> DataOptions:
         if self.datasets is None:
             return self
         if not self.datasets:
@@ -219,6 +226,18 @@ class SourcesOptions(Options):
         return {address: digest.lower() for address, digest in digests.items()}
 
 
+def has_places(*places: str) -> AfterValidator:
+    """A template has each of these places, such as {Q}: without them a model sees no question."""
+
+    def check(template: str) -> str:
+        missing = [place for place in places if place not in template]
+        if missing:
+            raise ValueError(f"expected {' and '.join(missing)} in the template")
+        return template
+
+    return AfterValidator(check)
+
+
 class PromptOptions(Options):
     """ALCE's prompt templates (`prompts/*_default.json`), or shorter ones."""
 
@@ -234,11 +253,11 @@ class PromptOptions(Options):
     list_instruction: str | None = Field(
         None, description="The instruction for QAMPARI's lists; null takes `instruction`."
     )
-    demo_prompt: str = Field(
+    demo_prompt: Annotated[str, has_places("{Q}", "{D}")] = Field(
         "{INST}\n\nQuestion: {Q}\n\n{D}\nAnswer:{A}",
         description="The whole prompt: {INST}, {Q} the question, {D} the documents, {A} nothing.",
     )
-    doc_prompt: str = Field(
+    doc_prompt: Annotated[str, has_places("{P}")] = Field(
         "Document [{ID}](Title: {T}): {P}\n",
         description="One document: {ID} its number, {T} its title, {P} its text.",
     )

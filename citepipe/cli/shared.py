@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from citepipe.errors import InputError
 
 if TYPE_CHECKING:
-    from citepipe.data.answers import AnswerFile
+    from citepipe.data.files import AnswerFile
     from citepipe.options import Options
     from citepipe.verify.base import Verifier
 
@@ -105,7 +105,7 @@ def given(arguments: argparse.Namespace, options: type[Options]) -> dict[str, An
 
 def answers_of(arguments: argparse.Namespace) -> AnswerFile:
     """Read the file of answers; what is to be known of it goes to stderr before any figure."""
-    from citepipe.data.answers import read_answers
+    from citepipe.data.files import read_answers
 
     file = read_answers(arguments.input, arguments.dataset, arguments.skip_bad)
     lines = [f"left out: {complaint}" for complaint in file.left_out]

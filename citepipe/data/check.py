@@ -6,7 +6,7 @@ import difflib
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,23 +15,22 @@ from citepipe.data.example import (
     DOCUMENTS,
     READ,
     TEXTS,
-    Document,
+    WRITTEN,
     Example,
     documents_field,
 )
 from citepipe.data.expertqa import is_expertqa_row
-from citepipe.data.fields import shown
 from citepipe.data.files import dataset_in_name, read_rows
-from citepipe.data.questions import normalized_question
+from citepipe.data.mixture import normalized_question
+from citepipe.data.validate import RowError, shown
 from citepipe.errors import InputError
-
-Level = Literal["error", "warning", "note"]
 
 LONG_ANSWER = 200
 """Words of an answer; longer ones do not fit into what the paper generates (200 tokens)."""
 
+_LEVELS = ("error", "warning", "note")
 _GOLD = {"asqa": "qa_pairs", "qampari": "answers", "eli5": "claims", "expertqa": "claims"}
-_DOCUMENT = frozenset({"id", "title", "sent", "summary", "extraction", *TEXTS})
+_SHORTER = ("sent", "summary", "extraction")
 _OTHER_NAMES = {
     "query": "question",
     "ctxs": "docs",
@@ -49,7 +48,6 @@ _PLACE = re.compile(r"\[\d+\]")
 _UNUSUAL = re.compile(
     "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ufeff\ufffd\ufffe\uffff]"
 )
-
 _FORMS = {"list": "a JSON list", "result": "an ALCE result file", "lines": "JSON lines"}
 _ORIGINS = {
     "named": "rows that name their dataset, as the authors'",
@@ -57,6 +55,8 @@ _ORIGINS = {
     "expertqa": "rows of EXPERTQA's own files",
     "own": "rows of no dataset, which count as your own",
 }
+_USES: tuple[str, ...] = ("bad", "repeated", "without_documents", "taught", "attributed", "asked")
+_USES += ("tested", "scored", "cut")
 
 
 @dataclass(slots=True)
@@ -71,68 +71,50 @@ class Finding:
         lines: a line for each of the first, with its row and field.
     """
 
-    level: Level
+    level: Literal["error", "warning", "note"]
     kind: str
     count: int = 0
     lines: list[str] = field(default_factory=list)
 
 
-@dataclass(slots=True)
-class Uses:
-    """Rows by what the pipeline would do with them. A row may be in several of these.
-
-    Attributes:
-        bad: refused, and with them the whole file.
-        repeated: left out of a split that has the same question and documents already.
-        without_documents: refused or left out unless a retriever finds them some.
-        taught: distilled from their cited answer (`output`).
-        attributed: distilled if their human answer gets citations (`teacher.citations`).
-        asked: sampled from, and trained on by reinforcement learning.
-        tested: asked, with gold answers for the dataset's correctness.
-        scored: have an answer (`output`) to score.
-        cut: have more documents than are kept.
-    """
-
-    bad: int = 0
-    repeated: int = 0
-    without_documents: int = 0
-    taught: int = 0
-    attributed: int = 0
-    asked: int = 0
-    tested: int = 0
-    scored: int = 0
-    cut: int = 0
-
-
-@dataclass(slots=True)
 class CheckReport:
-    """All that was found in a file.
+    """All that was found in a file; made by `check`.
 
     Attributes:
-        path: the file.
         form: `list`, `result` or `lines`; None if the file cannot be read at all.
         rows: how many it has, good or bad.
         datasets: good rows per dataset.
         origins: good rows by what their dataset comes from: `named`, `given`, `expertqa`, `own`.
-        documents: the least and the most documents of a good row.
-        shorter: documents that have `sent`, `summary` and `extraction`, of all documents.
+        documents: good rows per number of documents.
+        shorter: documents that have `sent`, `summary` and `extraction`, of `all` documents.
         findings: errors, then warnings, then notes; each in the order of the file.
-        uses: what the pipeline would do.
-        kept: documents per question that the pipeline keeps.
-        own_as: the dataset as which own rows count.
+        uses: rows by what the pipeline would do with them; a row may be in several. bad: refused,
+            and with them the whole file. repeated: left out of a split that has the same question
+            and documents already. without_documents: refused or left out unless a retriever finds
+            them some. taught: distilled from their cited answer. attributed: distilled if their
+            human answer gets citations. asked: sampled from, and trained on by reinforcement
+            learning. tested: asked, with gold answers. scored: have an answer to score. cut: have
+            more documents than are kept.
     """
 
-    path: Path
-    kept: int
-    own_as: str
-    form: str | None = None
-    rows: int = 0
-    datasets: dict[str, int] = field(default_factory=dict)
-    origins: dict[str, int] = field(default_factory=dict)
-    documents: tuple[int, int] = (0, 0)
-    shorter: dict[str, int] = field(default_factory=dict)
-    findings: list[Finding] = field(default_factory=list)
-    uses: Uses = field(default_factory=Uses)
+    def __init__(self, path: Path, dataset: str | None, kept: int, own_as: str, lines: int) -> None:
+        self.path, self.dataset, self.kept, self.own_as = path, dataset, kept, own_as
+        self.form: str | None = None
+        self.rows, self._lines = 0, lines
+        self.datasets: Counter[str] = Counter()
+        self.origins: Counter[str] = Counter()
+        self.documents: Counter[int] = Counter()
+        self.shorter: Counter[str] = Counter()
+        self.uses: Counter[str] = Counter()
+        self._findings: dict[tuple[str, str], Finding] = {}
+        self._ignored: Counter[str] = Counter()
+        self._ids: dict[tuple[str, str], str] = {}
+        self._questions: dict[str, str] = {}
+        self._asked: set[Any] = set()
+
+    @property
+    def findings(self) -> list[Finding]:
+        return sorted(self._findings.values(), key=lambda found: _LEVELS.index(found.level))
 
     @property
     def is_usable(self) -> bool:
@@ -140,19 +122,104 @@ class CheckReport:
         with a retriever)."""
         return self.rows > 0 and not any(found.level == "error" for found in self.findings)
 
+    def add(self, level: Literal["error", "warning", "note"], kind: str, line: str) -> None:
+        """Count a finding, and keep its line if there are not many of its kind yet."""
+        found = self._findings.setdefault((level, kind), Finding(level, kind))
+        found.count += 1
+        if len(found.lines) < self._lines:
+            found.lines.append(line)
+
+    def look(self, row: Any, where: str, number: int) -> None:
+        """Look at a row as `read_rows` yields it."""
+        try:
+            example = Example.from_row(row, where, self.dataset, number, False, self.own_as)
+        except InputError as error:
+            for line in error.lines if isinstance(error, RowError) else [str(error)]:
+                said = _PLACE.sub("[]", line.removeprefix(where).lstrip(",: "))
+                self.add("error", said.partition(", got ")[0], line)
+            self.uses["bad"] += 1
+            return
+        self._count(example, row)
+        for name, said in [
+            *_remarks(example, row, self.kept),
+            *self._compared(example, row, where),
+        ]:
+            kind = re.sub(r".*\bas in (row|line) .*", "as in an earlier row", said)
+            kind = f"field {_PLACE.sub('[]', name)}: {re.split(r', | as ', kind)[0]}"
+            self.add("warning", kind, f"{where}, field {name}: {said}")
+
+    def _count(self, example: Example, row: dict[str, Any]) -> None:
+        origin = "given" if self.dataset else "own"
+        if row.get("dataset") is not None:
+            origin = "named"
+        if is_expertqa_row(row):
+            origin = "expertqa"
+        self.datasets[example.dataset] += 1
+        self.origins[origin] += 1
+        self.documents[len(example.docs)] += 1
+        self.shorter["all"] += len(example.docs)
+        for name in _SHORTER:
+            self.shorter[name] += sum(getattr(doc, name) is not None for doc in example.docs)
+        self._ignored.update(name for name in example.extra if name != "sample_id" or "id" in row)
+        listed = documents_field(row)
+        for doc in row.get(listed) or []:
+            if isinstance(doc, dict):
+                unread = doc.keys() - {*WRITTEN, *TEXTS}
+                self._ignored.update(f"{listed}[].{name}" for name in unread)
+
+    def _compared(self, example: Example, row: Any, where: str) -> Iterator[tuple[str, str]]:
+        """How a row is like one before it; counts what becomes of it."""
+        first = self._ids.setdefault((example.dataset, example.id), where)
+        if first != where and row.get("id", row.get("sample_id")) is not None:
+            place = first.removeprefix(f"{self.path}, ")
+            yield "id", f"{shown(example.id)} as in {place}; the mixture renames it"
+        question = normalized_question(example.question)
+        before = self._questions.setdefault(question, where)
+        asked = (question, example.dataset, example.docs[: self.kept])
+        repeated = asked in self._asked
+        self._asked.add(asked)
+        if before != where:
+            with_docs = "with the same documents, and left out" if repeated else "other documents"
+            yield "question", f"as in {before.removeprefix(f'{self.path}, ')}, {with_docs}"
+        has_output = bool((example.output or "").strip())
+        usable = bool(example.docs) and not repeated
+        uses = {
+            "scored": example.output is not None,
+            "repeated": repeated,
+            "without_documents": not example.docs,
+            "cut": len(example.docs) > self.kept,
+            "asked": usable,
+            "taught": usable and has_output,
+            "attributed": usable and not has_output and bool((example.answer or "").strip()),
+            "tested": usable and bool(_gold(example)),
+        }
+        for name, applies in uses.items():
+            self.uses[name] += applies
+
+    def finish(self) -> None:
+        """Add what is known only behind the last row."""
+        for name, count in sorted(self._ignored.items()):
+            kind = f"field {shown(name)}: nothing reads it"
+            times = "once" if count == 1 else f"{count} times"
+            self.add("note", kind, f"{self.path}, {kind} ({times}){_hint(name)}")
+        good = self.rows - self.uses["bad"]
+        for (level, kind), found in list(self._findings.items()):
+            # One note in place of a warning per row, where a whole file is without something.
+            if level == "warning" and ": no " in kind and found.count == good > 1:
+                del self._findings[level, kind]
+                self.add("note", kind, f"{self.path}, {kind}, in any of {good} rows")
+
     def lines(self) -> list[str]:
         """The report for a terminal."""
-        said = [] if self.form is None else [self._head(), *self._about()]
-        for found in self.findings:
-            said += [f"{found.level}: {line}" for line in found.lines]
-            more = found.count - len(found.lines)
-            if more:
-                said.append(f"{found.level}: … and {more} more: {found.kind}")
-        counts = Counter(dict.fromkeys(("error", "warning", "note"), 0))
+        said = [] if self.form is None else list(self._about(self.form))
+        counts = dict.fromkeys(_LEVELS, 0)
         for found in self.findings:
             counts[found.level] += found.count
+            said += [f"{found.level}: {line}" for line in found.lines]
+            if more := found.count - len(found.lines):
+                said.append(f"{found.level}: … and {more} more: {found.kind}")
         said.append(", ".join(_number(count, level) for level, count in counts.items()))
-        return said if self.form is None else [*said, *self._uses()]
+        return said if self.form is None else [*said, *self._becomes()]
 
     def as_json(self) -> dict[str, Any]:
         """Everything as plain values."""
@@ -161,56 +228,55 @@ class CheckReport:
             "is_usable": self.is_usable,
             "form": self.form,
             "rows": self.rows,
-            "datasets": self.datasets,
-            "origins": self.origins,
-            "documents": {"least": self.documents[0], "most": self.documents[1], **self.shorter},
-            "findings": [
-                {"level": f.level, "kind": f.kind, "count": f.count, "lines": f.lines}
-                for f in self.findings
-            ],
-            "uses": {name: getattr(self.uses, name) for name in Uses.__slots__},
+            "datasets": {name: self.datasets[name] for name in DATASETS if self.datasets[name]},
+            "origins": {name: self.origins[name] for name in _ORIGINS if self.origins[name]},
+            "documents": {
+                "least": min(self.documents, default=0),
+                "most": max(self.documents, default=0),
+                **{name: self.shorter[name] for name in ("all", *_SHORTER)},
+            },
+            "findings": [asdict(found) for found in self.findings],
+            "uses": {name: self.uses[name] for name in _USES},
         }
 
-    def _head(self) -> str:
-        datasets = ", ".join(f"{name} {count}" for name, count in self.datasets.items())
-        head = f"{self.path}: {_FORMS[self.form or 'list']} of {_rows(self.rows)}"
-        return f"{head} ({datasets})" if datasets else head
-
-    def _about(self) -> Iterator[str]:
-        for origin, count in self.origins.items():
-            as_what = f" ({self.own_as}-like)" if origin == "own" else ""
-            yield f"{_ORIGINS[origin]}{as_what}: {count}"
-        least, most = self.documents
+    def _about(self, form: str) -> Iterator[str]:
+        known = self.as_json()
+        datasets = ", ".join(f"{name} {count}" for name, count in known["datasets"].items())
+        head = f"{self.path}: {_FORMS[form]} of {_number(self.rows, 'row')}"
+        yield f"{head} ({datasets})" if datasets else head
+        for origin, count in known["origins"].items():
+            like = f" ({self.own_as}-like)" if origin == "own" else ""
+            yield f"{_ORIGINS[origin]}{like}: {count}"
+        least, most = known["documents"]["least"], known["documents"]["most"]
         if most:
-            shorter = [
-                f"{n} have {name}" for name, n in self.shorter.items() if n and name != "all"
-            ]
+            shorter = [f"{self.shorter[n]} have {n}" for n in _SHORTER if self.shorter[n]]
             of_all = f"; of all {self.shorter['all']}, {', '.join(shorter)}" if shorter else ""
             yield f"documents of a row: {least if least == most else f'{least} to {most}'}{of_all}"
 
-    def _uses(self) -> Iterator[str]:
-        uses = self.uses
-        if uses.bad:
-            yield f"refused: the file, because of {_rows(uses.bad)}; without them:"
-        if uses.without_documents:
+    def _becomes(self) -> Iterator[str]:
+        rows = {name: _number(self.uses[name], "row") for name in _USES}
+        if self.uses["bad"]:
+            yield f"refused: the file, because of {rows['bad']}; without them:"
+        if self.uses["without_documents"]:
             yield (
-                f"without documents: {_rows(uses.without_documents)}, refused unless `retrieval` "
+                f"without documents: {rows['without_documents']}, refused unless `retrieval` "
                 "finds them some or `data.without_documents: leave_out` leaves them out; of the "
                 "others:"
             )
-        if uses.repeated:
-            yield f"left out as repeated: {_rows(uses.repeated)}"
-        if uses.cut:
-            yield f"cut to the first {self.kept} documents: {_rows(uses.cut)}"
-        yield f"distilled: {_rows(uses.taught)} with a cited answer in `output`" + (
-            f"; {uses.attributed} more if human answers get citations "
-            "(`teacher.citations: attribute`)"
-            if uses.attributed
+        if self.uses["repeated"]:
+            yield f"left out as repeated: {rows['repeated']}"
+        if self.uses["cut"]:
+            yield f"cut to the first {self.kept} documents: {rows['cut']}"
+        attributed = self.uses["attributed"]
+        more = (
+            f"; {attributed} more if human answers get citations (`teacher.citations: attribute`)"
+            if attributed
             else ""
         )
-        yield f"sampled from, trained on by RL: {_rows(uses.asked)}"
-        yield f"tested: {_rows(uses.asked)}, {uses.tested} of them with gold answers"
-        yield f"scored as they stand (`citepipe score`): {_rows(uses.scored)} with `output`"
+        yield f"distilled: {rows['taught']} with a cited answer in `output`{more}"
+        yield f"sampled from, trained on by RL: {rows['asked']}"
+        yield f"tested: {rows['asked']}, {self.uses['tested']} of them with gold answers"
+        yield f"scored as they stand (`citepipe score`): {rows['scored']} with `output`"
 
 
 def check(
@@ -236,155 +302,16 @@ def check(
         if name is not None and name not in DATASETS:
             raise InputError(f"dataset {shown(name)}: expected one of {', '.join(DATASETS)}")
     path = Path(path)
-    report = CheckReport(path, kept=documents, own_as=own_as)
-    checker = _Checker(report, dataset or dataset_in_name(path), lines)
+    report = CheckReport(path, dataset or dataset_in_name(path), documents, own_as, lines)
     try:
-        rows = read_rows(path)
+        report.form, report.rows, rows = read_rows(path)
     except InputError as error:
-        checker.add("error", str(error), str(error))
-    else:
-        report.form, report.rows = rows.form, rows.total
-        for row in rows.each:
-            checker.look(row.value, row.where, row.number)
-    checker.finish()
+        report.add("error", str(error), str(error))
+        return report
+    for number, (where, row) in enumerate(rows):
+        report.look(row, where, number)
+    report.finish()
     return report
-
-
-class _Checker:
-    """Looks at rows one by one and fills in a report."""
-
-    def __init__(self, report: CheckReport, dataset: str | None, lines: int) -> None:
-        self.report, self.dataset, self.lines = report, dataset, lines
-        self.findings: dict[tuple[Level, str], Finding] = {}
-        self.datasets: Counter[str] = Counter()
-        self.origins: Counter[str] = Counter()
-        self.shorter: Counter[str] = Counter()
-        self.ignored: Counter[str] = Counter()
-        self.ids: dict[tuple[str, str], str] = {}
-        self.questions: dict[str, str] = {}
-        self.asked: set[Any] = set()
-        self.documents: list[int] = []
-
-    def add(self, level: Level, kind: str, line: str) -> None:
-        """Count a finding, and keep its line if there are not many of its kind yet."""
-        found = self.findings.setdefault((level, kind), Finding(level, kind))
-        found.count += 1
-        if len(found.lines) < self.lines:
-            found.lines.append(line)
-
-    def look(self, value: Any, where: str, number: int) -> None:
-        """Look at a decoded row, or at the complaint that it cannot be decoded."""
-        complaints: list[str] = []
-        if isinstance(value, InputError):
-            complaints.append(str(value))
-        else:
-            example = Example.from_row(
-                value,
-                where,
-                self.dataset,
-                number,
-                needs_documents=False,
-                own_as=self.report.own_as,
-                complaints=complaints,
-            )
-        for complaint in complaints:
-            self.add("error", _kind(complaint, where), complaint)
-        if complaints:
-            self.report.uses.bad += 1
-            return
-        self._count(example, value)
-        for name, said in _remarks(example, value, self.report.kept):
-            self.add("warning", _kind_of(name, said), f"{where}, field {name}: {said}")
-        self._compare(example, where, explicit=value.get("id", value.get("sample_id")) is not None)
-
-    def _count(self, example: Example, row: dict[str, Any]) -> None:
-        self.datasets[example.dataset] += 1
-        if is_expertqa_row(row):
-            origin = "expertqa"
-        elif row.get("dataset") is not None:
-            origin = "named"
-        else:
-            origin = "own" if self.dataset is None else "given"
-        self.origins[origin] += 1
-        self.documents.append(len(example.docs))
-        for doc in example.docs:
-            self.shorter["all"] += 1
-            for name in ("sent", "summary", "extraction"):
-                self.shorter[name] += getattr(doc, name) is not None
-        listed = documents_field(row)
-        self.ignored.update(key for key in example.extra if key != "sample_id" or "id" in row)
-        if not is_expertqa_row(row) or row.get(listed):
-            for doc_row in row.get(listed) or []:
-                if isinstance(doc_row, dict):
-                    self.ignored.update(f"{listed}[].{k}" for k in doc_row if k not in _DOCUMENT)
-
-    def _compare(self, example: Example, where: str, explicit: bool) -> None:
-        """Compare a row with those before it, and count what becomes of it."""
-        uses = self.report.uses
-        first = self.ids.setdefault((example.dataset, example.id), where)
-        if first != where and explicit:
-            self.add(
-                "warning",
-                "field id: as in an earlier row",
-                f"{where}, field id: {shown(example.id)} as in {_behind(first, self.report.path)}; "
-                "the mixture renames it",
-            )
-        question = normalized_question(example.question)
-        before = self.questions.setdefault(question, where)
-        asked = (question, example.dataset, example.docs[: self.report.kept])
-        repeated = asked in self.asked
-        self.asked.add(asked)
-        if before != where:
-            with_docs = "with the same documents, and left out" if repeated else "other documents"
-            self.add(
-                "warning",
-                "field question: as in an earlier row",
-                f"{where}, field question: as in {_behind(before, self.report.path)}, {with_docs}",
-            )
-        uses.scored += example.output is not None
-        uses.repeated += repeated
-        uses.without_documents += not example.docs
-        uses.cut += len(example.docs) > self.report.kept
-        if repeated or not example.docs:
-            return
-        has_output = bool((example.output or "").strip())
-        uses.asked += 1
-        uses.taught += has_output
-        uses.attributed += not has_output and bool((example.answer or "").strip())
-        uses.tested += bool(_gold(example))
-
-    def finish(self) -> None:
-        """Fill in what is known only behind the last row."""
-        for name, count in sorted(self.ignored.items()):
-            near = _meant(name)
-            hint = f"; {near} is read" if near else ""
-            self.add(
-                "note",
-                f"field {shown(name)}: nothing reads it",
-                f"{self.report.path}, field {shown(name)}: nothing reads it "
-                f"({_times(count)}){hint}",
-            )
-        report = self.report
-        self._join_what_all_lack()
-        order = {"error": 0, "warning": 1, "note": 2}
-        report.findings = sorted(self.findings.values(), key=lambda found: order[found.level])
-        report.datasets = {name: self.datasets[name] for name in DATASETS if self.datasets[name]}
-        report.origins = {name: self.origins[name] for name in _ORIGINS if self.origins[name]}
-        report.shorter = {
-            name: self.shorter[name] for name in ("all", "sent", "summary", "extraction")
-        }
-        if self.documents:
-            report.documents = (min(self.documents), max(self.documents))
-
-    def _join_what_all_lack(self) -> None:
-        """One note in place of a warning per row, where a whole file is without something."""
-        good = self.report.rows - self.report.uses.bad
-        for level, kind in list(self.findings):
-            found = self.findings[level, kind]
-            name, _, said = kind.partition(": ")
-            if level == "warning" and said.startswith("no ") and found.count == good > 1:
-                del self.findings[level, kind]
-                self.add("note", kind, f"{self.report.path}, {name}: {said}, in any of {good} rows")
 
 
 def _remarks(example: Example, row: dict[str, Any], kept: int) -> Iterator[tuple[str, str]]:
@@ -392,56 +319,36 @@ def _remarks(example: Example, row: dict[str, Any], kept: int) -> Iterator[tuple
     listed = documents_field(row)
     if not example.question.strip():
         yield "question", "empty"
-    yield from _about_documents(example.docs, listed)
+    if not example.docs:
+        yield listed, "no documents"
+    seen: dict[str, int] = {}
+    for place, doc in enumerate(example.docs):
+        if not doc.passage.removeprefix(f"Title: {doc.title}\n").strip():
+            yield f"{listed}[{place}]", "a document without text"
+        elif (first := seen.setdefault(doc.passage, place)) != place:
+            yield f"{listed}[{place}]", f"the same document as {listed}[{first}]"
+    name = _GOLD[example.dataset]
     if not _gold(example):
-        yield (
-            _GOLD[example.dataset],
-            f"no gold answers, so no correctness of {example.dataset} is found",
-        )
-    yield from _about_gold(example)
+        yield name, f"no gold answers, so no correctness of {example.dataset} is found"
+    for place, gold in enumerate(_gold(example)):
+        forms = getattr(gold, "short_answers", (gold,) if isinstance(gold, str) else gold)
+        if not forms:
+            yield f"{name}[{place}]", "a gold answer without any form"
+        elif not all(any(map(str.isalnum, text)) for text in forms):
+            yield f"{name}[{place}]", "a gold answer without letters and digits"
     if example.output is not None:
         yield from _about_output(example.output, row.get("output"), len(example.docs), kept)
-    texts = [("question", example.question), ("output", example.output or "")]
-    texts += [("answer", example.answer or "")]
-    texts += [(f"{listed}[{i}]", f"{d.title} {d.text}") for i, d in enumerate(example.docs)]
-    for name, text in texts:
-        unusual = _UNUSUAL.search(text)
-        if unusual:
+    texts = {"question": example.question, "output": example.output, "answer": example.answer}
+    texts |= {f"{listed}[{i}]": f"{doc.title} {doc.text}" for i, doc in enumerate(example.docs)}
+    for name, text in texts.items():
+        if unusual := _UNUSUAL.search(text or ""):
             yield name, f"an unusual character, U+{ord(unusual[0]):04X}"
 
 
 def _gold(example: Example) -> Sequence[Any]:
-    """The gold answers that the correctness of the example's dataset asks for."""
+    """The gold answers that the correctness of the example's dataset needs."""
     gold: Sequence[Any] = getattr(example, _GOLD[example.dataset])
     return gold
-
-
-def _about_documents(docs: Sequence[Document], listed: str) -> Iterator[tuple[str, str]]:
-    if not docs:
-        yield listed, "no documents"
-    seen: dict[str, int] = {}
-    for place, doc in enumerate(docs):
-        text = doc.text if doc.sent is None else doc.sent
-        if not text.strip():
-            yield f"{listed}[{place}]", "a document without text"
-            continue
-        first = seen.setdefault(f"{doc.title}\n{text}", place)
-        if first != place:
-            yield f"{listed}[{place}]", f"the same document as {listed}[{first}]"
-
-
-def _about_gold(example: Example) -> Iterator[tuple[str, str]]:
-    if example.dataset == "asqa":
-        named = [(f"qa_pairs[{i}]", pair.short_answers) for i, pair in enumerate(example.qa_pairs)]
-    elif example.dataset == "qampari":
-        named = [(f"answers[{i}]", aliases) for i, aliases in enumerate(example.answers)]
-    else:
-        named = [(f"claims[{i}]", (claim,)) for i, claim in enumerate(example.claims)]
-    for name, texts in named:
-        if not texts:
-            yield name, "a gold answer without any form"
-        elif not all(any(map(str.isalnum, text)) for text in texts):
-            yield name, "a gold answer without letters and digits"
 
 
 def _about_output(output: str, raw: Any, documents: int, kept: int) -> Iterator[tuple[str, str]]:
@@ -467,38 +374,18 @@ def _about_output(output: str, raw: Any, documents: int, kept: int) -> Iterator[
         yield "output", f"cites documents behind the first {kept}, which are kept: [{beyond[0]}]"
 
 
-def _kind(complaint: str, where: str) -> str:
-    """A complaint without its row, its places in lists, and what was found there."""
-    said = complaint.removeprefix(where).lstrip(",: ")
-    return _PLACE.sub("[]", said).partition(", got ")[0]
-
-
-def _kind_of(name: str, said: str) -> str:
-    return f"field {_PLACE.sub('[]', name)}: {re.split(r', | as ', said)[0]}"
-
-
-def _behind(where: str, path: Path) -> str:
-    """`row 3` of `train.json, row 3`."""
-    return where.removeprefix(f"{path}, ")
-
-
-def _meant(name: str) -> str | None:
+def _hint(name: str) -> str:
     """The field that somebody may have meant who wrote `name`."""
     plain = name.rpartition(".")[2].lower()
-    known = sorted(_DOCUMENT) if "[]." in name else sorted(READ | set(DOCUMENTS))
-    if "[]." not in name and plain in _OTHER_NAMES:
-        return _OTHER_NAMES[plain]
+    if "[]." in name:
+        known = sorted({*WRITTEN, *TEXTS})
+    elif plain in _OTHER_NAMES:
+        return f"; {_OTHER_NAMES[plain]} is read"
+    else:
+        known = sorted({*READ, *DOCUMENTS})
     near = difflib.get_close_matches(plain, known, n=1, cutoff=0.8)
-    return near[0] if near else None
-
-
-def _rows(count: int) -> str:
-    return _number(count, "row")
+    return f"; {near[0]} is read" if near else ""
 
 
 def _number(count: int, name: str) -> str:
     return f"{count} {name}" if count == 1 else f"{count} {name}s"
-
-
-def _times(count: int) -> str:
-    return "once" if count == 1 else f"{count} times"

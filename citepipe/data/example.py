@@ -7,11 +7,13 @@ rows of a user's own, documents may go by other names and be plain strings.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Any
 
-from citepipe.data.expertqa import is_expertqa_row, plain_row
-from citepipe.data.fields import Fields, kind_of, shown
+from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, JsonValue, TypeAdapter
+
+from citepipe.data.expertqa import gold_and_documents, is_expertqa_row
+from citepipe.data.validate import RowError, kind_of, present, shown, validated
 
 DATASETS = ("asqa", "qampari", "eli5", "expertqa")
 
@@ -27,8 +29,56 @@ READ = frozenset(
 )
 """The fields of a row that are read, besides its documents and `sample_id`."""
 
-_DEEPEST = 100
-"""Levels of lists and objects in a field that is only written back."""
+WRITTEN = ("id", "title", "text", "sent", "summary", "extraction")
+"""The fields of a document, in the order in which they are written."""
+
+
+def _document(value: Any) -> Any:
+    """A document may be its text alone, and one that QA has extracted may have `sent` alone."""
+    if isinstance(value, str):
+        return {"title": "", "text": value}
+    if not isinstance(value, dict):
+        raise ValueError(f"expected an object or a string, got {kind_of(value)}")
+    value = {"title": "", **present(value)}
+    named = next((name for name in TEXTS if name in value), TEXTS[0])
+    if "sent" in value and value.get(named, "") == "":
+        value[named] = value["sent"]
+    return value
+
+
+def _reading(value: Any) -> Any:
+    return {"question": "", **present(value)} if isinstance(value, dict) else value
+
+
+def _aliases(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+def _long_answer(value: Any) -> Any:
+    if not isinstance(value, dict) or "long_answer" not in value:
+        raise ValueError("expected an object with long_answer")
+    return value["long_answer"]
+
+
+def _output(value: Any) -> Any:
+    """The authors' files hold a list whose first element is the answer, ALCE's a string."""
+    if isinstance(value, list):
+        value = value[0] if value else None
+    if value is not None and not isinstance(value, str):
+        raise ValueError(f"expected a string or a list of them, got {kind_of(value)}")
+    return value
+
+
+def _dataset(value: str) -> str:
+    names = ", ".join(DATASETS)
+    if not value:
+        raise ValueError(
+            f"missing, expected one of {names} there, alone in the file's name, or given with the "
+            "file (--dataset)"
+        )
+    if value not in DATASETS:
+        raise ValueError(f"expected one of {names}, got '{shown(value)}'")
+    return value
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +95,9 @@ class Document:
     """
 
     title: str
-    text: str
+    text: Annotated[str, Field(validation_alias=AliasChoices(*TEXTS))]
     sent: str | None = None
-    id: str | None = None
+    id: Annotated[str | None, BeforeValidator(str)] = None
     summary: str | None = None
     extraction: str | None = None
 
@@ -55,6 +105,10 @@ class Document:
     def passage(self) -> str:
         """The passage as a premise, in ALCE's form: `Title: {title}\\n{sent or text}`."""
         return f"Title: {self.title}\n{self.text if self.sent is None else self.sent}"
+
+
+DocumentRow = Annotated[Document, BeforeValidator(_document)]
+"""A document as files have it, for pydantic."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,17 +137,20 @@ class Example:
         extra: the row's other fields, written back unchanged.
     """
 
-    id: str
-    dataset: str
+    id: Annotated[str, BeforeValidator(str)]
+    dataset: Annotated[str, AfterValidator(_dataset)]
     question: str
-    docs: tuple[Document, ...]
-    output: str | None = None
+    docs: Annotated[tuple[DocumentRow, ...], Field(validation_alias=AliasChoices(*DOCUMENTS))]
+    output: Annotated[str | None, BeforeValidator(_output)] = None
     answer: str | None = None
-    long_answers: tuple[str, ...] = ()
-    qa_pairs: tuple[QAPair, ...] = ()
-    answers: tuple[tuple[str, ...], ...] = ()
+    long_answers: Annotated[
+        tuple[Annotated[str, BeforeValidator(_long_answer)], ...],
+        Field(validation_alias="annotations"),
+    ] = ()
+    qa_pairs: tuple[Annotated[QAPair, BeforeValidator(_reading)], ...] = ()
+    answers: tuple[Annotated[tuple[str, ...], BeforeValidator(_aliases)], ...] = ()
     claims: tuple[str, ...] = ()
-    extra: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    extra: dict[str, JsonValue] = field(default_factory=dict, compare=False)
 
     @classmethod
     def from_row(
@@ -104,182 +161,117 @@ class Example:
         number: int = 0,
         needs_documents: bool = True,
         own_as: str | None = None,
-        complaints: list[str] | None = None,
     ) -> Example:
         """Read one row of a data file: the authors', ALCE's, EXPERTQA's own, or a user's.
 
         A user's row may have its documents as `documents`, `passages` or `contexts`, as plain
         strings or without titles, and its `answers` as strings. Answers of an ASQA-like row
-        without readings (`qa_pairs`) are one reading each.
+        without readings (`qa_pairs`) are one reading each. A null field counts as absent.
 
         Args:
-            row: the decoded JSON object.
+            row: the decoded JSON object, or the error that it cannot be decoded (see `read_rows`).
             where: how to name the row in errors, for instance `train.json, row 3`.
             dataset: the dataset of rows that do not say (ALCE's own files).
             number: the row's place in its file, the id of rows that have none.
             needs_documents: a row must have a list of documents, be it empty.
             own_as: the dataset as which a row counts that nothing assigns to one; one with readings
                 is like ASQA's all the same. None refuses it.
-            complaints: takes all that is wrong with the row, which then is read as far as it can
-                be; None raises the first.
 
         Raises:
-            InputError: a field is missing or of the wrong type.
+            RowError: fields are missing or of the wrong type, all of them named in its lines.
+            InputError: the row cannot be decoded.
         """
-        if not isinstance(row, dict):
-            Fields({}, where, complaints).complain(f": expected an object, got {kind_of(row)}")
-            return cls(str(number), "", "", ())
-        if is_expertqa_row(row):
-            fields = Fields(row, where, complaints)
-            row = plain_row(fields, any(row.get(name) for name in DOCUMENTS))
-        fields = Fields(row, where, complaints)
-        named = _dataset(fields, dataset, own_as)
-        listed = documents_field(row)
-        docs = (fields.required if needs_documents else fields.optional)(listed, list) or []
-        qa_pairs = tuple(
-            _qa_pair(fields, f"qa_pairs[{i}]", q) for i, q in fields.each("qa_pairs", dict)
-        )
-        answers = tuple(
-            (a,) if isinstance(a, str) else fields.strings(f"answers[{i}]", a)
-            for i, a in enumerate(fields.optional("answers", list) or [])
-        )
-        question = fields.required("question", str)
-        if named == "asqa" and not qa_pairs:
-            qa_pairs = tuple(QAPair(question, aliases) for aliases in answers)
-        identity = row.get("id", row.get("sample_id"))
-        return cls(
-            id=str(number if identity is None else identity),
-            dataset=named,
-            question=question,
-            docs=tuple(_document(fields, f"{listed}[{i}]", d) for i, d in enumerate(docs)),
-            output=_output(fields),
-            answer=fields.optional("answer", str),
-            long_answers=tuple(
-                fields.inside(f"annotations[{i}]", a).required("long_answer", str)
-                for i, a in fields.each("annotations", dict)
-            ),
-            qa_pairs=qa_pairs,
-            answers=answers,
-            claims=fields.strings("claims", fields.optional("claims", list) or []),
-            extra={
-                key: _shallow(fields, key, value)
-                for key, value in row.items()
-                if key not in {*READ, listed}
-            },
-        )
+        if isinstance(row, Exception):
+            raise row
+        bad: list[str] = []
+        if isinstance(row, dict):
+            if is_expertqa_row(row):
+                row, bad = _plain(row, where)
+            listed = documents_field(row)
+            fields = {name: row[name] for name in (*READ, listed) if row.get(name) is not None}
+            if own_as is not None and row.get("qa_pairs"):
+                own_as = "asqa"
+            if fields.get("dataset", "") == "":
+                fields["dataset"] = dataset or own_as or ""
+            identity = row.get("id", row.get("sample_id"))
+            fields["id"] = number if identity is None else identity
+            fields["extra"] = {
+                name: value for name, value in row.items() if name not in {*READ, listed}
+            }
+            row = fields if needs_documents else {listed: [], **fields}
+        try:
+            example = validated(_EXAMPLE, row, where)
+        except RowError as error:
+            raise RowError([*bad, *error.lines]) from None
+        if bad:
+            raise RowError(bad)
+        if example.dataset == "asqa" and not example.qa_pairs:
+            readings = tuple(QAPair(example.question, aliases) for aliases in example.answers)
+            example = replace(example, qa_pairs=readings)
+        return example
 
     def to_row(self) -> dict[str, Any]:
         """The row as the authors' files have it (`output` a list of at most one answer)."""
+        readings = [
+            {"question": pair.question, "short_answers": list(pair.short_answers)}
+            for pair in self.qa_pairs
+        ]
         return {
             **self.extra,
             "id": self.id,
             "dataset": self.dataset,
             "question": self.question,
             "docs": [
-                {
-                    key: value
-                    for key, value in (
-                        ("id", d.id),
-                        ("title", d.title),
-                        ("text", d.text),
-                        ("sent", d.sent),
-                        ("summary", d.summary),
-                        ("extraction", d.extraction),
-                    )
-                    if value is not None
-                }
-                for d in self.docs
+                {name: value for name in WRITTEN if (value := getattr(doc, name)) is not None}
+                for doc in self.docs
             ],
             "output": [] if self.output is None else [self.output],
             "answer": self.answer,
-            "annotations": [{"long_answer": a} for a in self.long_answers] or None,
-            "qa_pairs": [
-                {"question": q.question, "short_answers": list(q.short_answers)}
-                for q in self.qa_pairs
-            ]
-            or None,
-            "answers": [list(a) for a in self.answers] or None,
+            "annotations": [{"long_answer": answer} for answer in self.long_answers] or None,
+            "qa_pairs": readings or None,
+            "answers": [list(aliases) for aliases in self.answers] or None,
             "claims": list(self.claims) or None,
         }
 
 
+_EXAMPLE = TypeAdapter(Example)
+
+
+def _plain(row: Mapping[str, Any], where: str) -> tuple[dict[str, Any], list[str]]:
+    """A row of EXPERTQA's own with the fields of all others, and what is wrong with its answers."""
+    own = any(row.get(name) for name in DOCUMENTS)
+    plain = {"dataset": "expertqa", **row, **({} if own else {"docs": []})}
+    answers = plain.pop("answers")
+    try:
+        return plain | gold_and_documents(answers, where, with_documents=not own), []
+    except RowError as error:
+        return plain, error.lines
+
+
+def relevant_documents(
+    docs: tuple[Document, ...], shorter: str
+) -> tuple[tuple[Document, ...], tuple[Document, ...]]:
+    """Documents whose shorter text does not call them irrelevant, as ALCE's `get_shorter_text`.
+
+    Args:
+        docs: in their order.
+        shorter: `summary` or `extraction`.
+
+    Returns:
+        Those up to the first document without such a text, which ends the choice; and that one,
+        if there is one.
+    """
+    texts = [getattr(doc, shorter) for doc in docs]
+    end = texts.index(None) if None in texts else len(docs)
+    relevant = tuple(
+        doc
+        for doc, text in zip(docs[:end], texts[:end], strict=True)
+        if "irrelevant" not in text and "Irrelevant" not in text
+    )
+    return relevant, docs[end : end + 1]
+
+
 def documents_field(row: Mapping[str, Any]) -> str:
     """The name of a row's documents: the first one that holds any, or that is there at all."""
-    for holds in (bool, lambda value: value is not None):
-        for name in DOCUMENTS:
-            if holds(row.get(name)):
-                return name
-    return DOCUMENTS[0]
-
-
-def _shallow(fields: Fields, name: str, value: Any) -> Any:
-    """A value that nothing reads, but that has to be written back."""
-    depth, level = 0, [value]
-    while level := [v for v in level if isinstance(v, list | dict)]:
-        depth += 1
-        if depth > _DEEPEST:
-            fields.complain(f", field {shown(name)}: expected JSON of ordinary depth")
-            return None
-        level = [
-            v for inner in level for v in (inner.values() if isinstance(inner, dict) else inner)
-        ]
-    return value
-
-
-def _dataset(fields: Fields, dataset: str | None, own_as: str | None) -> str:
-    named = fields.optional("dataset", str) or dataset
-    if named is None and own_as is not None:
-        return "asqa" if fields.row.get("qa_pairs") else own_as
-    if named is None:
-        fields.complain(
-            f", field dataset: missing, expected one of {', '.join(DATASETS)} there, in "
-            "the file's name, or given with the file (--dataset)"
-        )
-    elif named not in DATASETS:
-        fields.complain(
-            f", field dataset: expected one of {', '.join(DATASETS)}, got '{shown(named)}'"
-        )
-    return named or ""
-
-
-def _document(fields: Fields, name: str, row: Any) -> Document:
-    if isinstance(row, str):
-        return Document(title="", text=row)
-    if not isinstance(row, dict):
-        fields.complain(f", field {name}: expected an object or a string, got {kind_of(row)}")
-        return Document(title="", text="")
-    inside = fields.inside(name, row)
-    sent = inside.optional("sent", str)
-    named = next((text for text in TEXTS if row.get(text) is not None), TEXTS[0])
-    identity = row.get("id")
-    return Document(
-        title=inside.optional("title", str) or "",
-        # QA-extracted documents may come with `sent` alone.
-        text=inside.required(named, str) if sent is None else inside.optional(named, str) or sent,
-        sent=sent,
-        id=None if identity is None else str(identity),
-        summary=inside.optional("summary", str),
-        extraction=inside.optional("extraction", str),
-    )
-
-
-def _qa_pair(fields: Fields, name: str, row: Mapping[str, Any]) -> QAPair:
-    inside = fields.inside(name, row)
-    answers: list[Any] = inside.required("short_answers", list)
-    return QAPair(
-        question=inside.optional("question", str) or "",
-        short_answers=fields.strings(f"{name}.short_answers", answers),
-    )
-
-
-def _output(fields: Fields) -> str | None:
-    """The authors' files hold a list whose first element is the answer, ALCE's a string."""
-    value = fields.row.get("output")
-    if isinstance(value, list):
-        if not value:
-            return None
-        value = value[0]
-    if value is None or isinstance(value, str):
-        return value
-    fields.complain(f", field output: expected a string or a list of them, got {kind_of(value)}")
-    return None
+    named = [name for name in DOCUMENTS if row.get(name) is not None]
+    return next((name for name in named if row[name]), (*named, DOCUMENTS[0])[0])

@@ -9,12 +9,31 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Annotated, Any
 
-from citepipe.data.fields import Fields, kind_of, shown
+from pydantic import BeforeValidator, TypeAdapter
+
+from citepipe.data.validate import present, validated
 
 _EVIDENCE = re.compile(r"\s*\[(\d{1,6})\][ \t]*([^\n]*)(?:\n(.*))?", re.DOTALL)
 _CITATION = re.compile(r" ?\[(\d{1,6})\]")
+
+
+@dataclass(frozen=True, slots=True)
+class _Claim:
+    revised_claim: str = ""
+    evidence: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    answer_string: str | None = None
+    revised_answer_string: str | None = None
+    claims: tuple[Annotated[_Claim, BeforeValidator(present)], ...] = ()
+
+
+_ANSWERS = TypeAdapter(dict[str, Annotated[_Answer, BeforeValidator(present)]])
 
 
 def is_expertqa_row(row: Mapping[str, Any]) -> bool:
@@ -22,8 +41,8 @@ def is_expertqa_row(row: Mapping[str, Any]) -> bool:
     return isinstance(row.get("answers"), dict)
 
 
-def plain_row(fields: Fields, documents: bool) -> dict[str, Any]:
-    """The row with the fields that all others have.
+def gold_and_documents(answers: Any, where: str, with_documents: bool) -> dict[str, Any]:
+    """What the answers of a row are in the fields that all other rows have.
 
     Of several systems' answers the first counts that an annotator has revised, or else the first.
     It becomes `output`; the passages of its evidence become the documents, in the order of their
@@ -33,81 +52,52 @@ def plain_row(fields: Fields, documents: bool) -> dict[str, Any]:
     evidence is addresses, as of two of the six systems, there are no documents.
 
     Args:
-        fields: of the row.
-        documents: whether the row has documents of its own, which its answer does not cite.
+        answers: by the names of systems.
+        where: how the row is named in errors.
+        with_documents: whether `output` and `docs` are wanted; not if the row has documents of
+            its own, which its answer does not cite.
+
+    Raises:
+        RowError: the answers are not laid out so.
     """
-    answers = {
-        name: fields.inside(f"answers.{shown(name)}", answer)
-        for name, answer in fields.row["answers"].items()
-        if _is_object(fields, f"answers.{shown(name)}", answer)
-    }
-    others = {key: value for key, value in fields.row.items() if key != "answers"}
-    plain: dict[str, Any] = {"dataset": "expertqa", **others}
-    if not documents:
-        plain["docs"] = []
-    if not answers:
-        return plain
-    revised = [a for a in answers.values() if a.row.get("revised_answer_string") is not None]
-    chosen = (revised or list(answers.values()))[0]
-    answer = chosen.optional("revised_answer_string", str)
-    claims = [
-        chosen.inside(f"claims[{number}]", claim) for number, claim in chosen.each("claims", dict)
-    ]
-    if answer is not None:
-        kept = [_without_citations(c.optional("revised_claim", str) or "") for c in claims]
-        plain |= {
-            "answer": _without_citations(answer),
-            "claims": [claim for claim in kept if claim],
-        }
-    written = chosen.optional("answer_string", str)
-    if not documents:
-        evidence = [
-            text
-            for claim in claims
-            for text in claim.strings("evidence", claim.row.get("evidence") or [])
-        ]
-        plain |= _with_documents(written, evidence)
-    return plain
-
-
-def _is_object(fields: Fields, name: str, value: Any) -> bool:
-    if not isinstance(value, dict):
-        fields.complain(f", field {name}: expected an object, got {kind_of(value)}")
-    return isinstance(value, dict)
+    read = list(validated(_ANSWERS, answers, where, "answers").values())
+    if not read:
+        return {}
+    chosen = next((a for a in read if a.revised_answer_string is not None), read[0])
+    fields: dict[str, Any] = {}
+    if chosen.revised_answer_string is not None:
+        claims = [_without_citations(claim.revised_claim) for claim in chosen.claims]
+        fields["answer"] = _without_citations(chosen.revised_answer_string)
+        fields["claims"] = list(filter(None, claims))
+    return fields | (_cited(chosen) if with_documents else {})
 
 
 def _without_citations(text: str) -> str:
     return " ".join(_CITATION.sub("", text).split())
 
 
-def _with_documents(written: str | None, evidence: list[str]) -> dict[str, Any]:
-    """The documents and the answer that cites them by their places."""
+def _cited(answer: _Answer) -> dict[str, Any]:
+    """The documents, and the answer that cites them by their places."""
     titles: dict[int, str] = {}
     passages: dict[int, list[str]] = {}
-    for text in evidence:
-        found = _EVIDENCE.fullmatch(text)
-        if found is None:
-            continue
-        number, passage = int(found[1]), (found[3] or "").strip()
-        titles.setdefault(number, found[2].strip())
-        if passage and passage not in passages.setdefault(number, []):
-            passages[number].append(passage)
+    for text in (text for claim in answer.claims for text in claim.evidence):
+        if found := _EVIDENCE.fullmatch(text):
+            number, passage = int(found[1]), (found[3] or "").strip()
+            titles.setdefault(number, found[2].strip())
+            if passage and passage not in passages.setdefault(number, []):
+                passages[number].append(passage)
+    written = answer.answer_string
     cited = {int(number) for number in _CITATION.findall(written or "")}
     known = {number for number, texts in passages.items() if texts}
     if not known:
-        return {"docs": [], "output": written}
-    shown = sorted(known | (cited & titles.keys()))
-    places = {number: place for place, number in enumerate(shown, start=1)}
+        return {"output": written}
+    numbers = sorted(known | (cited & titles.keys()))
+    places = {number: place for place, number in enumerate(numbers, start=1)}
 
     def moved(citation: re.Match[str]) -> str:
         number = int(citation[1])
         # What cites no document still cites none.
-        return citation[0].replace(citation[1], str(places.get(number, len(shown) + 1 + number)))
+        return citation[0].replace(citation[1], str(places.get(number, len(numbers) + 1 + number)))
 
-    return {
-        "docs": [
-            {"title": titles[number], "text": "\n".join(passages.get(number, []))}
-            for number in shown
-        ],
-        "output": None if written is None else _CITATION.sub(moved, written),
-    }
+    docs = [{"title": titles[n], "text": "\n".join(passages.get(n, []))} for n in numbers]
+    return {"docs": docs, "output": None if written is None else _CITATION.sub(moved, written)}

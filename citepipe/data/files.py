@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import glob
+import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TextIO
 
@@ -77,19 +79,8 @@ def read_json(path: Path | str) -> Any:
     Raises:
         InputError: the file is missing, unreadable, or not JSON; the message has the line.
     """
-    text = _text(path)
-    return _unicode_only(_decoded(text, path), text, str(path))
-
-
-def _decoded(text: str, path: Path | str) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        raise InputError(
-            f"{path}, line {error.lineno}: expected JSON, {error.msg} at column {error.colno}"
-        ) from None
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: expected JSON of ordinary size and depth, {error}") from None
+    text = read_text(path)
+    return _whole_characters(_decoded(text, path), text, path)
 
 
 def read_jsonl(path: Path | str) -> list[Any]:
@@ -98,11 +89,15 @@ def read_jsonl(path: Path | str) -> list[Any]:
     Raises:
         InputError: the file is missing, or a line is not JSON; the message has the line.
     """
-    return [_decoded_line(line, where) for where, line in _lines(path)]
+    return [decoded_line(line, where) for where, line in lines_of(read_text(path), path)]
 
 
-def _text(path: Path | str) -> str:
-    """What a file holds, without the mark that some systems put in front of UTF-8."""
+def read_text(path: Path | str) -> str:
+    """What a file holds, without the mark that some systems put in front of UTF-8.
+
+    Raises:
+        InputError: it cannot be read, or is not UTF-8.
+    """
     try:
         return Path(path).read_text(encoding="utf-8").removeprefix("\ufeff")
     except UnicodeDecodeError as error:
@@ -111,68 +106,58 @@ def _text(path: Path | str) -> str:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from None
 
 
-def _lines(path: Path | str, text: str | None = None) -> list[tuple[str, str]]:
-    """The lines of a file that are not blank, each behind how it is named in complaints."""
-    lines = (_text(path) if text is None else text).split("\n")
+def lines_of(text: str, path: Path | str) -> list[tuple[str, str]]:
+    """The lines that are not blank, each behind how it is named in errors."""
     return [
         (f"{path}, line {number}", line)
-        for number, line in enumerate(lines, start=1)
+        for number, line in enumerate(text.split("\n"), start=1)
         if line.strip()
     ]
 
 
-def _decoded_line(line: str, where: str) -> Any:
+def decoded_line(line: str, where: str) -> Any:
+    """The JSON value of one line.
+
+    Raises:
+        InputError: it is not JSON.
+    """
+    return _whole_characters(_decoded(line, where, one_line=True), line, where)
+
+
+def _decoded(text: str, where: Path | str, one_line: bool = False) -> Any:
     try:
-        return _unicode_only(json.loads(line), line, where)
+        return json.loads(text)
     except json.JSONDecodeError as error:
-        raise InputError(f"{where}: expected JSON, {error.msg}") from None
+        line = "" if one_line else f", line {error.lineno}"
+        raise InputError(
+            f"{where}{line}: expected JSON, {error.msg} at column {error.colno}"
+        ) from None
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{where}: expected JSON, {error}") from None
+        raise InputError(f"{where}: expected JSON of ordinary size and depth, {error}") from None
 
 
-@contextmanager
-def _leave_out(bad: list[str] | None) -> Iterator[None]:
-    """Put the complaint about a bad record into `bad` and go on behind the block; None raises."""
-    try:
-        yield
-    except InputError as error:
-        if bad is None:
-            raise
-        bad.append(str(error))
-
-
-def _unicode_only(value: Any, source: str, where: str) -> Any:
+def _whole_characters(value: Any, source: str, where: Path | str) -> Any:
     """The decoded value, if every escape in its source stands for text that can be written."""
-    if "\\ud" not in source.lower():
-        return value
-    rows = enumerate(value) if isinstance(value, list) else [(None, value)]
-    for number, row in rows:
+    if "\\ud" in source.lower():
         try:
-            json.dumps(row, ensure_ascii=False).encode("utf-8")
+            json.dumps(value, ensure_ascii=False).encode("utf-8")
         except UnicodeEncodeError as error:
-            surrogate = ascii(error.object[error.start])
-            row_named = "" if number is None else f", row {number}"
             raise InputError(
-                f"{where}{row_named}: expected Unicode text, got half a character, {surrogate}"
+                f"{where}: expected Unicode text, got half a character, "
+                f"{error.object[error.start]!a}"
             ) from None
     return value
 
 
-class Row(NamedTuple):
-    """A row of a data file: how it is named in complaints, its place among the rows from 0, and
-    the decoded value, or the complaint that it cannot be decoded."""
-
-    where: str
-    number: int
-    value: Any
-
-
 class Rows(NamedTuple):
-    """The rows of a file, decoded one by one, with the form and the number of all of them."""
+    """The rows of a file: their form, their number, and each decoded as it is read.
+
+    `each` yields how a row is named in errors, and its value, or the error that there is none.
+    """
 
     form: Literal["list", "result", "lines"]
     total: int
-    each: Iterator[Row]
+    each: Iterator[tuple[str, Any]]
 
 
 def read_rows(path: Path | str) -> Rows:
@@ -182,76 +167,71 @@ def read_rows(path: Path | str) -> Rows:
     are), and a list `.jsonl`.
 
     Raises:
-        InputError: the file cannot be read, is neither of these, or has no rows. A line that is
-            not JSON is a complaint in its place instead.
+        InputError: the file cannot be read, is neither of these, or has no rows.
     """
-    path = Path(path)
-    text = _text(path)
-    start = text.lstrip()[:1]
-    if not start:
+    path, text = Path(path), read_text(path)
+    if not text.strip():
         raise InputError(f"{path}: expected at least one row, got an empty file")
-    if path.suffix == ".jsonl" and start != "[":
-        return _rows_of_lines(path, text)
-    try:
-        value = _decoded(text, path)
-    except InputError:
-        if _has_lines(text, start, path.suffix):
-            return _rows_of_lines(path, text)
-        raise
+    if _has_lines(text) or (path.suffix == ".jsonl" and not text.lstrip().startswith("[")):
+        lines = lines_of(text, path)
+        return Rows("lines", len(lines), _each(lines, decoded_line))
+    value = _decoded(text, path)
     form: Literal["list", "result"] = "list"
-    if isinstance(value, dict):
-        if "data" in value or "question" not in value:
-            form, value = "result", value.get("data")
-        else:
-            value = [value]
+    if isinstance(value, dict) and ("data" in value or "question" not in value):
+        form, value = "result", value.get("data")
+    elif isinstance(value, dict):
+        value = [value]
     if not isinstance(value, list):
         raise InputError(f"{path}: expected a list of rows, or an object with the list as `data`")
     if not value:
         raise InputError(f"{path}: expected at least one row, got none")
-    return Rows(form, len(value), _checked_rows(value, text, path))
-
-
-def _has_lines(text: str, start: str, suffix: str) -> bool:
-    """Whether a text that is not JSON as a whole has a row per line: its first line is one."""
-    first, newline, rest = text.strip().partition("\n")
-    if not newline or not rest.strip() or (start != "{" and suffix != ".jsonl"):
-        return False
-    try:
-        json.loads(first)
-    except (ValueError, RecursionError):
-        return False
-    return True
-
-
-def _rows_of_lines(path: Path, text: str) -> Rows:
-    lines = _lines(path, text)
-
-    def decoded() -> Iterator[Row]:
-        for number, (where, line) in enumerate(lines):
-            try:
-                yield Row(where, number, _decoded_line(line, where))
-            except InputError as error:
-                yield Row(where, number, error)
-
-    return Rows("lines", len(lines), decoded())
-
-
-def _checked_rows(values: list[Any], text: str, path: Path) -> Iterator[Row]:
     # Looked for once, as a file may be large.
     escapes = "\\ud" if "\\ud" in text.lower() else ""
-    for number, value in enumerate(values):
-        where = f"{path}, row {number}"
+    rows = ((f"{path}, row {number}", row) for number, row in enumerate(value))
+    decode = lambda row, where: _whole_characters(row, escapes, where)  # noqa: E731
+    return Rows(form, len(value), _each(rows, decode))
+
+
+def _has_lines(text: str) -> bool:
+    """Whether the first line is JSON as it stands, and more follows."""
+    first, _, rest = text.lstrip().partition("\n")
+    try:
+        return bool(rest.strip()) and json.loads(first) is not None
+    except (ValueError, RecursionError):
+        return False
+
+
+def _each(
+    rows: Iterable[tuple[str, Any]], decode: Callable[[Any, str], Any]
+) -> Iterator[tuple[str, Any]]:
+    for where, row in rows:
         try:
-            yield Row(where, number, _unicode_only(value, escapes, where))
+            yield where, decode(row, where)
         except InputError as error:
-            yield Row(where, number, error)
+            yield where, error
+
+
+def each_example(
+    path: Path | str,
+    dataset: str | None = None,
+    needs_documents: bool = True,
+    own_as: str | None = None,
+) -> Iterator[tuple[str, Example | InputError]]:
+    """How each row of a file is named in errors, and its example, or what is wrong with it.
+
+    The arguments are those of `read_examples`.
+    """
+    dataset = dataset or dataset_in_name(path)
+    for number, (where, row) in enumerate(read_rows(path).each):
+        try:
+            yield where, Example.from_row(row, where, dataset, number, needs_documents, own_as)
+        except InputError as error:
+            yield where, error
 
 
 def read_examples(
     path: Path | str,
     dataset: str | None = None,
-    bad: list[str] | None = None,
-    check: Callable[[Example, str], None] | None = None,
     needs_documents: bool = True,
     own_as: str | None = None,
 ) -> list[Example]:
@@ -261,32 +241,88 @@ def read_examples(
         path: the file.
         dataset: the dataset of rows that do not name theirs; by default it is looked for in the
             file's name, as ALCE does.
-        bad: takes the complaint about each bad row, which is then left out; None raises the first.
-        check: what else a row has to stand, given the example and how its row is named.
         needs_documents: a row must have a list of documents, be it empty.
         own_as: the dataset as which rows count for which there is none; None refuses them.
 
     Raises:
         InputError: broken JSON, a bad row, or no rows at all.
     """
-    path = Path(path)
-    if dataset is None:
-        dataset = dataset_in_name(path)
-    examples: list[Example] = []
-    for where, number, value in read_rows(path).each:
-        with _leave_out(bad):
-            if isinstance(value, InputError):
-                raise value
-            example = Example.from_row(value, where, dataset, number, needs_documents, own_as)
-            if check is not None:
-                check(example, where)
-            examples.append(example)
+    examples = []
+    for _, found in each_example(path, dataset, needs_documents, own_as):
+        if isinstance(found, InputError):
+            raise found
+        examples.append(found)
     return examples
 
 
-def dataset_in_name(path: Path) -> str | None:
-    """The dataset that a file's name speaks of, as ALCE's evaluation takes it from there."""
-    return next((name for name in DATASETS if name in path.name.lower()), None)
+def dataset_in_name(path: Path | str) -> str | None:
+    """The dataset that a file's name speaks of, as ALCE's evaluation takes it from there.
+
+    A name that speaks of several says nothing.
+    """
+    named = [name for name in DATASETS if name in Path(path).name.lower()]
+    return named[0] if len(named) == 1 else None
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerFile:
+    """A file of answers.
+
+    Attributes:
+        path: the file.
+        sha256: of what it held.
+        examples: the questions, with the answer as it was written in `output`.
+        left_out: the complaints about bad rows, if those were to be left out.
+    """
+
+    path: Path
+    sha256: str
+    examples: list[Example]
+    left_out: list[str]
+
+    @property
+    def without_documents(self) -> int:
+        """How many examples have no documents: whatever their answers cite is out of range."""
+        return sum(not example.docs for example in self.examples)
+
+    @property
+    def outputs(self) -> list[str]:
+        """The answers as they were written."""
+        return [example.output or "" for example in self.examples]
+
+
+def read_answers(path: Path, dataset: str | None, skip_bad: bool = False) -> AnswerFile:
+    """Read an ALCE result file, or a list of examples with `output`.
+
+    Args:
+        path: the file.
+        dataset: the dataset of all rows; None takes what the rows or the file's name say.
+        skip_bad: leave bad rows out instead of refusing the file.
+
+    Raises:
+        InputError: there is no such dataset; a bad row, one without `output`, or one of another
+            dataset; or, if those are to be left out, no other.
+    """
+    if dataset is not None and dataset not in DATASETS:
+        raise InputError(f"dataset {dataset!r}: expected one of {', '.join(DATASETS)}")
+    left_out: list[str] = []
+    examples: list[Example] = []
+    for where, found in each_example(path, dataset):
+        if isinstance(found, InputError):
+            bad = found
+        elif dataset is not None and found.dataset != dataset:
+            bad = InputError(f"{where}, field dataset: expected {dataset}, got {found.dataset}")
+        elif found.output is None:
+            bad = InputError(f"{where}, field output: missing")
+        else:
+            examples.append(found)
+            continue
+        if not skip_bad:
+            raise bad
+        left_out.append(str(bad))
+    if not examples:
+        raise InputError(f"{path}: no row can be used; the first complaint: {left_out[0]}")
+    return AnswerFile(path, hashlib.sha256(path.read_bytes()).hexdigest(), examples, left_out)
 
 
 def write_examples(path: Path | str, examples: Sequence[Example]) -> None:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import random
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from citepipe.data.example import DATASETS, Document, Example
-from citepipe.data.files import read_examples, write_examples, write_json
-from citepipe.data.questions import normalized_question
+from citepipe.data.example import DATASETS, Document, Example, relevant_documents
+from citepipe.data.files import each_example, write_examples, write_json
 from citepipe.errors import InputError
 from citepipe.options import DataOptions, Dataset
 from citepipe.progress import say, summary
@@ -20,28 +21,41 @@ from citepipe.progress import say, summary
 FindDocuments = Callable[[Sequence[Example]], list[Example]]
 """Gives documents to examples that have none, in their order."""
 
+_COUNTED = {
+    "leaks": "left out as in another split",
+    "repetitions": "left out as repeated",
+    "without_documents": "left out without documents",
+    "documents_found": "documents found for",
+}
+"""What is counted of a split, and how the summary puts it."""
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True)
 class _Row:
-    """An example, the file that it is from, and how its row is named in complaints."""
+    """An example, the file that it is from, and how its row is named in errors."""
 
     example: Example
     file: str
     where: str
 
-    @property
+    @cached_property
     def question(self) -> str:
         return normalized_question(self.example.question)
 
 
-@dataclass(slots=True)
-class _Counts:
-    """How many rows of a split were left out, and why; and how many had documents found."""
+def normalized_question(question: str) -> str:
+    """What is compared of a question: its letters and digits.
 
-    leaks: int = 0
-    repetitions: int = 0
-    without_documents: int = 0
-    documents_found: int = 0
+    Without case, punctuation, symbols, invisible characters and repeated spaces, and whichever
+    of several ways of writing a character Unicode has. A question of which nothing would be left
+    (`?!`) stays as it is.
+    """
+    folded = unicodedata.normalize("NFKC", question).casefold()
+    folded = unicodedata.normalize("NFKC", folded)
+    kinds = ((character, unicodedata.category(character)) for character in folded)
+    # Marks stay: in many scripts they are the vowels.
+    plain = "".join(" " if kind[0] in "PSZC" else c for c, kind in kinds if kind != "Cf")
+    return " ".join(plain.split()) or " ".join(folded.split())
 
 
 def mix(options: DataOptions, out: Path, find_documents: FindDocuments | None = None) -> str:
@@ -66,173 +80,147 @@ def mix(options: DataOptions, out: Path, find_documents: FindDocuments | None = 
 
     Raises:
         InputError: a file is bad, has rows without documents that nothing finds, or fewer rows of
-            a dataset than asked for.
+            a dataset than the options want.
     """
-    counts = {name: _Counts() for name in ("train", "dev", *(f"test/{d}" for d in options.test))}
+    tests = [f"test/{dataset}" for dataset in options.test]
+    counts = {name: dict.fromkeys(_COUNTED, 0) for name in ("train", "dev", *tests)}
 
     def read(
-        name: str, paths: Sequence[str], datasets: Sequence[Dataset] | None, own: Dataset | None
+        name: str,
+        paths: Sequence[str],
+        datasets: Sequence[Dataset] | None,
+        dataset: Dataset | None,
+        seen: set[str],
     ) -> list[_Row]:
-        rows = [row for path in paths for row in _read(path, own, options)]
-        if datasets is not None:
-            rows = [row for row in rows if row.example.dataset in datasets]
+        rows = [row for path in paths for row in _read(path, dataset, options)]
+        rows = [row for row in rows if datasets is None or row.example.dataset in datasets]
         if not rows:
-            where = ", ".join(paths)
-            raise InputError(f"{where}: expected rows of dataset {' or '.join(datasets or ())}")
+            raise InputError(
+                f"{', '.join(paths)}: expected rows of dataset {' or '.join(datasets or ())}"
+            )
         if find_documents is None:
-            rows = _that_have_documents(rows, options, counts[name], searched=False)
-        return rows
+            rows = _with_documents(rows, options, counts[name], "finds them some")
+        unseen = [row for row in rows if row.question not in seen]
+        counts[name]["leaks"] = len(rows) - len(unseen)
+        once = _once(unseen, options)
+        counts[name]["repetitions"] = len(unseen) - len(once)
+        return once
 
-    tests: dict[Dataset, list[_Row]] = {}
-    for dataset, path in options.test.items():
-        rows = read(f"test/{dataset}", [path], [dataset], dataset)
-        tests[dataset] = _once(rows, options, counts[f"test/{dataset}"])
-    tests = _select_tests(tests, options)
-    seen = {row.question for rows in tests.values() for row in rows}
-    splits: dict[str, list[_Row]] = {}
+    found = {d: read(f"test/{d}", [path], [d], d, set()) for d, path in options.test.items()}
+    chosen_tests = _select_tests(found, options)
+    seen = {row.question for rows in chosen_tests.values() for row in rows}
+    splits: dict[str, list[_Row]] = {"train": [], "dev": []}
     for name, sizes in (("dev", options.dev_size), ("train", options.train_size)):
         paths: list[str] = getattr(options, name)
-        rows = read(name, paths, options.datasets, None)
-        rows = _once(_without(rows, seen, counts[name]), options, counts[name])
+        rows = read(name, paths, options.datasets, None, seen)
         splits[name] = _select(rows, sizes, f"{options.seed}/{name}", ", ".join(paths))
         seen |= {row.question for row in splits[name]}
-    for name in ("train", "dev"):
-        if not splits[name]:
+    for name, rows in splits.items():
+        if not rows:
             raise InputError(f"data.{name}: no rows are left after taking out repeated questions")
-    if counts["train"].leaks or counts["dev"].leaks:
+    if counts["train"]["leaks"] or counts["dev"]["leaks"]:
         say(
-            f"data: left out of train {counts['train'].leaks}, of dev {counts['dev'].leaks} rows "
-            "chosen before"
+            f"data: left out of train {counts['train']['leaks']}, of dev {counts['dev']['leaks']} "
+            "rows chosen before"
         )
-    splits = {"train": splits["train"], "dev": splits["dev"]} | {
-        f"test/{name}": rows for name, rows in tests.items()
-    }
+    splits |= {f"test/{dataset}": rows for dataset, rows in chosen_tests.items()}
     report: dict[str, Any] = {}
-    for name in splits:
-        rows = splits[name]
+    for name, rows in splits.items():
         if find_documents is not None:
-            found = _with_found(rows, find_documents, counts[name])
-            rows = splits[name] = _that_have_documents(found, options, counts[name], searched=True)
-        shown = [replace(row.example, docs=kept_documents(row.example, options)) for row in rows]
-        write_examples(out / f"{name}.json", _with_own_ids(shown))
-        report[name] = _counted(rows, counts[name], options)
-    write_json(out / "mixture.json", _account(options, report))
-    figures: dict[str, object] = {name: len(rows) for name, rows in splits.items()}
-    for key in _SAID:
+            rows = _with_found(rows, find_documents, counts[name])
+            rows = _with_documents(rows, options, counts[name], "found none")
+        kept = [replace(row.example, docs=kept_documents(row.example, options)) for row in rows]
+        write_examples(out / f"{name}.json", _with_own_ids(kept))
+        report[name] = {
+            "rows": len(rows),
+            "datasets": dict(sorted(Counter(row.example.dataset for row in rows).items())),
+            "files": dict(sorted(Counter(row.file for row in rows).items())),
+            **counts[name],
+            "documents_cut": sum(
+                len(short.docs) < len(row.example.docs)
+                for short, row in zip(kept, rows, strict=True)
+            ),
+        }
+    files = dict.fromkeys([*options.train, *options.dev, *options.test.values()])
+    account = {
+        "seed": options.seed,
+        "splits": report,
+        "inputs": {path: _digest(path) for path in files},
+        "options": options.model_dump(mode="json"),
+    }
+    write_json(out / "mixture.json", account)
+    figures: dict[str, object] = {name: split["rows"] for name, split in report.items()}
+    for key, label in _COUNTED.items():
         if count := sum(split[key] for split in report.values()):
-            figures[_SAID[key]] = count
+            figures[label] = count
     return summary("data", figures)
 
 
-_SAID = {
-    "leaks": "left out as in another split",
-    "repetitions": "left out as repeated",
-    "without_documents": "left out without documents",
-    "documents_found": "documents found for",
-}
-
-
 def _read(path: str, dataset: Dataset | None, options: DataOptions) -> list[_Row]:
-    wheres: list[str] = []
-    examples = read_examples(
-        path,
-        dataset,
-        check=lambda _, where: wheres.append(where),
-        needs_documents=False,
-        own_as=options.own_as,
-    )
-    return [_Row(e, path, where) for e, where in zip(examples, wheres, strict=True)]
+    rows = []
+    for where, example in each_example(path, dataset, False, options.own_as):
+        if isinstance(example, InputError):
+            raise example
+        rows.append(_Row(example, path, where))
+    return rows
 
 
-def _that_have_documents(
-    rows: Sequence[_Row], options: DataOptions, counts: _Counts, searched: bool
+def _with_documents(
+    rows: Sequence[_Row], options: DataOptions, counts: dict[str, int], retrieval: str
 ) -> list[_Row]:
-    """The rows with documents, if those without may be left out; `searched`: a retriever has looked
-    for theirs."""
+    """The rows that have documents, if those without may be left out.
+
+    Raises:
+        InputError: they may not, or none has any; `retrieval` is what the line says of it.
+    """
     kept = [row for row in rows if row.example.docs]
-    counts.without_documents = len(rows) - len(kept)
-    if not counts.without_documents or (kept and options.without_documents == "leave_out"):
+    bare = [row for row in rows if not row.example.docs]
+    counts["without_documents"] = len(bare)
+    leave_out = options.without_documents == "leave_out"
+    if not bare or (kept and leave_out):
         return kept
-    first = next(row for row in rows if not row.example.docs)
-    found = "found none" if searched else "finds them some"
+    advice = ", and `data.without_documents: leave_out` goes on without them"
+    if leave_out:
+        advice = ", and nothing is left without them"
     raise InputError(
-        f"{first.where}, field docs: expected documents, got none ({counts.without_documents} of "
-        f"{len(rows)} rows have none; `retrieval` {found}, and `data.without_documents: leave_out` "
-        "goes on without them)"
+        f"{bare[0].where}, field docs: expected documents, got none ({len(bare)} of {len(rows)} "
+        f"rows have none; `retrieval` {retrieval}{advice})"
     )
 
 
-def _without(rows: Sequence[_Row], seen: set[str], counts: _Counts) -> list[_Row]:
-    kept = [row for row in rows if row.question not in seen]
-    counts.leaks = len(rows) - len(kept)
-    return kept
-
-
-def _once(rows: Sequence[_Row], options: DataOptions, counts: _Counts) -> list[_Row]:
+def _once(rows: Sequence[_Row], options: DataOptions) -> list[_Row]:
     """The rows without those that repeat an earlier one."""
     if options.repetitions == "keep":
         return list(rows)
-    by_rows = options.repetitions == "rows"
     first: dict[Any, _Row] = {}
     for row in rows:
-        docs = kept_documents(row.example, options)
-        first.setdefault(
-            (row.question, row.example.dataset, docs) if by_rows else row.question, row
-        )
-    counts.repetitions = len(rows) - len(first)
+        key: Any = row.question
+        if options.repetitions == "rows":
+            key = row.question, row.example.dataset, kept_documents(row.example, options)
+        first.setdefault(key, row)
     return list(first.values())
 
 
 def kept_documents(example: Example, options: DataOptions) -> tuple[Document, ...]:
     """The documents that a question keeps: the first ones, or those chosen by a shorter text.
 
-    A shorter text with the word irrelevant (or Irrelevant) stands for none, and the first document
-    without one ends the choice, as in ALCE's `get_shorter_text`; a document is kept all the same,
-    with whatever text it has, if there would be none (ALCE: only if it has no shorter text).
+    A document is kept, with whatever text it has, where the choice would leave none (ALCE: only
+    if it has no shorter text).
     """
     docs = example.docs
     if options.shorter is not None:
-        shorter = [getattr(doc, options.shorter) for doc in docs]
-        end = shorter.index(None) if None in shorter else len(docs)
-        chosen = [
-            doc
-            for doc, text in zip(docs[:end], shorter[:end], strict=True)
-            if "irrelevant" not in text and "Irrelevant" not in text
-        ]
-        docs = tuple(chosen) or docs[end : end + 1] or docs[:1]
+        relevant, bare = relevant_documents(docs, options.shorter)
+        docs = relevant or bare or docs[:1]
     return docs[: options.documents]
 
 
-def _with_found(rows: Sequence[_Row], find: FindDocuments, counts: _Counts) -> list[_Row]:
+def _with_found(rows: Sequence[_Row], find: FindDocuments, counts: dict[str, int]) -> list[_Row]:
     """The rows with documents for those that have none."""
-    without = [row for row in rows if not row.example.docs]
-    found = iter(find([row.example for row in without]) if without else [])
-    completed = [row if row.example.docs else replace(row, example=next(found)) for row in rows]
-    counts.documents_found = len(without) - sum(not row.example.docs for row in completed)
-    return completed
-
-
-def _counted(rows: Sequence[_Row], counts: _Counts, options: DataOptions) -> dict[str, Any]:
-    """What `mixture.json` says of a split."""
-    return {
-        "rows": len(rows),
-        "datasets": dict(sorted(Counter(row.example.dataset for row in rows).items())),
-        "files": dict(sorted(Counter(row.file for row in rows).items())),
-        **asdict(counts),
-        "documents_cut": sum(
-            len(kept_documents(row.example, options)) < len(row.example.docs) for row in rows
-        ),
-    }
-
-
-def _account(options: DataOptions, splits: Mapping[str, Any]) -> dict[str, Any]:
-    files = dict.fromkeys([*options.train, *options.dev, *options.test.values()])
-    return {
-        "seed": options.seed,
-        "splits": splits,
-        "inputs": {path: _digest(path) for path in files},
-        "options": options.model_dump(mode="json"),
-    }
+    bare = [row.example for row in rows if not row.example.docs]
+    found = find(bare) if bare else []
+    counts["documents_found"] = sum(bool(example.docs) for example in found)
+    each = iter(found)
+    return [row if row.example.docs else replace(row, example=next(each)) for row in rows]
 
 
 def _digest(path: str) -> str:
@@ -245,15 +233,15 @@ def _with_own_ids(examples: Sequence[Example]) -> list[Example]:
     so do several files of one."""
     if len({example.id for example in examples}) == len(examples):
         return list(examples)
-    named = [replace(example, id=f"{example.dataset}-{example.id}") for example in examples]
-    taken = Counter(example.id for example in named)
+    names = [f"{example.dataset}-{example.id}" for example in examples]
+    taken = set(names)
     given: set[str] = set()
     apart = []
-    for example in named:
-        name, number = example.id, 1
+    for example, first in zip(examples, names, strict=True):
+        name, number = first, 1
         while name in given or (number > 1 and name in taken):
             number += 1
-            name = f"{example.id}-{number}"
+            name = f"{first}-{number}"
         given.add(name)
         apart.append(replace(example, id=name))
     return apart
@@ -265,8 +253,7 @@ def _select_tests(
     sizes = options.test_size
     if isinstance(sizes, int):
         available = {dataset: len(rows) for dataset, rows in tests.items()}
-        where = ", ".join(dict.fromkeys(options.test.values()))
-        sizes = in_proportion(sizes, available, where)
+        sizes = in_proportion(sizes, available, ", ".join(dict.fromkeys(options.test.values())))
     return {
         dataset: _select(
             rows,
@@ -279,12 +266,10 @@ def _select_tests(
 
 
 def _select(rows: Sequence[_Row], sizes: Any, seed: str, where: str) -> list[_Row]:
-    """As many rows of each dataset as asked for, shuffled by the seed; all if nothing is asked."""
+    """As many rows of each dataset as the sizes say, shuffled by the seed; all if they are None."""
     if sizes is None:
         return list(rows)
-    by_dataset = {
-        dataset: [row for row in rows if row.example.dataset == dataset] for dataset in DATASETS
-    }
+    by_dataset = {d: [row for row in rows if row.example.dataset == d] for d in DATASETS}
     if isinstance(sizes, int):
         counts = {dataset: len(found) for dataset, found in by_dataset.items() if found}
         sizes = in_proportion(sizes, counts, where)

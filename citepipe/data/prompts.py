@@ -1,16 +1,30 @@
-"""The one place that lays out prompts (ALCE `utils.py`, `make_demo`), and keeps them in budget."""
+"""The one place that lays out prompts (ALCE `utils.py`, `make_demo`), and keeps them in budget.
+
+Templates are those of the options, or of a prompt file in ALCE's layout (`prompts/*_default.json`),
+which has demonstrations too.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+import re
+from bisect import bisect
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Annotated, Any
 
-from citepipe.data.demonstrations import Demonstration, chosen, read_prompt_file, shown_documents
-from citepipe.data.example import Document, Example
+from pydantic import BeforeValidator, TypeAdapter
+
+from citepipe.data.example import Document, DocumentRow, Example, relevant_documents
+from citepipe.data.files import read_json
+from citepipe.data.validate import validated
 from citepipe.errors import InputError
-from citepipe.options import PromptOptions
+from citepipe.options import PromptOptions, has_places
 
 Encode = Callable[[str], Sequence[int]]
+
+DOCUMENTS = 5
+"""Documents of a demonstration, at most, unless the options say more: those of ALCE's files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,25 +54,100 @@ class Prompt:
     messages: tuple[str, ...] = ()
 
 
+def _joined(answer: Any) -> Any:
+    is_lines = isinstance(answer, list) and all(isinstance(line, str) for line in answer)
+    return "\n" + "\n".join(answer) if is_lines else answer
+
+
 @dataclass(frozen=True, slots=True)
-class _Layout:
-    """Templates, and the demonstrations in front."""
+class Demonstration:
+    """A question with documents and its cited answer; ALCE has answers in lines as lists."""
+
+    question: str
+    answer: Annotated[str, BeforeValidator(_joined)]
+    docs: tuple[DocumentRow, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """What a prompt file holds: what stands for {INST}, between demonstrations, and templates."""
 
     instruction: str
-    demo_prompt: str
-    doc_prompt: str
-    separator: str = ""
-    demonstrations: Sequence[Demonstration] = ()
+    demo_sep: str
+    demo_prompt: Annotated[str, has_places("{Q}", "{D}", "{A}")]
+    doc_prompt: Annotated[str, has_places("{P}")]
+    demos: tuple[Demonstration, ...] = ()
+
+
+_LAYOUT = TypeAdapter(Layout)
+
+
+@cache
+def read_prompt_file(path: str) -> Layout:
+    """Read a prompt file; a path is read once.
+
+    Raises:
+        InputError: it is no such file; with the field and what was expected there.
+    """
+    return validated(_LAYOUT, read_json(path), path)
 
 
 def check_prompt(options: PromptOptions, datasets: Sequence[str]) -> None:
-    """Read the prompt files, before anything is asked.
+    """Read the prompt files, before any model is loaded.
 
     Raises:
         InputError: one of them is bad, or there is none for a dataset that wants demonstrations.
     """
     for dataset in datasets:
-        _layout_of(options, dataset)
+        _layout(options, dataset)
+
+
+def _layout(options: PromptOptions, dataset: str) -> Layout:
+    """The templates for a dataset, with the demonstrations that are shown."""
+    path = options.files.get(dataset)  # type: ignore[call-overload]
+    if path is not None:
+        file = read_prompt_file(path)
+        return replace(file, demos=chosen(file, options, path))
+    if options.shots:
+        raise InputError(
+            f"prompt.files.{dataset}: missing, and the demonstrations that prompt.shots wants "
+            f"({options.shots}) are in such a file"
+        )
+    instruction = options.instruction
+    if dataset == "qampari" and options.list_instruction is not None:
+        instruction = options.list_instruction
+    return Layout(instruction, "", options.demo_prompt, options.doc_prompt)
+
+
+def chosen(file: Layout, options: PromptOptions, path: str) -> tuple[Demonstration, ...]:
+    """The first demonstrations, or with `demo_seed` those that ALCE draws with it (`run.py`).
+
+    Raises:
+        InputError: the file has fewer than `options.shots`.
+    """
+    there = len(file.demos)
+    if options.shots > there:
+        raise InputError(f"{path}, field demos: expected at least {options.shots}, got {there}")
+    if options.demo_seed is None:
+        return file.demos[: options.shots]
+    import numpy
+
+    order = numpy.random.RandomState(options.demo_seed)
+    return tuple(file.demos[i] for i in order.choice(there, options.shots, replace=False))
+
+
+def shown_documents(demonstration: Demonstration, options: PromptOptions) -> Sequence[Document]:
+    """The documents that a demonstration shows.
+
+    Where the shorter texts of documents are shown, those with the word irrelevant (or Irrelevant)
+    in theirs are passed over, and the first document without one ends the choice; it is shown,
+    with its full text, only if there is none yet (`get_shorter_text` in ALCE's `utils.py`).
+    """
+    at_most = DOCUMENTS if options.demo_documents is None else options.demo_documents
+    if options.documents == "text":
+        return demonstration.docs[:at_most]
+    relevant, without = relevant_documents(demonstration.docs, options.documents)
+    return (relevant or without)[:at_most]
 
 
 def render(
@@ -73,7 +162,7 @@ def render(
     `utils.py`), the answers of demonstrations without a space in front included.
 
     Args:
-        example: what to ask.
+        example: the question.
         options: templates.
         docs: the documents to show, by default the example's.
         demo_words: of each document of a demonstration, at most; None for all.
@@ -81,14 +170,9 @@ def render(
     Raises:
         InputError: a prompt file is bad.
     """
-    layout = _layout_of(options, example.dataset)
-    parts = [
-        f"{asked}{demo.answer}{layout.separator}"
-        for asked, demo in _demonstrated(layout, options, demo_words)
-    ]
-    docs = example.docs if docs is None else docs
-    text = "".join(parts) + _asked(layout, example.question, docs, options)
-    return text.strip()
+    layout, demos, question = _parts(example, options, docs, demo_words)
+    text = "".join(f"{asked}{answer}{layout.demo_sep}" for asked, answer in demos)
+    return (text + question).strip()
 
 
 def conversation(
@@ -104,69 +188,40 @@ def conversation(
     """
     if not options.demo_turns:
         return (render(example, options, docs, demo_words),)
-    layout = _layout_of(options, example.dataset)
-    messages: list[str] = []
-    for asked, demo in _demonstrated(layout, options, demo_words):
-        messages += [asked.strip(), demo.answer.strip()]
+    _, demos, question = _parts(example, options, docs, demo_words)
+    return *(message.strip() for pair in demos for message in pair), question.strip()
+
+
+def _parts(
+    example: Example,
+    options: PromptOptions,
+    docs: Sequence[Document] | None,
+    demo_words: int | None,
+) -> tuple[Layout, list[tuple[str, str]], str]:
+    """The layout, its demonstrations as questions in the template and answers, the question."""
+    layout = _layout(options, example.dataset)
+    demos = []
+    for demo in layout.demos:
+        shown = _cut(shown_documents(demo, options), demo_words)
+        demos.append((_asked(layout, demo.question, shown, options).rstrip(), demo.answer))
     docs = example.docs if docs is None else docs
-    return (*messages, _asked(layout, example.question, docs, options).strip())
+    return layout, demos, _asked(layout, example.question, docs, options)
 
 
-def _demonstrated(
-    layout: _Layout, options: PromptOptions, words: int | None
-) -> Iterator[tuple[str, Demonstration]]:
-    """What is asked in each demonstration, with so many words of a document at most."""
-    for demo in layout.demonstrations:
-        docs = shown_documents(demo, options)
-        if words is not None:
-            docs = [_first_words(doc, words) for doc in docs]
-        yield _asked(layout, demo.question, docs, options).rstrip(), demo
-
-
-def _layout_of(options: PromptOptions, dataset: str) -> _Layout:
-    path = options.files.get(dataset)  # type: ignore[call-overload]
-    if path is not None:
-        file = read_prompt_file(path)
-        demonstrations = chosen(file, options, path)
-        return _Layout(
-            file.instruction, file.demo_prompt, file.doc_prompt, file.separator, demonstrations
-        )
-    if options.shots:
-        raise InputError(
-            f"prompt.files.{dataset}: missing, and the demonstrations that prompt.shots wants "
-            f"({options.shots}) are in such a file"
-        )
-    instruction = options.instruction
-    if dataset == "qampari" and options.list_instruction is not None:
-        instruction = options.list_instruction
-    return _Layout(instruction, options.demo_prompt, options.doc_prompt)
-
-
-def _asked(layout: _Layout, question: str, docs: Sequence[Document], options: PromptOptions) -> str:
-    documents = "".join(
-        _fill(layout.doc_prompt, ID=str(number), T=doc.title, P=_shown(doc, options.documents))
-        for number, doc in enumerate(docs, start=1)
-    )
-    template = layout.demo_prompt
-    if not docs:
-        # Without documents there is no empty line for them either.
-        template = template.replace("{D}\n", "")
+def _asked(layout: Layout, question: str, docs: Sequence[Document], options: PromptOptions) -> str:
+    documents = ""
+    for number, doc in enumerate(docs, start=1):
+        shorter = None if options.documents == "text" else getattr(doc, options.documents)
+        text = doc.text if shorter is None else shorter
+        documents += _fill(layout.doc_prompt, ID=str(number), T=doc.title, P=text)
+    # Without documents there is no empty line for them either.
+    template = layout.demo_prompt if docs else layout.demo_prompt.replace("{D}\n", "")
     return _fill(template, INST=layout.instruction, Q=question, D=documents, A="")
 
 
-def _shown(doc: Document, variant: str) -> str:
-    shorter = {"summary": doc.summary, "extraction": doc.extraction}.get(variant)
-    return doc.text if shorter is None else shorter
-
-
-def _first_words(doc: Document, count: int) -> Document:
-    """A document of which every text is cut to its first words."""
-
-    def cut(text: str | None) -> str | None:
-        return None if text is None else " ".join(text.split()[:count])
-
-    text = " ".join(doc.text.split()[:count])
-    return Document(doc.title, text, summary=cut(doc.summary), extraction=cut(doc.extraction))
+def _fill(template: str, **values: str) -> str:
+    """Fill `{NAME}` places in one pass, so that braces inside a document's text stay text."""
+    return re.sub(r"\{(\w+)\}", lambda place: values.get(place[1], place[0]), template)
 
 
 def fit(
@@ -182,7 +237,7 @@ def fit(
     demonstrations first; the questions, the instruction and the final `Answer:` always stay.
 
     Args:
-        example: what to ask.
+        example: the question.
         options: templates and the budget in tokens.
         encode: the tokenizer, with whatever special tokens the model expects in front.
         wrap: makes the text that is encoded from what `conversation` returns (a chat template); by
@@ -194,30 +249,32 @@ def fit(
     """
 
     def attempt(words: int | None, demo_words: int | None) -> Prompt:
-        docs = None if words is None else [_first_words(doc, words) for doc in example.docs]
-        if wrap is None:
-            messages: tuple[str, ...] = ()
-            text = render(example, options, docs, demo_words)
-        else:
-            messages = conversation(example, options, docs, demo_words)
-            text = wrap(messages)
+        docs = _cut(example.docs, words)
+        messages = () if wrap is None else conversation(example, options, docs, demo_words)
+        text = render(example, options, docs, demo_words) if wrap is None else wrap(messages)
         shortened = words is not None or demo_words is not None
         return Prompt(text, tuple(encode(text)), shortened, turn, messages)
 
-    def fits(prompt: Prompt) -> bool:
-        return len(prompt.token_ids) <= options.max_input_tokens
+    def too_long(prompt: Prompt) -> bool:
+        return len(prompt.token_ids) > options.max_input_tokens
+
+    def longest(cut: Callable[[int], Prompt], docs: Iterable[Document]) -> Prompt | None:
+        """The prompt with the longest common limit of words per document that fits."""
+        limits = range(_most_words(docs) + 1)
+        fitting = bisect(limits, False, key=lambda words: too_long(cut(words)))
+        return cut(fitting - 1) if fitting else None
 
     whole = attempt(None, None)
-    if fits(whole):
+    if not too_long(whole):
         return whole
-    demonstrations = _layout_of(options, example.dataset).demonstrations
-    if demonstrations:
-        longest = _longest(doc for demo in demonstrations for doc in demo.docs)
-        found = _most(lambda words: attempt(None, words), fits, longest)
-        if found is not None:
-            return found
-    none_of_demos = 0 if demonstrations else None
-    found = _most(lambda words: attempt(words, none_of_demos), fits, _longest(example.docs))
+    demos = _layout(options, example.dataset).demos
+    found = None
+    if demos:
+        found = longest(
+            lambda words: attempt(None, words), (d for demo in demos for d in demo.docs)
+        )
+    none_of_demos = 0 if demos else None
+    found = found or longest(lambda words: attempt(words, none_of_demos), example.docs)
     if found is None:
         raise InputError(
             f"question {example.id}: {len(attempt(0, none_of_demos).token_ids)} tokens without any "
@@ -226,35 +283,22 @@ def fit(
     return found
 
 
-def _longest(docs: Iterable[Document]) -> int:
+def _texts(doc: Document) -> dict[str, str]:
+    texts = {"text": doc.text, "summary": doc.summary, "extraction": doc.extraction}
+    return {name: text for name, text in texts.items() if text is not None}
+
+
+def _cut(docs: Sequence[Document], words: int | None) -> Sequence[Document]:
+    """Documents of which every text is cut to its first words; None cuts nothing."""
+    if words is None:
+        return docs
+    return [
+        replace(doc, **{name: " ".join(text.split()[:words]) for name, text in _texts(doc).items()})
+        for doc in docs
+    ]
+
+
+def _most_words(docs: Iterable[Document]) -> int:
     """Words of the longest text of some documents."""
-    texts = (text for doc in docs for text in (doc.text, doc.summary, doc.extraction) if text)
+    texts = (text for doc in docs for text in _texts(doc).values())
     return max((len(text.split()) for text in texts), default=0)
-
-
-def _most(
-    attempt: Callable[[int], Prompt], fits: Callable[[Prompt], bool], longest: int
-) -> Prompt | None:
-    """The prompt with the longest common limit of words per document that fits, by bisection."""
-    best = attempt(0)
-    if not fits(best):
-        return None
-    low, high = 0, longest
-    while low < high:
-        middle = (low + high + 1) // 2
-        candidate = attempt(middle)
-        if fits(candidate):
-            low, best = middle, candidate
-        else:
-            high = middle - 1
-    return best
-
-
-def _fill(template: str, **values: str) -> str:
-    """Fill `{NAME}` places in one pass, so that braces inside a document's text stay text."""
-    parts = template.split("{")
-    filled = [parts[0]]
-    for part in parts[1:]:
-        name, brace, rest = part.partition("}")
-        filled.append(values[name] + rest if brace and name in values else "{" + part)
-    return "".join(filled)

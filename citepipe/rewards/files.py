@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from citepipe.data.answers import AnswerFile
+from citepipe.data.files import AnswerFile
 from citepipe.judge.record import verdict_records
 from citepipe.options import RewardOptions
 from citepipe.rewards.answers import judge_for_rewards

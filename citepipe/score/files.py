@@ -9,8 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from citepipe.data.answers import AnswerFile, read_answers
-from citepipe.data.files import write_json
+from citepipe.data.files import AnswerFile, read_answers, write_json
 from citepipe.errors import InputError
 from citepipe.judge.judge import judge
 from citepipe.judge.record import verdict_records

@@ -25,6 +25,7 @@ ROW: dict[str, Any] = {
 GOOD = json.dumps(ROW)
 
 
+LOST = "expected JSON, Expecting property name enclosed in double quotes at column 2"
 # The file's name, its content, and the line that follows its name.
 BROKEN_FILES: list[tuple[str, str | bytes, str]] = [
     ("a.json", "", ": expected at least one row, got an empty file"),
@@ -34,22 +35,12 @@ BROKEN_FILES: list[tuple[str, str | bytes, str]] = [
     ("a.json", "{}", ": expected a list of rows, or an object with the list as `data`"),
     ("a.json", '"a"', ": expected a list of rows, or an object with the list as `data`"),
     ("a.json", "[1, 2", ", line 1: expected JSON, Expecting ',' delimiter at column 6"),
-    ("a.json", f"[{GOOD},]", f", line 1: expected JSON, Expecting value at column {len(GOOD) + 3}"),
     ("a.json", "question,docs\nWhere?,x\n", ", line 1: expected JSON, Expecting value at column 1"),
     ("a.json", b"\x1f\x8b\x08\x00", ": expected UTF-8 text, byte 1 is not"),
     ("a.json", '["a"]'.encode("utf-16"), ": expected UTF-8 text, byte 0 is not"),
-    (
-        "a.jsonl",
-        GOOD + "\n{\n",
-        ", line 2: expected JSON, Expecting property name enclosed in double quotes",
-    ),
-    (
-        "a.json",
-        f"{GOOD}\n{{\n",
-        ", line 2: expected JSON, Expecting property name enclosed in double quotes",
-    ),
-    ("a.jsonl", "[1]\n" + GOOD, ", line 1: expected an object, got a list"),
-    ("a.json", "[null]", ", row 0: expected an object, got null"),
+    ("a.jsonl", f"{GOOD}\n{{\n", f", line 2: {LOST}"),
+    ("a.json", f"{GOOD}\n{{\n", f", line 2: {LOST}"),
+    ("a.jsonl", f"[1]\n{GOOD}", ", line 1: expected an object, got a list"),
     ("a.json", f'[{GOOD}, "x"]', ", row 1: expected an object, got a string"),
     (
         "a.json",
@@ -58,7 +49,7 @@ BROKEN_FILES: list[tuple[str, str | bytes, str]] = [
     ),
     (
         "a.json",
-        f'[{GOOD[:-1]}, "x": {"[" * 150}{"]" * 150}}}]',
+        f'[{GOOD[:-1]}, "x": {"[" * 300}{"]" * 300}}}]',
         ", row 0, field x: expected JSON of ordinary depth",
     ),
 ]
@@ -66,42 +57,36 @@ BROKEN_FILES: list[tuple[str, str | bytes, str]] = [
 # The fields of a row that are other than in a good one, and the line that names the row's field.
 BROKEN_ROWS: list[tuple[dict[str, Any], str]] = [
     ({"question": "gone"}, "question: missing"),
-    ({"question": 5}, "question: expected a string, got int"),
-    ({"question": ["a"]}, "question: expected a string, got a list"),
+    ({"question": None}, "question: missing"),
+    ({"question": 5}, "question: expected a string, got a number"),
     ({"dataset": "nq"}, "dataset: expected one of asqa, qampari, eli5, expertqa, got 'nq'"),
-    ({"dataset": 1}, "dataset: expected a string, got int"),
+    ({"dataset": 1}, "dataset: expected a string, got a number"),
     ({"docs": "text"}, "docs: expected a list, got a string"),
     ({"docs": [None]}, "docs[0]: expected an object or a string, got null"),
-    ({"docs": [DOC, {"title": "x"}]}, "docs[1], field text: missing"),
-    ({"docs": [DOC | {"title": 3}]}, "docs[0], field title: expected a string, got int"),
-    ({"docs": [DOC | {"sent": []}]}, "docs[0], field sent: expected a string, got a list"),
-    ({"docs": [DOC | {"summary": 1}]}, "docs[0], field summary: expected a string, got int"),
-    (
-        {"docs": [DOC | {"extraction": {}}]},
-        "docs[0], field extraction: expected a string, got an object",
-    ),
+    ({"docs": [DOC, {"title": "x"}]}, "docs[1].text: missing"),
+    ({"docs": [DOC | {"sent": []}]}, "docs[0].sent: expected a string, got a list"),
+    ({"docs": [DOC | {"extraction": {}}]}, "docs[0].extraction: expected a string, got an object"),
     (
         {"docs": "gone", "passages": [{"content": 1}]},
-        "passages[0], field content: expected a string, got int",
+        "passages[0].content: expected a string, got a number",
     ),
-    ({"output": 3}, "output: expected a string or a list of them, got int"),
+    ({"output": 3}, "output: expected a string or a list of them, got a number"),
     ({"output": [{"text": "x"}]}, "output: expected a string or a list of them, got an object"),
     ({"answer": ["x"]}, "answer: expected a string, got a list"),
-    ({"annotations": [{}]}, "annotations[0], field long_answer: missing"),
-    ({"annotations": ["x"]}, "annotations[0]: expected an object, got a string"),
+    ({"annotations": [{}]}, "annotations[0]: expected an object with long_answer"),
     ({"qa_pairs": {}}, "qa_pairs: expected a list, got an object"),
-    ({"qa_pairs": [{"question": "x"}]}, "qa_pairs[0], field short_answers: missing"),
+    ({"qa_pairs": [{"question": "x"}]}, "qa_pairs[0].short_answers: missing"),
     (
         {"qa_pairs": [{"short_answers": [1]}]},
-        "qa_pairs[0].short_answers[0]: expected a string, got int",
+        "qa_pairs[0].short_answers[0]: expected a string, got a number",
     ),
-    ({"answers": [5]}, "answers[0]: expected a list of strings, got int"),
+    ({"answers": [5]}, "answers[0]: expected a list, got a number"),
     ({"answers": [["x", None]]}, "answers[0][1]: expected a string, got null"),
     ({"claims": ["x", True]}, "claims[1]: expected a string, got a boolean"),
-    ({"answers": {"gpt4": 1}}, "answers.gpt4: expected an object, got int"),
+    ({"answers": {"gpt4": 1}}, "answers.gpt4: expected an object, got a number"),
     (
-        {"answers": {"gpt4": {"claims": [1]}}},
-        "answers.gpt4, field claims[0]: expected an object, got int",
+        {"answers": {"gpt4": {"claims": [{"evidence": [1]}]}}},
+        "answers.gpt4.claims[0].evidence[0]: expected a string, got a number",
     ),
 ]
 
@@ -140,17 +125,15 @@ def test_every_line_that_is_broken_is_found(tmp_path: Path) -> None:
     path.write_text(f"[1]\n{GOOD}\n\n{{\n")
     assert [line for found in check(path).findings for line in found.lines] == [
         f"{path}, line 1: expected an object, got a list",
-        f"{path}, line 4: expected JSON, Expecting property name enclosed in double quotes",
+        f"{path}, line 4: {LOST}",
     ]
 
 
-def test_a_folder_and_nothing_are_one_line(tmp_path: Path) -> None:
+def test_a_folder_is_one_line(tmp_path: Path) -> None:
     assert check(tmp_path).lines() == [
         f"error: {tmp_path}: cannot be read: Is a directory",
         "1 error, 0 warnings, 0 notes",
     ]
-    lines = check(tmp_path / "none.json").lines()
-    assert lines[0] == f"error: {tmp_path}/none.json: cannot be read: No such file or directory"
 
 
 def _checked(tmp_path: Path, *rows: Any, name: str = "a.json", **settings: Any) -> Any:
@@ -190,15 +173,15 @@ def test_every_problem_of_every_row_is_found(tmp_path: Path) -> None:
     report = _checked(tmp_path, bad, ROW, bad)
     complaints = [
         "field dataset: expected one of asqa, qampari, eli5, expertqa, got 'nq'",
-        "field question: expected a string, got int",
-        "field docs[0], field text: missing",
-        "field docs[1]: expected an object or a string, got int",
+        "field question: expected a string, got a number",
+        "field docs[0].text: missing",
+        "field docs[1]: expected an object or a string, got a number",
         "field output: expected a string or a list of them, got an object",
-        "field claims[0]: expected a string, got int",
+        "field claims[0]: expected a string, got a number",
     ]
     assert _said(report, "error") == [f"row {n}, {line}" for line in complaints for n in (0, 2)]
-    assert report.uses.bad == 2
-    assert report.uses.asked == 1
+    assert report.uses["bad"] == 2
+    assert report.uses["asked"] == 1
 
 
 def test_findings_of_a_kind_are_all_counted_and_some_told(tmp_path: Path) -> None:
@@ -206,8 +189,8 @@ def test_findings_of_a_kind_are_all_counted_and_some_told(tmp_path: Path) -> Non
     report = _checked(tmp_path, *rows, lines=2)
     (found,) = report.findings
     assert (found.count, len(found.lines)) == (9, 2)
-    assert found.kind == "field docs[], field text: missing"
-    assert "error: … and 7 more: field docs[], field text: missing" in report.lines()
+    assert found.kind == "field docs[].text: missing"
+    assert "error: … and 7 more: field docs[].text: missing" in report.lines()
 
 
 @pytest.mark.parametrize(
@@ -277,8 +260,8 @@ def test_rows_are_compared_with_those_before(tmp_path: Path) -> None:
         "row 2, field question: as in row 0, other documents",
         "row 2, field id: a as in row 0; the mixture renames it",
     ]
-    assert report.uses.repeated == 1
-    assert report.uses.asked == 2
+    assert report.uses["repeated"] == 1
+    assert report.uses["asked"] == 2
 
 
 def test_rows_are_counted_by_what_becomes_of_them(tmp_path: Path) -> None:
@@ -290,8 +273,8 @@ def test_rows_are_counted_by_what_becomes_of_them(tmp_path: Path) -> None:
         {"question": "3", "contexts": ["a"]},
     ]
     uses = _checked(tmp_path, *rows, documents=2).uses
-    assert (uses.taught, uses.attributed, uses.asked, uses.tested) == (1, 1, 3, 2)
-    assert (uses.without_documents, uses.repeated, uses.scored, uses.cut) == (1, 1, 1, 1)
+    names = ["attributed", "cut", "repeated", "scored", "taught", "without_documents"]
+    assert uses == dict.fromkeys(names, 1) | {"asked": 3, "tested": 2}
 
 
 def test_what_a_file_is_decides_how_it_is_called(tmp_path: Path) -> None:
@@ -371,13 +354,14 @@ SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 @pytest.mark.skipif(not SHARED.is_dir(), reason="real files are not beside the project")
 def test_real_files_are_what_they_are_said_to_be() -> None:
     alce = check(SHARED / "alce_asqa_10.json")
-    assert (alce.rows, alce.datasets, alce.documents) == (10, {"asqa": 10}, (100, 100))
+    assert (alce.rows, alce.datasets, alce.documents) == (10, {"asqa": 10}, {100: 10})
     assert (alce.shorter["summary"], alce.shorter["extraction"]) == (200, 200)
-    assert (alce.uses.taught, alce.uses.tested, alce.uses.cut) == (10, 10, 10)
+    assert (alce.uses["taught"], alce.uses["tested"], alce.uses["cut"]) == (10, 10, 10)
     human = check(SHARED / "qa_feedback_dev_500.json")
     assert (human.rows, human.datasets) == (500, {"eli5": 500})
     # Two questions came without any passage.
-    assert (human.uses.without_documents, human.uses.attributed, human.uses.taught) == (2, 498, 0)
+    assert (human.uses["without_documents"], human.uses["attributed"]) == (2, 498)
+    assert human.uses["taught"] == 0
     assert alce.is_usable
     assert human.is_usable
     assert not check(SHARED / "alce_prompt_asqa_default.json").is_usable

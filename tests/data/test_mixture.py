@@ -16,8 +16,7 @@ from pydantic import ValidationError
 
 from citepipe.data.example import Document, Example
 from citepipe.data.files import read_examples, write_examples
-from citepipe.data.mixture import in_proportion, kept_documents, mix
-from citepipe.data.questions import normalized_question
+from citepipe.data.mixture import in_proportion, kept_documents, mix, normalized_question
 from citepipe.errors import InputError
 from citepipe.options import DataOptions
 
@@ -346,3 +345,41 @@ def test_documents_are_chosen_by_a_shorter_text(summaries: list[str | None], kep
 def test_bad_options_are_named(folder: Path, change: dict[str, Any], complaint: str) -> None:
     with pytest.raises(ValidationError, match=complaint):
         _options(folder, **change)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("Who is it?", "who is it"),
+        ("Who  is\tit", "Who is it"),
+        ("Who is “it”?", 'Who is "it"?'),
+        ("Cafe\u0301", "CAFÉ"),
+        ("ﬁve", "Five"),
+        ("STRASSE", "straße"),
+        ("１２", "12"),
+        ("Who\u200b is it", "Who is it"),
+        ("Who\u00a0is it", "Who is it"),
+        ("snake_case", "snake case"),
+    ],
+)
+def test_questions_that_are_written_otherwise_are_the_same(one: str, other: str) -> None:
+    assert normalized_question(one) == normalized_question(other)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("Who is it?", "Who was it?"),
+        ("resume", "résumé"),
+        ("की", "कि"),
+        ("?", "!"),
+        ("", "?"),
+        ("in 2001", "in 2002"),
+    ],
+)
+def test_other_questions_are_not(one: str, other: str) -> None:
+    assert normalized_question(one) != normalized_question(other)
+
+
+def test_what_is_compared() -> None:
+    assert normalized_question("  What's the U.S. GDP (2001)?\n") == "what s the u s gdp 2001"

@@ -1,25 +1,68 @@
-"""Prompts, and how long ones are shortened."""
+"""Prompts, their demonstrations, and how long ones are shortened."""
 
 from __future__ import annotations
 
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy
 import pytest
+from pydantic import ValidationError
 
 from citepipe.data.example import Document, Example
-from citepipe.data.prompts import Prompt, Turn, fit, render
+from citepipe.data.prompts import (
+    Demonstration,
+    Prompt,
+    Turn,
+    check_prompt,
+    chosen,
+    fit,
+    read_prompt_file,
+    render,
+    shown_documents,
+)
 from citepipe.errors import InputError
 from citepipe.options import PromptOptions
 
+SHARED = Path(__file__).parents[3] / "shared" / "data"
 EXAMPLE = Example(
-    "0",
-    "asqa",
-    "Who?",
-    (Document("One", "a b c d e f"), Document("Two {Q}", "g h")),
+    "7", "asqa", "Who?", (Document("One", "a b c d e f", summary="a"), Document("Two {Q}", "g h"))
 )
 PLAIN = PromptOptions(instruction="Say.")
+FILE: dict[str, Any] = {
+    "instruction": "Say.",
+    "demo_sep": "\n\n",
+    "demo_prompt": "{INST}\n\nQuestion: {Q}\n\n{D}\nAnswer: {A}",
+    "doc_prompt": "[{ID}] {T}: {P}\n",
+    "demos": [
+        {
+            "question": f"Q{n}?",
+            "answer": f" A{n} [1].",
+            "docs": [{"title": "T", "text": f"one two {n}", "summary": f"sum {n}"}] * 2,
+        }
+        for n in range(4)
+    ],
+}
 
 
 def words(text: str) -> list[int]:
     return [len(word) for word in text.split()]
+
+
+def within(options: PromptOptions, tokens: int) -> PromptOptions:
+    return options.model_copy(update={"max_input_tokens": tokens})
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> str:
+    (tmp_path / "asqa.json").write_text(json.dumps(FILE))
+    return str(tmp_path / "asqa.json")
+
+
+def prompting(path: str, **others: Any) -> PromptOptions:
+    return PromptOptions.model_validate({"files": {"asqa": path}, **others})
 
 
 def test_the_default_layout_is_that_of_alce() -> None:
@@ -30,48 +73,151 @@ def test_the_default_layout_is_that_of_alce() -> None:
 
 
 def test_lists_may_have_an_instruction_of_their_own() -> None:
-    options = PromptOptions(instruction="Say.", list_instruction="List.", demo_prompt="{INST} {Q}")
+    options = PLAIN.model_copy(update={"list_instruction": "List."})
     listing = Example("0", "qampari", "Which?", ())
-    assert render(listing, options) == "List. Which?"
-    assert render(EXAMPLE, options) == "Say. Who?"
+    # Without documents there is no empty line for them.
+    assert render(listing, options) == "List.\n\nQuestion: Which?\n\nAnswer:"
+    assert render(EXAMPLE, options).startswith("Say.")
+
+
+@pytest.mark.parametrize(
+    ("templates", "line"),
+    [
+        ({"demo_prompt": "{INST} {D}"}, "demo_prompt\n.*expected {Q} in the template"),
+        ({"demo_prompt": "{A}"}, "demo_prompt\n.*expected {Q} and {D} in the template"),
+        ({"doc_prompt": "{ID} {T}"}, "doc_prompt\n.*expected {P} in the template"),
+    ],
+)
+def test_a_template_that_would_show_no_question_or_document_is_refused(
+    templates: dict[str, str], line: str
+) -> None:
+    with pytest.raises(ValidationError, match=line):
+        PromptOptions.model_validate(templates)
 
 
 def test_a_prompt_within_budget_stays_as_it_is() -> None:
     prompt = fit(EXAMPLE, PLAIN, words)
-    assert prompt.text == render(EXAMPLE, PLAIN)
-    assert not prompt.shortened
-    assert prompt.token_ids == tuple(words(prompt.text))
+    assert prompt == Prompt(render(EXAMPLE, PLAIN), tuple(words(prompt.text)), shortened=False)
 
 
 def test_the_longest_documents_are_shortened_first_and_the_question_never() -> None:
-    # 21 words in all; 19 leave four of the first document's six, and both of the second's.
-    options = PLAIN.model_copy(update={"max_input_tokens": len(words(render(EXAMPLE, PLAIN))) - 2})
-    prompt = fit(EXAMPLE, options, words)
+    # Two words too many leave four of the first document's six, and both of the second's.
+    prompt = fit(EXAMPLE, within(PLAIN, len(words(render(EXAMPLE, PLAIN))) - 2), words)
     assert prompt.shortened
-    assert "(Title: One): a b c d\n" in prompt.text
-    assert "g h" in prompt.text
-    assert "Who?" in prompt.text
-    assert prompt.text.endswith("Answer:")
-
-
-def test_a_question_that_cannot_fit_is_an_error() -> None:
-    options = PLAIN.model_copy(update={"max_input_tokens": 8})
-    with pytest.raises(InputError, match=r"question 0: .* tokens without any document text"):
-        fit(EXAMPLE, options, words)
+    assert prompt.text == render(EXAMPLE, PLAIN).replace("a b c d e f", "a b c d")
+    with pytest.raises(InputError, match=r"question 7: .* tokens without any document text"):
+        fit(EXAMPLE, within(PLAIN, 8), words)
 
 
 def test_what_is_wrapped_around_a_prompt_counts_and_is_remembered() -> None:
     turn = Turn(" ", " </s>", 2)
     plain = len(words(render(EXAMPLE, PLAIN)))
 
-    def asked(budget: int) -> Prompt:
-        options = PLAIN.model_copy(update={"max_input_tokens": budget})
-        return fit(EXAMPLE, options, words, lambda said: f"<user> {said[0]} <assistant>", turn)
+    def fitted(budget: int) -> Prompt:
+        wrap = "<user> {0[0]} <assistant>".format
+        return fit(EXAMPLE, within(PLAIN, budget), words, wrap, turn)
 
-    whole, cut = asked(plain + 2), asked(plain + 1)
+    whole, cut = fitted(plain + 2), fitted(plain + 1)
     assert whole.text == f"<user> {render(EXAMPLE, PLAIN)} <assistant>"
-    assert len(whole.token_ids) == plain + 2
-    assert len(cut.token_ids) == plain + 1
+    assert (len(whole.token_ids), len(cut.token_ids)) == (plain + 2, plain + 1)
     assert "(Title: One): a b c d e\n" in cut.text
     assert (whole.shortened, cut.shortened) == (False, True)
     assert whole.turn == cut.turn == turn
+
+
+def test_a_prompt_with_a_demonstration(path: str) -> None:
+    text = render(EXAMPLE, prompting(path, shots=1, demo_documents=1))
+    assert text == (
+        "Say.\n\nQuestion: Q0?\n\n[1] T: one two 0\n\nAnswer: A0 [1].\n\n"
+        "Say.\n\nQuestion: Who?\n\n[1] One: a b c d e f\n[2] Two {Q}: g h\n\nAnswer:"
+    )
+    shorter = render(EXAMPLE, prompting(path, shots=1, demo_documents=1, documents="summary"))
+    assert shorter == text.replace("one two 0", "sum 0").replace("a b c d e f", "a")
+
+
+@pytest.mark.parametrize(
+    ("summaries", "at_most", "shown"),
+    [
+        (["a", "b", "c"], 2, [0, 1]),
+        (["irrelevant", "b", "It is Irrelevant.", "d"], 2, [1, 3]),
+        (["a", None, "c"], 3, [0]),
+        ([None, "b"], 3, [0]),
+        (["irrelevant", None, "c"], 3, [1]),
+        (["irrelevant", "irrelevant"], 3, []),
+        (["a", "b"], 0, []),
+        (["a"] * 7, None, [0, 1, 2, 3, 4]),
+    ],
+)
+def test_demonstrations_show_what_their_shorter_texts_choose(
+    summaries: list[str | None], at_most: int | None, shown: list[int]
+) -> None:
+    docs = tuple(Document(str(n), "text", summary=text) for n, text in enumerate(summaries))
+    options = PromptOptions(documents="summary", demo_documents=at_most)
+    found = shown_documents(Demonstration("Q?", "A.", docs), options)
+    assert [int(doc.title) for doc in found] == shown
+
+
+def test_demonstrations_lose_words_before_the_question_does(path: str) -> None:
+    options = prompting(path, shots=2)
+    whole = render(EXAMPLE, options)
+    # Each word less per document of a demonstration is four in all.
+    short = fit(EXAMPLE, within(options, len(words(whole)) - 3), words)
+    assert short.shortened
+    assert short.text == whole.replace("one two 0", "one two").replace("one two 1", "one two")
+    # All twelve words of demonstrations and three of the question's own documents must go.
+    shorter = fit(EXAMPLE, within(options, len(words(whole)) - 15), words)
+    assert "[1] T: \n[2] T: \n" in shorter.text
+    assert "Q1?" in shorter.text
+    assert shorter.text.endswith("Who?\n\n[1] One: a b c\n[2] Two {Q}: g h\n\nAnswer:")
+
+
+def test_demonstrations_are_the_first_or_drawn_by_a_seed(path: str) -> None:
+    file = read_prompt_file(path)
+    assert [d.question for d in chosen(file, prompting(path, shots=2), path)] == ["Q0?", "Q1?"]
+    numpy.random.seed(42)
+    drawn = numpy.random.choice(4, 2, replace=False)
+    found = chosen(file, prompting(path, shots=2, demo_seed=42), path)
+    assert [d.question for d in found] == [f"Q{n}?" for n in drawn]
+
+
+def test_too_few_demonstrations_and_no_file(path: str) -> None:
+    with pytest.raises(InputError, match="field demos: expected at least 5, got 4"):
+        check_prompt(prompting(path, shots=5), ["asqa"])
+    with pytest.raises(InputError, match=r"^prompt\.files\.eli5: missing"):
+        check_prompt(prompting(path, shots=1), ["asqa", "eli5"])
+    check_prompt(prompting(path), ["asqa", "eli5"])
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        ({"instruction": None}, "instruction: expected a string, got null"),
+        ({"demo_prompt": "{Q}{D}"}, "demo_prompt: expected {A} in the template"),
+        ({"doc_prompt": "{T}"}, "doc_prompt: expected {P} in the template"),
+        ({"demos": {}}, "demos: expected a list, got an object"),
+        ({"demos": ["x"]}, "demos[0]: expected an object, got a string"),
+        ({"question": 3}, "demos[1].question: expected a string, got a number"),
+        ({"answer": [1]}, "demos[1].answer: expected a string, got a list"),
+        ({"docs": [{"title": "a"}]}, "demos[1].docs[0].text: missing"),
+    ],
+)
+def test_a_bad_prompt_file_is_one_clear_line(
+    change: dict[str, Any], line: str, tmp_path: Path
+) -> None:
+    value = copy.deepcopy(FILE)
+    (value if change.keys() <= FILE.keys() else value["demos"][1]).update(change)
+    (tmp_path / "bad.json").write_text(json.dumps(value))
+    with pytest.raises(InputError) as caught:
+        check_prompt(prompting(str(tmp_path / "bad.json")), ["asqa"])
+    assert str(caught.value) == f"{tmp_path}/bad.json, field {line}"
+
+
+@pytest.mark.skipif(not SHARED.exists(), reason="needs ../shared/data")
+@pytest.mark.parametrize("dataset", ["asqa", "qampari", "eli5"])
+def test_alces_own_files(dataset: str) -> None:
+    path = str(SHARED / f"alce_prompt_{dataset}_default.json")
+    options = PromptOptions.model_validate({"files": {dataset: path}, "shots": 2})
+    text = render(Example("0", dataset, "Who?", (Document("T", "P"),)), options)
+    assert text.count("Question: ") == 3
+    assert text.count("\nDocument [") == 11
+    assert text.endswith("Question: Who?\n\nDocument [1](Title: T): P\n\nAnswer:")

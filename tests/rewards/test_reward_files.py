@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from citepipe.data.answers import read_answers
+from citepipe.data.files import read_answers
 from citepipe.options import RewardOptions
 from citepipe.rewards.files import reward_file
 from citepipe.verify.base import Pair

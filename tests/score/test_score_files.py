@@ -5,9 +5,8 @@ from typing import Any
 
 import pytest
 
-from citepipe.data.answers import read_answers
 from citepipe.data.example import Document, Example
-from citepipe.data.files import read_json, write_examples, write_result
+from citepipe.data.files import read_answers, read_json, write_examples, write_result
 from citepipe.errors import InputError
 from citepipe.options import ScoreOptions
 from citepipe.score.files import Scorer, run
