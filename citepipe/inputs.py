@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from citepipe.config import Config
 from citepipe.errors import InputError
-from citepipe.sources.address import folder_of, is_remote, local_path, split
+from citepipe.sources import folder_of, is_remote, local_path, split
 
 Kind = Literal["file", "folder"]
 Keys = tuple[str | int, ...]

@@ -40,7 +40,7 @@ def run(arguments: argparse.Namespace) -> None:
     from pydantic import ValidationError
 
     from citepipe.options import SourcesOptions
-    from citepipe.sources.fetch import Fetcher
+    from citepipe.sources import fetch
 
     if arguments.out.exists():
         raise InputError(f"{arguments.out}: expected a new folder, it is there already")
@@ -50,4 +50,4 @@ def run(arguments: argparse.Namespace) -> None:
     except ValidationError as error:
         said = error.errors()[0]["msg"].removeprefix("Value error, ")
         raise InputError(f"--sha256: {said}") from None
-    print(Fetcher(options).fetch(arguments.address, arguments.out), file=sys.stderr)
+    print(fetch(arguments.address, arguments.out, options), file=sys.stderr)

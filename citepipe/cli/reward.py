@@ -37,10 +37,6 @@ def add(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Print the rewards of a file of answers and write them with the verdicts behind them."""
-<<<<<<< HEAD
-=======
-    from citepipe.data.files import read_answers
->>>>>>> e5ddca2 (Rows are read by pydantic: one description of a row's fields in place of hand-written readers)
     from citepipe.options import RewardOptions
     from citepipe.rewards.files import reward_file
 

@@ -58,12 +58,7 @@ def add(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Score a file of answers, print the scores and write them with every verdict."""
-<<<<<<< HEAD
     from citepipe.options import JudgeOptions, ScoreOptions
-=======
-    from citepipe.data.files import read_answers
-    from citepipe.options import ScoreOptions
->>>>>>> e5ddca2 (Rows are read by pydantic: one description of a row's fields in place of hand-written readers)
     from citepipe.score import alce
     from citepipe.score.files import Scorer, chosen_metrics
 

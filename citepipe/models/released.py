@@ -24,7 +24,7 @@ from citepipe.models.save import publish, save_model, system_errors
 from citepipe.models.torch_file import read_tensors
 from citepipe.options import ModelOptions
 from citepipe.progress import summary
-from citepipe.sources.archive import is_archive, unpack
+from citepipe.sources import is_archive, link, unpack
 
 _POLICY = Path("best_peft") / "policy_adapter"
 _OF_VALUES = re.compile(r"(^|_)value(_|$)")
@@ -212,7 +212,7 @@ def _take(weights: Path, out: Path) -> list[_Taken]:
             save_file(tensors, out / name, metadata={"format": "pt"})
             del tensors
         else:
-            _link(path, out / name)
+            link(path, out / name)
         taken.append(_Taken(path.name, digest, pickled))
         try:
             with safe_open(out / name, framework="np") as opened:
@@ -226,7 +226,7 @@ def _take(weights: Path, out: Path) -> list[_Taken]:
     for pattern in (*_TOKENIZER, *_OTHERS):
         for path in sorted(weights.glob(pattern)):
             if path.is_file() and not (out / path.name).exists():
-                _link(path, out / path.name)
+                link(path, out / path.name)
     return taken
 
 
@@ -276,10 +276,3 @@ def _write_adapter_config(path: Path, out: Path) -> None:
             f"{json.dumps(value)[:80]}"
         )
     write_json(out / "adapter_config.json", {key: v for key, v in config.items() if key in known})
-
-
-def _link(path: Path, target: Path) -> None:
-    try:
-        os.link(path.resolve(), target)
-    except OSError:
-        shutil.copyfile(path, target)

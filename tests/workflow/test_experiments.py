@@ -16,7 +16,7 @@ import yaml
 from citepipe.config import load_config
 from citepipe.inputs import localise
 from citepipe.options import SourcesOptions
-from citepipe.sources.cache import Cache
+from citepipe.sources import cache_path
 from tests.teach.chat_server import completion, running
 
 from .command import snakemake, stale
@@ -56,11 +56,11 @@ def shrunk(config: dict[str, Any], small: Mapping[str, Any]) -> dict[str, Any]:
 
 def put_by_hand(project: Path, config: dict[str, Any], files: Mapping[str, Path]) -> None:
     """Put what the experiment would fetch into the cache, as somebody without a network does."""
-    cache = Cache(SourcesOptions(cache=str(project / "cache")))
+    options = SourcesOptions(cache=str(project / "cache"))
     _, sources = localise(load_config(config))
     for source in sources.values():
         for member in source.members:
-            target = cache.by_hand(f"{source.address}#{member}", Path(member).name)
+            target = cache_path(f"{source.address}#{member}", options)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(files[member], target)
 

@@ -11,11 +11,11 @@ if TYPE_CHECKING:
 
 def work() -> str:
     from citepipe.options import SourcesOptions
-    from citepipe.sources.fetch import Fetcher
+    from citepipe.sources import fetch
 
     cfg = snakemake.params.cfg
     options = SourcesOptions(**of_this_run(snakemake, "sources"))
-    return Fetcher(options).fetch(cfg["address"], Path(snakemake.output[0]), cfg["members"])
+    return fetch(cfg["address"], Path(snakemake.output[0]), options, cfg["members"])
 
 
 run_stage(snakemake, work)

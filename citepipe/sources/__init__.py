@@ -1,1 +1,0 @@
-"""Files from elsewhere: the Hugging Face hub, Google Drive, http(s); a cache; archives."""

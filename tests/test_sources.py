@@ -1,0 +1,438 @@
+"""Addresses and what they lead to. No network: a web server on this machine, stubs of the rest."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import multiprocessing
+import os
+import tarfile
+import threading
+import zipfile
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import gdown
+import huggingface_hub
+import pytest
+import yaml
+
+from citepipe.cli import main
+from citepipe.config import load_config
+from citepipe.errors import InputError
+from citepipe.inputs import localise
+from citepipe.options import SourcesOptions
+from citepipe.sources import (
+    Place,
+    cache_path,
+    fetch,
+    folder_of,
+    is_archive,
+    is_remote,
+    link,
+    local_path,
+    parse,
+    unpack,
+)
+
+ID = "16YihOAL6sIytNCKtrV7rU8SXAv8hmJVH"
+FOLDER = f"https://drive.google.com/drive/folders/{ID}"
+BODY = bytes(range(256)) * 4000
+
+
+class Web(ThreadingHTTPServer):
+    """Serves `files` by path, of the next `cuts` answers only so many bytes; notes what it saw."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.files: dict[str, bytes] = {}
+        self.cuts: list[int] = []
+        self.seen: list[tuple[str, str | None]] = []
+        self.url = f"http://127.0.0.1:{self.server_port}"
+
+    def handle_error(self, *_: object) -> None:
+        """A client that hung up is no fault of the server's."""
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Web
+
+    def log_message(self, *_: object) -> None:
+        """Nothing is logged."""
+
+    def do_GET(self) -> None:
+        wanted = self.headers.get("Range")
+        self.server.seen.append((self.path, wanted))
+        body = self.server.files.get(self.path)
+        if body is None:
+            self.send_error(404)
+            return
+        first = int(wanted.removeprefix("bytes=").rstrip("-")) if wanted else 0
+        self.send_response(206 if wanted else 200)
+        self.send_header("Content-Length", str(len(body) - first))
+        self.send_header("ETag", '"v1"')
+        if wanted:
+            self.send_header("Content-Range", f"bytes {first}-{len(body) - 1}/{len(body)}")
+        self.end_headers()
+        self.wfile.write(body[first : self.server.cuts.pop(0) if self.server.cuts else None])
+
+
+@pytest.fixture
+def web(monkeypatch: pytest.MonkeyPatch) -> Iterator[Web]:
+    for name in ("CITEPIPE_OFFLINE", "HF_HUB_OFFLINE"):
+        monkeypatch.delenv(name, raising=False)
+    with Web() as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def options(tmp_path: Path) -> Callable[..., SourcesOptions]:
+    def made(**settings: Any) -> SourcesOptions:
+        values = {"cache": str(tmp_path / "cache"), "timeout": 5, "retries": 0, **settings}
+        return SourcesOptions.model_validate(values)
+
+    return made
+
+
+def _paths(folder: Path) -> dict[str, str]:
+    return {str(p.relative_to(folder)): p.read_text() for p in folder.rglob("*") if p.is_file()}
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _zip(files: dict[str, str]) -> bytes:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, text in files.items():
+            archive.writestr(name, text)
+    return packed.getvalue()
+
+
+def _tar(*members: tuple[str, bytes, str], mode: str = "w:gz") -> bytes:
+    """An archive of members by name, kind, and content (of a link, what it leads to)."""
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode=mode) as archive:  # type: ignore[call-overload]
+        for name, kind, content in members:
+            info = tarfile.TarInfo(name)
+            info.type = kind
+            if kind == tarfile.REGTYPE:
+                info.size = len(content)
+            else:
+                info.linkname = content
+            archive.addfile(info, io.BytesIO(content.encode()))
+    return packed.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("https://host/a/b.json?x=1", Place("web", "https://host/a/b.json?x=1", "b.json")),
+        (f"https://drive.google.com/file/d/{ID}/view?usp=sharing", Place("drive file", ID)),
+        (f"https://drive.google.com/open?id={ID}", Place("drive file", ID)),
+        (f"{FOLDER}?usp=drive_link", Place("drive folder", ID)),
+        (f"https://drive.google.com/drive/u/0/folders/{ID}", Place("drive folder", ID)),
+        ("hf://datasets/a/b@v1/d/e.json", Place("dataset", "a/b", "e.json", "v1", "d/e.json")),
+        ("hf://a/b", Place("model", "a/b", "b", "main", "")),
+        ("hf://a/b@refs%2Fpr%2F1/x", Place("model", "a/b", "x", "refs/pr/1", "x")),
+    ],
+)
+def test_addresses(text: str, place: Place) -> None:
+    assert parse(text) == place
+
+
+BAD = """ftp://host/file https:// https://host:99999999/x https://user:secret@host/x hf://only
+hf://datasets/a hf://a/b/../../c https://host/a.zip#../../etc/passwd https://host/a#b\x01c
+https://drive.google.com/drive/my-drive https://drive.google.com/file/d/short https://host/a\x01"""
+
+
+@pytest.mark.parametrize("text", [*BAD.split(), "https://ho st/x"])
+def test_bad_addresses_are_refused_in_a_line_without_secrets(text: str) -> None:
+    with pytest.raises(InputError, match="expected") as caught:
+        parse(text)
+    assert "\n" not in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
+def test_where_things_lie() -> None:
+    assert not any(map(is_remote, ["data/a.json", "/a", "a:b", "C:/x", "lexical", "x?y=1"]))
+    plain = "https://host/some%20file.tar.gz"
+    folder = f"r/{_sha256(plain.encode())[:8]}-some-file"
+    assert folder_of(plain, "r") == folder_of(f"{plain}#a/b.json", "r") == folder
+    assert local_path(f"{plain}#a/b.json", "r", "file") == f"{folder}/a/b.json"
+    assert local_path(plain, "r", "folder") == folder
+    assert local_path(plain, "r", "file") == f"{folder}/some-file.tar.gz"
+    drive = f"https://drive.google.com/file/d/{ID}/view"
+    assert local_path(drive, "r", "file") == f"r/{_sha256(drive.encode())[:8]}-drive/file"
+
+
+def test_a_file_is_fetched_once_for_all_runs(web: Web, options: Any, tmp_path: Path) -> None:
+    web.files["/x"] = b"[]"
+    address = f"{web.url}/x"
+    assert fetch(address, tmp_path / "one", options()) == f"fetch: files 1, of {address}"
+    fetch(f"{address}#asqa_test.json", tmp_path / "two", options(offline=True))
+    assert _paths(tmp_path / "two") == {"asqa_test.json": "[]"}
+    assert len(web.seen) == 1
+    assert not os.access(tmp_path / "one" / "x", os.W_OK) or os.getuid() == 0
+
+
+def test_an_archive_is_unpacked_whatever_its_name(web: Web, options: Any, tmp_path: Path) -> None:
+    web.files["/data"] = _zip({"a.json": "[1]", "inner/b.json": "[2]"})
+    address = f"{web.url}/data"
+    fetch(f"{address}#inner/b.json", tmp_path / "out", options())
+    assert _paths(tmp_path / "out") == {"a.json": "[1]", "inner/b.json": "[2]"}
+    with pytest.raises(InputError) as caught:
+        fetch(address, tmp_path / "none", options(), ["b.json"])
+    assert str(caught.value) == (
+        f"{address}: expected b.json in it, it has 'a.json', 'inner/b.json'"
+    )
+    assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.parametrize(
+    ("path", "content", "line"),
+    [
+        ("/absent.json", None, "cannot be fetched: 404 .* \\(or put it at .*absent.json\\)"),
+        ("/x.json", b"\n<!DOCTYPE html>Log in", "sent a web page where a file was expected"),
+        ("/a.zip", _zip({"a": "x" * 900})[:100], "expected an archive; remove .* fetched anew"),
+        ("/a.tgz", _tar(("a", tarfile.REGTYPE, "xyz" * 999))[:-40], "expected an archive; remove"),
+        ("/a.zip#../x", b"", "expected a path inside of it"),
+    ],
+)
+def test_what_cannot_be_fetched(
+    path: str, content: bytes | None, line: str, web: Web, options: Any, tmp_path: Path
+) -> None:
+    if content is not None:
+        web.files[path] = content
+    with pytest.raises(InputError, match=line) as caught:
+        fetch(f"{web.url}{path}", tmp_path / "out", options())
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_digest_is_checked_with_or_without_member(
+    web: Web, options: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    web.files["/a.zip"] = packed = _zip({"a.json": "[1]"})
+    address, wrong = f"{web.url}/a.zip", "0" * 64
+    for key in (address, f"{address}#a.json"):
+        with pytest.raises(InputError) as caught:
+            fetch(address, tmp_path / "out", options(sha256={key: wrong}))
+        line = f"{address}: expected content of sha256 {wrong}, got {_sha256(packed)}"
+        assert str(caught.value) == line
+    both = {address: wrong, f"{address}#a.json": _sha256(packed)}
+    with pytest.raises(InputError, match=r"^sources\.sha256 .*: expected one of a file"):
+        fetch(address, tmp_path / "out", options(sha256=both))
+    given = ["fetch", address, str(tmp_path / "out"), "--cache", str(tmp_path / "cache")]
+    assert main([*given, "--sha256", wrong]) == 1
+    assert capsys.readouterr().err.endswith(f"citepipe: {line}\n")
+    assert main([*given, "--sha256", _sha256(packed)]) == 0
+
+
+@pytest.mark.parametrize("changed", [False, True])
+def test_a_begun_file_is_gone_on_with_where_a_digest_is_known(
+    changed: bool, web: Web, options: Any, tmp_path: Path
+) -> None:
+    web.files["/x.bin"] = b"old" + BODY[3:]
+    web.cuts = [600_000]
+    known = options() if changed else options(sha256={f"{web.url}/x.bin": _sha256(BODY)})
+    with pytest.raises(InputError, match="cannot be fetched: Download is incomplete"):
+        fetch(f"{web.url}/x.bin", tmp_path / "out", known)
+    [begun] = (tmp_path / "cache").rglob("*.part")
+    assert begun.stat().st_size == 2**19
+    web.files["/x.bin"] = BODY
+    begun.write_bytes(begun.read_bytes() if changed else BODY[: 2**19])
+    fetch(f"{web.url}/x.bin", tmp_path / "out", known)
+    assert _sha256((tmp_path / "out" / "x.bin").read_bytes()) == _sha256(BODY)
+    assert (web.seen[-1][1] == f"bytes={2**19}-") != changed
+
+
+def _fetch(options: SourcesOptions, address: str, out: Path) -> None:
+    fetch(address, out, options)
+
+
+def test_processes_that_want_the_same_fetch_it_once(web: Web, options: Any, tmp_path: Path) -> None:
+    web.files["/x.bin"] = BODY
+    (tmp_path / ".0.partial" / "of-a-killed-run").mkdir(parents=True)
+    context = multiprocessing.get_context("fork")
+    workers = [
+        context.Process(target=_fetch, args=(options(), f"{web.url}/x.bin", tmp_path / str(n)))
+        for n in range(3)
+    ]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert [worker.exitcode for worker in workers] == [0] * 3
+    assert len(web.seen) == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0", "1", "2", "cache"]
+
+
+@pytest.mark.parametrize("variable", [None, "CITEPIPE_OFFLINE", "HF_HUB_OFFLINE"])
+@pytest.mark.parametrize(
+    ("address", "member", "put"),
+    [
+        ("https://host/data/x.json", "", "it"),
+        (FOLDER, "in/a.json", "in/a.json"),
+        ("hf://a/b@v1", "in", "in"),
+        ("hf://a/b@v1", "", "its files"),
+    ],
+)
+def test_offline_says_where_to_put_what_is_missing(
+    address: str,
+    member: str,
+    put: str,
+    variable: str | None,
+    web: Web,
+    options: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if variable is not None:
+        monkeypatch.setenv(variable, "1")
+    given = options(offline=variable is None)
+    whole = f"{address}#{member}" if member else address
+    by_hand = cache_path(whole, given)
+    with pytest.raises(InputError) as caught:
+        fetch(whole, tmp_path / "out", given)
+    line = f"{address}: not here, and this is offline: put {put} at {by_hand}"
+    assert str(caught.value) == line
+    path = by_hand if by_hand.suffix == ".json" else by_hand / "deep" / "c.json"
+    path.parent.mkdir(parents=True)
+    path.write_text("[3]")
+    fetch(whole, tmp_path / "out", given)
+    assert list(_paths(tmp_path / "out").values()) == ["[3]"]
+    assert (tmp_path / "out" / (member or ".")).exists()
+
+
+def test_drive(web: Web, options: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    listed = [SimpleNamespace(id=f"{n}", path=path) for n, path in enumerate(["a", "in/b", "in/c"])]
+    fetched: list[str] = []
+
+    def download(id: str, output: str, **_: Any) -> None:
+        fetched.append(id)
+        Path(output).write_text(id)
+
+    monkeypatch.setattr(gdown, "download", download)
+    monkeypatch.setattr(gdown, "download_folder", lambda **_: listed)
+    fetch(f"https://drive.google.com/file/d/{ID}/view#t.json", tmp_path / "file", options())
+    assert _paths(tmp_path / "file") == {"t.json": ID}
+    fetch(FOLDER, tmp_path / "part", options(), ["in", "in/c"])
+    assert _paths(tmp_path / "part") == {"in/b": "1", "in/c": "2"}
+    fetch(FOLDER, tmp_path / "all", options())
+    assert _paths(tmp_path / "all") == {"a": "0", "in/b": "1", "in/c": "2"}
+    assert fetched == [ID, "1", "2", "2", "0", "1", "2"]
+    with pytest.raises(InputError, match="expected d in it, it has 'a', 'in/b', 'in/c'"):
+        fetch(f"{FOLDER}#d", tmp_path / "none", options())
+    listed.append(SimpleNamespace(id="3", path="a"))
+    with pytest.raises(InputError, match="expected each name once"):
+        fetch(f"{FOLDER}#in/b/", tmp_path / "none", options(cache=str(tmp_path / "other")))
+
+
+def test_the_hub(web: Web, options: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ["config.json", "model.safetensors", "pytorch_model.bin", "tf_model.h5", ".gitattr"]
+    names += ["best_peft/adapter_config.json"]
+    asked: list[tuple[str, str]] = []
+
+    def info(_: Any, repo_id: str, repo_type: str, revision: str) -> Any:
+        asked.append((repo_type, revision))
+        return SimpleNamespace(sha="c0ffee", siblings=[SimpleNamespace(rfilename=n) for n in names])
+
+    def snapshot(
+        repo_id: str, revision: str, local_dir: Path, allow_patterns: Any, **_: Any
+    ) -> None:
+        assert (repo_id, revision) == ("a/b", "c0ffee")
+        for name in [*allow_patterns, ".cache/huggingface/x"]:
+            (local_dir / name).parent.mkdir(parents=True, exist_ok=True)
+            (local_dir / name).write_text(name)
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "repo_info", info)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
+    fetch("hf://a/b@v1", tmp_path / "all", options())
+    expected = {"config.json", "model.safetensors", "best_peft/adapter_config.json"}
+    assert set(_paths(tmp_path / "all")) == expected
+    fetch("hf://a/b#best_peft", tmp_path / "part", options())
+    assert set(_paths(tmp_path / "part")) == {"best_peft/adapter_config.json"}
+    fetch("hf://datasets/a/b/pytorch_model.bin", tmp_path / "file", options())
+    assert set(_paths(tmp_path / "file")) == {"pytorch_model.bin"}
+    assert asked == [("model", "v1"), ("model", "main"), ("dataset", "main")]
+    digests = {"hf://a/b#config.json": "0" * 64}
+    with pytest.raises(InputError, match="expected content of sha256 0000"):
+        fetch("hf://a/b", tmp_path / "none", options(sha256=digests))
+    with pytest.raises(InputError, match="expected one of a file, or ADDRESS#FILE of each"):
+        fetch("hf://a/b", tmp_path / "none", options(sha256={"hf://a/b": "0" * 64}))
+    names.append("../../evil")
+    with pytest.raises(InputError, match="expected a path inside"):
+        fetch("hf://a/b@v2", tmp_path / "none", options())
+
+
+EVIL = {
+    "above, tar": (_tar(("a/../../evil", tarfile.REGTYPE, "x")), "would be extracted"),
+    "link": (_tar(("l", tarfile.SYMTYPE, "/etc")), "'l' is a link or device, no file"),
+    "hard link": (_tar(("l", tarfile.LNKTYPE, "/etc/passwd")), "is a link or device"),
+    "device": (_tar(("d", tarfile.CHRTYPE, "")), "'d' is a link or device, no file"),
+    "bomb, zip": (_zip({"zeros": "0" * 2**27}), "it would be larger than it may"),
+    "bomb, tar": (_tar(("zeros", tarfile.REGTYPE, "0" * 2**27)), "it would be larger than it may"),
+    "changed": (_zip({"a": "a" * 50}).replace(b"K", b"L", 1)[:-9], "expected an archive"),
+}
+
+
+@pytest.mark.parametrize(("content", "line"), EVIL.values(), ids=EVIL)
+def test_archives_that_are_refused(content: bytes, line: str, tmp_path: Path) -> None:
+    (tmp_path / "archive").write_bytes(content)
+    with pytest.raises(InputError, match=line):
+        unpack(tmp_path / "archive", tmp_path / "in" / "out")
+    assert not list((tmp_path / "in").iterdir())
+
+
+def test_nothing_of_a_zip_lands_outside(tmp_path: Path) -> None:
+    (tmp_path / "a.zip").write_bytes(_zip({"../evil": "x", "/tmp/evil": "x", "a/b": "1"}))
+    unpack(tmp_path / "a.zip", tmp_path / "in" / "out")
+    assert _paths(tmp_path / "in") == {"out/a/b": "1"}
+    assert not Path("/tmp/evil").exists()
+
+
+@pytest.mark.parametrize("mode", ["w", "w:gz", "w:bz2", "w:xz"])
+def test_tar_of_any_compression(mode: str, tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(_tar(("top/a.json", tarfile.REGTYPE, "[1]"), mode=mode))
+    assert is_archive(tmp_path / "a")
+    unpack(tmp_path / "a", tmp_path / "out")
+    assert _paths(tmp_path / "out") == {"top/a.json": "[1]"}
+
+
+def test_a_checkpoint_of_torch_is_no_archive(tmp_path: Path) -> None:
+    import torch
+
+    torch.save({"a": torch.zeros(2)}, tmp_path / "a.bin")
+    (tmp_path / "a.json").write_text("[]")
+    assert not is_archive(tmp_path / "a.bin")
+    assert not is_archive(tmp_path / "a.json")
+
+
+def test_what_a_symbolic_link_leads_to_is_copied(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("x")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "a").symlink_to(tmp_path / "secret")
+    (tmp_path / "folder" / "b").write_text("y")
+    link(tmp_path / "folder", tmp_path / "out")
+    assert (tmp_path / "out" / "b").samefile(tmp_path / "folder" / "b")
+    assert not (tmp_path / "out" / "a").samefile(tmp_path / "secret")
+    assert (tmp_path / "out" / "a").read_text() == "x"
+
+
+def test_digests_go_along_with_the_address_of_a_configuration() -> None:
+    raw = yaml.safe_load((Path(__file__).parents[1] / "config.yaml").read_text())
+    raw["model"]["base"] = "hf://a/b#part"
+    digests = {"hf://a/b#part/x": "0" * 64, "hf://a/b#y": "1" * 64, "hf://a/c#x": "2" * 64}
+    _, sources = localise(load_config({**raw, "sources": {"sha256": digests}}))
+    [source] = sources.values()
+    assert (source.address, source.members) == ("hf://a/b", ["part"])
+    assert sorted(source.sha256) == ["hf://a/b#part/x", "hf://a/b#y"]
