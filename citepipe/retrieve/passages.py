@@ -11,8 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from citepipe.data.example import TEXTS, Document
-from citepipe.data.fields import Fields, kind_of
+from pydantic import TypeAdapter
+
+from citepipe.data.example import Document, DocumentRow
+from citepipe.data.validate import validated
 from citepipe.errors import InputError
 from citepipe.options import RetrievalOptions
 from citepipe.progress import say, summary
@@ -33,6 +35,7 @@ FORMS: dict[str, Form] = {
 }
 """How a file is read, by how its name ends; a folder's other files are passed over."""
 
+_DOCUMENT = TypeAdapter(DocumentRow)
 _COLUMNS = ("id", "text", "title")
 """The columns of a table without a line that names them, as in DPR's file of Wikipedia."""
 
@@ -284,19 +287,8 @@ def _rows(path: Path) -> Iterator[_Row]:
             ) from None
         except (ValueError, RecursionError) as error:
             raise InputError(f"{where}: expected JSON, {error}") from None
-        if not isinstance(row, dict):
-            raise InputError(f"{where}: expected an object, got {kind_of(row)}")
-        fields = Fields(row, where)
-        name = next((name for name in TEXTS if row.get(name) is not None), TEXTS[0])
-        text, title = fields.required(name, str), fields.optional("title", str)
-        identity = row.get("id")
-        if identity is not None and (
-            isinstance(identity, bool) or not isinstance(identity, str | int)
-        ):
-            raise InputError(
-                f"{where}, field id: expected a string or a number, got {kind_of(identity)}"
-            )
-        found = _Row(where, None if identity in (None, "") else str(identity), title, text)
+        document = validated(_DOCUMENT, row, where)
+        found = _Row(where, document.id or None, document.title, document.text)
         # Bytes that are UTF-8 hold no half characters, but an escape may stand for one.
         if "\\ud" in line.lower():
             _check_unicode(found)

@@ -151,7 +151,7 @@ def test_links_in_a_circle_are_followed_once(tmp_path: Path) -> None:
         ("a.jsonl", b'{"text": "a"}\n{"text": "\xe9"}', "a.jsonl, line 2: expected UTF-8 text"),
         ("a.jsonl", '{"text": "a"}\n{"text": ', "a.jsonl, line 2: expected JSON, Expecting value"),
         ("a.jsonl", "[" * 100_000, "a.jsonl, line 1: expected JSON, "),
-        ("a.jsonl", '["text"]', "a.jsonl, line 1: expected an object, got a list"),
+        ("a.jsonl", '["text"]', "a.jsonl, line 1: expected an object or a string, got a list"),
         ("a.jsonl", '{"title": "a"}', "a.jsonl, line 1, field text: missing"),
         (
             "a.jsonl",
@@ -161,12 +161,7 @@ def test_links_in_a_circle_are_followed_once(tmp_path: Path) -> None:
         (
             "a.jsonl",
             '{"text": "a", "title": 5}',
-            "a.jsonl, line 1, field title: expected a string, got int",
-        ),
-        (
-            "a.jsonl",
-            '{"text": "a", "id": {}}',
-            "a.jsonl, line 1, field id: expected a string or a number, got an object",
+            "a.jsonl, line 1, field title: expected a string, got a number",
         ),
         (
             "a.jsonl",
