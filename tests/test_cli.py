@@ -1,17 +1,24 @@
+"""The commands: what they print and write, and the one line with which they fail."""
+
+import io
 import json
+import os
+import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from citepipe.cli import main
+from citepipe.cli import main, shared
 
 DOCS = [
     {"title": "Anna Berg", "text": "Anna Berg was born in Oslo in 1970."},
     {"title": "Oslo", "text": "Oslo is the capital of Norway."},
 ]
+Captured = pytest.CaptureFixture[str]
 
 
 def row(output: Any = "Anna Berg was born in Oslo [1].", **fields: Any) -> dict[str, Any]:
@@ -29,24 +36,27 @@ def answers(tmp_path: Path) -> Path:
     return path
 
 
-def fails(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+def printed(capsys: Captured, *arguments: object) -> str:
+    """What a command that succeeds prints."""
+    assert main(list(map(str, arguments))) == 0
+    return capsys.readouterr().out
+
+
+def fails(capsys: Captured, *arguments: object) -> str:
     """The one line on stderr with which a command ends with status 1."""
     assert main(list(map(str, arguments))) == 1
     written = capsys.readouterr()
     assert written.out == ""
     assert written.err.startswith("citepipe: ")
     assert written.err.count("\n") == 1
-    return written.err
+    return written.err.removeprefix("citepipe: ")
 
 
-def test_score_prints_a_table_and_writes_json(
-    answers: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-):
+def test_score_prints_a_table_and_writes_json(answers: Path, tmp_path: Path, capsys: Captured):
     out = tmp_path / "new" / "scores.json"
-    assert main(["score", str(answers), "--json", str(out)]) == 0
-    printed = capsys.readouterr().out
-    assert "3 answers, 3 statements, 2 citations; verifier lexical" in printed
-    assert "citation_rec                50.00   [0.00, 100.00]" in printed
+    lines = printed(capsys, "score", answers, "--json", out)
+    assert "3 answers, 3 statements, 2 citations; verifier lexical" in lines
+    assert "citation_rec                50.00   [0.00, 100.00]" in lines
     result = json.loads(out.read_text())
     # Of two answers with statements one has all supported, the other none; the empty one is left.
     assert result["metrics"]["citation_rec"] == 50
@@ -56,28 +66,21 @@ def test_score_prints_a_table_and_writes_json(
     assert [own["id"] for own in result["per_example"]] == ["0", "1", "2"]
 
 
-def test_sane_rules_count_the_empty_answer(answers: Path, capsys: pytest.CaptureFixture[str]):
-    assert main(["score", str(answers), "--rules", "sane", "--json", "-"]) == 0
-    result = json.loads(capsys.readouterr().out)
+def test_sane_rules_count_the_empty_answer(answers: Path, capsys: Captured):
+    result = json.loads(printed(capsys, "score", answers, "--rules", "sane", "--json", "-"))
     assert result["metrics"]["citation_rec"] == pytest.approx(100 / 3)
     assert result["provenance"]["switches"]["zero_is_last"] is False
     assert result["provenance"]["switches"]["skip_empty"] is False
 
 
-def test_metrics_without_a_verifier_load_none(answers: Path, capsys: pytest.CaptureFixture[str]):
-    command = ["score", str(answers), "--metrics", "length,str_em", "--verifier", "no-such-model"]
-    assert main([*command, "--json", "-"]) == 0
-    result = json.loads(capsys.readouterr().out)
-    assert result["metrics"] == {
-        "length": pytest.approx(14 / 3),
-        "str_em": pytest.approx(100 / 3),
-    }
+def test_metrics_without_a_verifier_load_none(answers: Path, capsys: Captured):
+    chosen = ["--metrics", "length,str_em", "--verifier", "no-such-model"]
+    result = json.loads(printed(capsys, "score", answers, *chosen, "--json", "-"))
+    assert result["metrics"] == pytest.approx({"length": 14 / 3, "str_em": 100 / 3})
     assert result["provenance"]["verifier"] is None
 
 
-def test_bad_rows_stop_or_are_left_out_and_counted(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-):
+def test_bad_rows_stop_or_are_left_out_and_counted(tmp_path: Path, capsys: Captured):
     path = tmp_path / "asqa.jsonl"
     path.write_text("\n".join([json.dumps(row()), json.dumps(row(output=3)), '{"question', "", ""]))
     assert "asqa.jsonl, line 2, field output: expected a string" in fails(capsys, "score", path)
@@ -96,30 +99,22 @@ def test_bad_rows_stop_or_are_left_out_and_counted(
         (["--dataset", "eli5"], "row 0, field dataset: expected eli5, got asqa"),
         (["--metrics", "bleu"], "metric 'bleu'"),
         (["--splitter", "commas"], "splitter 'commas'"),
-        (["--verifier", "{tmp}"], "not a model directory"),
+        (["--verifier", "{tmp}", "--json", "{tmp}/out.json"], "not a model directory"),
         (["--verifier", "lexical?x=1"], "lexical takes no argument"),
         (["--json", "{tmp}"], "it is a directory"),
         (["--json", "{tmp}/asqa_system.json/x"], "cannot be written"),
+        (["--json", "/dev/full"], "/dev/full: cannot be written: No space left on device"),
     ],
 )
 def test_bad_input_is_one_line(
-    answers: Path,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    arguments: list[str],
-    message: str,
+    answers: Path, tmp_path: Path, capsys: Captured, arguments: list[str], message: str
 ):
-    rows = [row(dataset="asqa")]
-    answers.write_text(json.dumps(rows))
+    answers.write_text(json.dumps([row(dataset="asqa")]))
     given = [argument.replace("{tmp}", str(tmp_path)) for argument in arguments]
     assert message in fails(capsys, "score", answers, *given)
-
-
-def test_nothing_is_left_half_written(
-    answers: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-):
-    fails(capsys, "score", answers, "--json", tmp_path / "out.json", "--verifier", tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["asqa_system.json"]
+    # Nothing is left half written, and no device replaced.
+    assert list(tmp_path.iterdir()) == [answers]
+    assert Path("/dev/full").is_char_device()
 
 
 def test_a_wrong_usage_ends_with_2(answers: Path):
@@ -129,29 +124,90 @@ def test_a_wrong_usage_ends_with_2(answers: Path):
         assert stopped.value.code == 2
 
 
-def test_reward_prints_totals(answers: Path, capsys: pytest.CaptureFixture[str]):
-    assert main(["reward", str(answers), "--verifier", "lexical", "--correctness", "0"]) == 0
-    lines = capsys.readouterr().out.splitlines()
+def test_an_interrupted_command_ends_with_130(
+    answers: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+):
+    def interrupt(_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(shared, "answers_of", interrupt)
+    assert main(["score", str(answers)]) == 130
+    assert capsys.readouterr().err.startswith("citepipe: interrupted")
+
+
+def test_links_and_pipes_are_written_through(answers: Path, tmp_path: Path, capsys: Captured):
+    target, link, pipe = tmp_path / "target.json", tmp_path / "link.json", tmp_path / "pipe"
+    link.symlink_to(target)
+    os.mkfifo(pipe)
+    received: list[str] = []
+    reader = threading.Thread(target=lambda: received.append(pipe.read_text()))
+    reader.start()
+    for path in (link, pipe):
+        printed(capsys, "score", answers, "--json", path)
+    reader.join()
+    assert link.is_symlink()
+    assert pipe.is_fifo()
+    assert received == [target.read_text()]
+
+
+def test_what_a_killed_writer_left_goes_with_the_next_write(
+    answers: Path, tmp_path: Path, capsys: Captured
+):
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    dead, alive = (tmp_path / f".s.json.{pid}.partial" for pid in (ended.pid, os.getppid()))
+    dead.touch()
+    alive.touch()
+    printed(capsys, "score", answers, "--json", tmp_path / "s.json")
+    assert (dead.exists(), alive.exists()) == (False, True)
+
+
+@pytest.mark.parametrize(("place", "status"), [("full", 1), ("closed", 1), ("gone", 0)])
+def test_a_standard_output_that_takes_nothing(
+    answers: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch, place: str, status: int
+):
+    if place == "gone":
+        end, output = os.pipe()
+        os.close(end)
+    else:
+        output = os.open("/dev/full", os.O_WRONLY)
+    with open(output, "w", encoding="utf-8") as stream:
+        monkeypatch.setattr(sys, "stdout", None if place == "closed" else stream)
+        assert main(["score", str(answers), "--json", "-"]) == status
+    assert capsys.readouterr().err.count("\n") == status
+
+
+def test_json_is_readable_whatever_standard_output_can_encode(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "eli5.json").write_text(json.dumps([row("Zürich [1].", id="é")]))
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", stream)
+    command = ["reward", str(tmp_path / "eli5.json"), "--verifier", "lexical"]
+    assert main([*command, "--json", "-"]) == 0
+    assert json.loads(stream.buffer.getvalue())["per_example"][0]["id"] == "é"  # type: ignore[attr-defined]
+    assert main(command) == 0
+    assert b"\\xe9" in stream.buffer.getvalue()  # type: ignore[attr-defined]
+
+
+def test_reward_prints_totals(answers: Path, capsys: Captured):
+    command = ["reward", answers, "--verifier", "lexical", "--correctness", "0"]
+    lines = printed(capsys, *command).splitlines()
     assert [line.split()[0] for line in lines] == ["id", "0", "1", "2", "mean"]
     assert lines[1].split()[1:] == ["+0.20", "+0.20", "+0.00", "+0.40"]
     assert lines[2].split()[1:] == ["-0.40", "-0.20", "+0.00", "-0.60"]
 
 
-def test_two_systems_are_compared(
-    answers: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-):
+def test_two_systems_are_compared(answers: Path, tmp_path: Path, capsys: Captured):
     first, second = tmp_path / "a.json", tmp_path / "b.json"
-    assert main(["score", str(answers), "--json", str(first)]) == 0
-    better = [row(), row(), row("")]
-    answers.write_text(json.dumps(better))
-    assert main(["score", str(answers), "--json", str(second)]) == 0
-    capsys.readouterr()
-    assert main(["compare", str(first), str(second), "--json", "-"]) == 0
-    found = json.loads(capsys.readouterr().out)[0]
+    printed(capsys, "score", answers, "--json", first)
+    answers.write_text(json.dumps([row(), row(), row("")]))
+    printed(capsys, "score", answers, "--json", second)
+    [found] = json.loads(printed(capsys, "compare", first, second, "--json", "-"))
     assert found["n"] == 3
     assert found["metrics"]["citation_rec"]["difference"] == 50
-    assert main(["compare", str(first), str(second)]) == 0
-    assert "citation_rec                50.00   100.00   +50.00" in capsys.readouterr().out
+    line = "citation_rec                50.00   100.00   +50.00"
+    assert line in printed(capsys, "compare", first, second)
 
 
 def test_help_imports_nothing_heavy():
@@ -167,47 +223,34 @@ def test_help_imports_nothing_heavy():
     assert "examples:" in done.stdout
 
 
-def test_check_says_what_is_wrong_and_ends_with_1(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    good = tmp_path / "good_eli5.jsonl"
+def test_check_says_what_is_wrong_and_ends_with_1(tmp_path: Path, capsys: Captured):
+    good, bad = tmp_path / "good_eli5.jsonl", tmp_path / "bad_eli5.jsonl"
     good.write_text('{"question": "Why?", "docs": ["So."], "claims": ["So."]}\n')
-    assert main(["check", str(good)]) == 0
-    assert f"{good}: JSON lines of 1 row (eli5 1)" in capsys.readouterr().out
-    bad = tmp_path / "bad_eli5.jsonl"
+    assert f"{good}: JSON lines of 1 row (eli5 1)" in printed(capsys, "check", good)
     bad.write_text('{"question": 3, "docs": ["So."]}\n{"docs": 1}\n')
     assert main(["check", str(bad), "--json", "-"]) == 1
-    said = capsys.readouterr()
-    assert json.loads(said.out)["uses"]["bad"] == 2
-    assert said.err == f"citepipe: {bad}: not usable as it is\n"
+    written = capsys.readouterr()
+    assert json.loads(written.out)["uses"]["bad"] == 2
+    assert written.err == f"citepipe: {bad}: not usable as it is\n"
 
 
-def test_fetch_refuses_a_folder_that_is_there(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(["fetch", "https://host/a.json", str(tmp_path)]) == 1
-    assert capsys.readouterr().err == (
-        f"citepipe: {tmp_path}: expected a new folder, it is there already\n"
-    )
-    assert main(["fetch", "https://host/a.json", str(tmp_path / "o"), "--sha256", "12"]) == 1
-    assert "--sha256: expected 64 hexadecimal digits" in capsys.readouterr().err
-
-
-def test_merge_tells_what_is_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["merge", str(tmp_path / "no"), str(tmp_path / "out")]) == 1
-    assert capsys.readouterr().err == f"citepipe: {tmp_path}/no: no such directory or archive\n"
+def test_fetch_and_merge_say_what_is_missing(tmp_path: Path, capsys: Captured):
+    address, out = "https://host/a.json", tmp_path / "out"
+    line = f"{tmp_path}: expected a new folder, it is there already\n"
+    assert fails(capsys, "fetch", address, tmp_path) == line
+    line = fails(capsys, "fetch", address, out, "--sha256", "12")
+    assert "--sha256: expected 64 hexadecimal digits" in line
+    line = f"{tmp_path}/no: no such directory or archive\n"
+    assert fails(capsys, "merge", tmp_path / "no", out) == line
     (tmp_path / "adapter_config.json").write_text('{"base_model_name_or_path": null}')
     (tmp_path / "adapter_model.safetensors").write_bytes(b"")
-    assert main(["merge", str(tmp_path), str(tmp_path / "out")]) == 1
-    assert "it names no base model; say --base" in capsys.readouterr().err
+    assert "it names no base model; say --base" in fails(capsys, "merge", tmp_path, out)
 
 
 def test_merge_records_what_the_configuration_says(
-    tiny_base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    import shutil
-
-    trained = tmp_path / "results" / "models" / "mine" / "seed3"
+    tiny_base: Path, tmp_path: Path, capsys: Captured
+):
+    trained, out = tmp_path / "results" / "models" / "mine" / "seed3", tmp_path / "out"
     shutil.copytree(tiny_base, trained)
     config = tmp_path / "config.yaml"
     config.write_text(
@@ -216,14 +259,11 @@ def test_merge_records_what_the_configuration_says(
         "verifiers: {train: lexical, report: {lexical: lexical}}\n"
         "systems: {mine: {train: sft, data: teacher, options: {epochs: 7}}}\n"
     )
-    arguments = ["merge", str(trained), str(tmp_path / "out"), "--configfile", str(config)]
-    assert main(arguments) == 0
-    card = (tmp_path / "out" / "README.md").read_text()
+    printed(capsys, "merge", trained, out, "--configfile", config)
+    card = (out / "README.md").read_text()
     record = json.loads(card.partition("```json")[2].partition("```")[0])
     assert (record["system"], record["seed"]) == ("mine", 3)
     assert record["options"]["epochs"] == 7
     assert record["data"]["train"] == ["a.json"]
-    capsys.readouterr()
-    arguments[1:3] = [str(tiny_base), str(tmp_path / "other")]
-    assert main(arguments) == 1
-    assert "expected the model of a system of" in capsys.readouterr().err
+    line = fails(capsys, "merge", tiny_base, tmp_path / "other", "--configfile", config)
+    assert "expected the model of a system of" in line

@@ -82,13 +82,10 @@ def _record(trained: Path, configfile: Path | None) -> dict[str, Any] | None:
     from citepipe.config import load_config
 
     try:
-        raw = yaml.safe_load(configfile.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        config = load_config(dict(yaml.safe_load(configfile.read_text(encoding="utf-8"))))
+    except (OSError, TypeError, ValueError, yaml.YAMLError) as error:
         said = " ".join(str(error).split())[:200]
         raise InputError(f"{configfile}: expected a configuration: {said}") from None
-    if not isinstance(raw, dict):
-        raise InputError(f"{configfile}: expected a configuration, got no keys")
-    config = load_config(raw)
     system, seed = trained.resolve().parts[-2:]
     if system not in config.systems or not seed.startswith("seed"):
         raise InputError(

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-COLUMNS = ["system", "seed", "step", "name", "value"]
-
 LINES = {
     "dev_citation_recall": "citation recall",
     "dev_citation_precision": "citation precision",
@@ -43,14 +41,8 @@ STYLE = {
 
 
 class Panel(NamedTuple):
-    """What one panel shows.
-
-    Attributes:
-        label: the axis with its unit.
-        names: the figures, in the order of the colours.
-        best: the kept step is marked on the first figure.
-        title: what stands above a column of such panels.
-    """
+    """A panel: its axis with the unit, its figures in the order of the colours, whether the kept
+    step is marked on the first figure, and what stands above a column of such panels."""
 
     label: str
     names: tuple[str, ...]
@@ -99,7 +91,8 @@ def run(runs: Sequence[tuple[str, int, Path]], out_figure: Path, out_points: Pat
         raise InputError("learning curves: expected at least one trained system")
     points = read(runs)
     with atomic_writer(out_points) as stream:
-        points[COLUMNS].to_csv(stream, index=False, lineterminator="\n")
+        columns = ["system", "seed", "step", "name", "value"]
+        points.to_csv(stream, columns=columns, index=False, lineterminator="\n")
     # The user's own settings would change the picture.
     with style.context(["default", STYLE]):
         figure = draw(points)
@@ -170,12 +163,8 @@ def draw(points: pd.DataFrame) -> Figure:
             if first.setdefault(panel, axes) is axes:
                 axes.set_title(panel.title)
             if column == 0:
-                place: dict[str, Any] = {
-                    "rotation": "vertical",
-                    "va": "center",
-                    "transform": axes.transAxes,
-                }
-                axes.text(-0.45, 0.5, system, weight="bold", **place)
+                place: Any = {"xycoords": "axes fraction", "va": "center", "rotation": 90}
+                axes.annotate(system, (-0.45, 0.5), weight="bold", **place)
     return figure
 
 

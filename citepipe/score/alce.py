@@ -59,7 +59,7 @@ def text_scores(
     of a point; here every example has its F-measure and the mean is the mean.
 
     Args:
-        examples: questions with references.
+        examples: questions, perhaps with references.
         answers: cleaned answers (`clean_output`), one per example.
         splitter: finds sentences for rougeLsum.
         metrics: which of `TEXT` are computed.
@@ -82,14 +82,9 @@ def text_scores(
 def judged_scores(
     example: Example, answer: str, judgement: Judgement, skip_empty: bool = True
 ) -> Scores:
-    """The metrics that follow from a judgement: citation scores, and correctness by dataset.
-
-    Args:
-        example: what was asked.
-        answer: the cleaned answer.
-        judgement: the verdicts on it.
-        skip_empty: an answer without statements has no citation scores (ALCE); else they are 0.
-    """
+    """The metrics that follow from the judgement on a cleaned answer: citation scores, and
+    correctness by dataset. With `skip_empty`, as in ALCE, an answer without statements has no
+    citation scores; else they are 0."""
     scores: Scores = {}
     if judgement.statements or not skip_empty:
         scores["citation_rec"] = judgement.citation_rec
@@ -125,7 +120,7 @@ def _list_scores(example: Example, text: str, hits: Sequence[bool]) -> Scores:
 
 
 def unit_counts(example: Example, answer: str, judgement: Judgement) -> dict[str, int]:
-    """What the equally weighted metrics are weighed with: how much of each thing an example has."""
+    """How much an example has of what weighs the equally weighted metrics."""
     gold = len(judgement.gold)
     listed = example.dataset == "qampari"
     return {

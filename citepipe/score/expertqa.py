@@ -32,31 +32,20 @@ _FETCHED = ("bing_chat", "gpt4")
 
 
 def write_expertqa(
-    path: Path | str,
-    examples: Sequence[Example],
-    texts: Sequence[str],
-    splitter: Splitter,
-    name: str,
+    path: Path, examples: Sequence[Example], texts: Sequence[str], splitter: Splitter, name: str
 ) -> None:
-    """Write one answer per example, as answers of one system.
+    """Write cleaned answers, one per example, as those of one system, a question per line.
 
     A claim is a statement of the answer as it stands there, citations included; its evidence is
     `[number] title`, an empty line and the passage for every document that it cites, once each,
     in the order of the text. Numbers of no document are passed over, and so are statements that
     have no word besides their citations.
 
-    `annotator_id` and the metadata (`question_type`, `field`, `specific_field`: under `metadata`
-    or beside it) are those of the row, empty if it has none. What annotators and EXPERTQA's
-    programs say of an answer and its claims is null. `autoais.py` labels every claim, but
-    `compute_autoais_score.py` averages only over claims that an annotator has labelled with
-    `support` "Complete" and `worthiness` "Yes": over none of a new system.
-
-    Args:
-        path: the file, one question per line.
-        examples: questions of EXPERTQA.
-        texts: cleaned answers with their citations, one per example.
-        splitter: finds sentences.
-        name: of the system.
+    `annotator_id` and the metadata (under `metadata` or beside it) are those of the row, empty if
+    it has none. What annotators and EXPERTQA's programs say of an answer and its claims is null.
+    `autoais.py` labels every claim, but `compute_autoais_score.py` averages only over claims that
+    an annotator has labelled with `support` "Complete" and `worthiness` "Yes": over none of a new
+    system.
 
     Raises:
         InputError: a question of another dataset, or a name that EXPERTQA's programs treat in a

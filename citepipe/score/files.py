@@ -27,10 +27,7 @@ _version = cache(version)
 
 def chosen_metrics(options: ScoreOptions) -> frozenset[str]:
     """The metrics that are wanted; by default all but those that need a model of their own.
-
-    Raises:
-        InputError: there is no such metric.
-    """
+    Raises InputError if there is no such metric."""
     if options.metrics is None:
         return frozenset(alce.METRICS) - {*alce.READER, *alce.MAUVE}
     for name in options.metrics:
@@ -42,12 +39,8 @@ def chosen_metrics(options: ScoreOptions) -> frozenset[str]:
 class Scorer:
     """Scores a file of answers under any number of verifiers.
 
-    What does not depend on a verifier is computed once: ROUGE, QA-EM, MAUVE.
-
-    Args:
-        file: the answers.
-        options: which metrics, and how answers are judged and scored.
-        device: where the models of QA-EM and MAUVE run.
+    What does not depend on a verifier is computed once: ROUGE, QA-EM, MAUVE; `device` is where the
+    models of the last two run.
 
     Raises:
         InputError: a metric, splitter or model that does not exist, or a row that lacks what a
@@ -55,8 +48,7 @@ class Scorer:
     """
 
     def __init__(self, file: AnswerFile, options: ScoreOptions, device: str = "auto") -> None:
-        self._file = file
-        self._options = options
+        self._file, self._options = file, options
         self._wanted = chosen_metrics(options)
         self._needed = alce.computed(self._wanted)
         self._splitter = load_splitter(options.splitter)

@@ -11,27 +11,21 @@ from __future__ import annotations
 
 import string
 from collections.abc import Sequence
+from typing import Any
 
 from citepipe.data.example import Example
 from citepipe.errors import InputError
 from citepipe.models.pretrained import load_checkpoint
 
-SEED = 25
-"""The seed of ALCE's scores: mauve-text's own."""
-
-# ALCE's `compute_mauve`.
-_WORDS = 100
-_TOKENS = 512
-_BATCH = 8
-
-_FEWEST = 2
+# Words, tokens and texts per batch in ALCE's `compute_mauve`; its seed is mauve-text's own, 25.
+_WORDS, _TOKENS, _BATCH = 100, 512, 8
 
 
 def mauve_score(
     examples: Sequence[Example],
     texts: Sequence[str],
     model: str = "gpt2-large",
-    seed: int = SEED,
+    seed: int = 25,
     device: str = "auto",
 ) -> float:
     """MAUVE, from 0 to 100, of one answer per example against its human `answer`.
@@ -44,7 +38,7 @@ def mauve_score(
         texts: cleaned answers without citations, one per example.
         model: the language model behind the features: directory or hub id.
         seed: of the clusters.
-        device: where the model runs: `auto` (a GPU if there is one), or a torch device.
+        device: where the model runs.
 
     Raises:
         InputError: mauve-text is not installed, an example has no `answer`, there are too few, or
@@ -68,30 +62,21 @@ def mauve_score(
         [text for text in map(mauve_text, examples, answers) if text]
         for answers in ([example.answer or "" for example in examples], texts)
     ]
-    if min(map(len, sides)) < _FEWEST:
+    if min(map(len, sides)) < 2:
         raise InputError(
-            f"MAUVE compares two samples of texts: expected at least {_FEWEST} examples with "
-            f"some text, got {min(map(len, sides))}"
+            "MAUVE compares two samples of texts: expected at least 2 examples with some text, "
+            f"got {min(map(len, sides))}"
         )
     # mauve-text would load the model itself, by names with `gpt2` or `bert` and from pickles too.
     checkpoint = load_checkpoint(model, "AutoModel", device, "float32", None, "MAUVE's model")
     if checkpoint.model.config.is_encoder_decoder:
         raise InputError(f"MAUVE's model {model}: expected a decoder or an encoder, it is both")
-    longest = min(_TOKENS, int(checkpoint.tokenizer.model_max_length))
-
+    encode, most = checkpoint.tokenizer.encode, int(checkpoint.tokenizer.model_max_length)
+    cut: Any = {"return_tensors": "pt", "truncation": True, "max_length": min(_TOKENS, most)}
+    tokens = [[encode(text, **cut) for text in side] for side in sides]
     human, generated = (
-        featurize_tokens_from_model(
-            checkpoint.model,
-            [
-                checkpoint.tokenizer.encode(
-                    text, return_tensors="pt", truncation=True, max_length=longest
-                )
-                for text in side
-            ],
-            _BATCH,
-            name,
-        ).numpy()
-        for name, side in zip(("human answers", "answers"), sides, strict=True)
+        featurize_tokens_from_model(checkpoint.model, side, _BATCH, name).numpy()
+        for side, name in zip(tokens, ("human answers", "answers"), strict=True)
     )
     result = compute_mauve(p_features=human, q_features=generated, seed=seed, verbose=False)
     # The area is a sum of many, and may pass one in its last digits.

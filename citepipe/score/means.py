@@ -59,9 +59,7 @@ def columns(
 ) -> Columns:
     """The scores of examples as columns, equally weighted metrics included.
 
-    Args:
-        scores: per example its metrics; one may be absent from some.
-        counts: per example what the equally weighted metrics are weighed with.
+    Of each example come its metrics, and the counts that weigh the equally weighted ones.
     """
     plain = list(dict.fromkeys(name for own in scores for name in own))
     parts = {name: (name, None) for name in plain} | {
@@ -80,14 +78,8 @@ def columns(
 def intervals(
     scores: Columns, resamples: int, confidence: float, seed: int
 ) -> dict[str, list[float]]:
-    """The percentile interval `[low, high]` of each mean, harmonic means included.
-
-    Args:
-        scores: of examples.
-        resamples: how often the examples are drawn with replacement.
-        confidence: the share of resampled means inside the interval.
-        seed: of the draws.
-    """
+    """The percentile interval `[low, high]` of each mean, harmonic means included: the share
+    `confidence` of means of examples drawn with replacement is inside."""
     drawn = resampled_means(scores, resamples, seed)
     return {name: _percentiles(means, confidence) for name, means in drawn.items()}
 
@@ -95,20 +87,13 @@ def intervals(
 def paired_differences(
     first: Columns, second: Columns, resamples: int, confidence: float, seed: int
 ) -> dict[str, dict[str, Any]]:
-    """Compare two systems on the same examples, metric by metric.
-
-    Args:
-        first: N examples of one system, A.
-        second: the same N examples, in the same order and with the same metrics, of the other, B.
-        resamples: R, of the bootstrap and of the randomisation test.
-        confidence: coverage of the intervals.
-        seed: of both.
+    """Compare two systems on the same examples, in the same order and with the same metrics.
 
     Returns:
         By metric the means `a` and `b`, `difference` b - a, its bootstrap `interval` (examples
         drawn in pairs), and `p` of a two-sided randomisation test (Yeh 2000): how often a
         difference as large comes about when each example's two results are swapped at random. The
-        observed arrangement counts as one more, so that p is at least 1 / (R + 1).
+        observed arrangement counts as one more: p is at least 1 / (resamples + 1).
     """
     means, others = first.means(), second.means()
     drawn, other = (resampled_means(scores, resamples, seed) for scores in (first, second))

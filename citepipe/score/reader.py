@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from citepipe.data.example import Example
 from citepipe.errors import InputError
+from citepipe.judge.judge import percent
 from citepipe.models.pretrained import load_checkpoint
 from citepipe.progress import Progress
 from citepipe.text.normalize import normalize_answer
@@ -66,21 +67,16 @@ def qa_scores(
     found = iter(reader.answers(queries) if queries else [])
     scores: list[dict[str, float]] = []
     for example in examples:
-        overlaps, exact = [], []
+        exact, overlaps = [], []
         for pair in example.qa_pairs:
             answer = next(found)
-            overlaps.append(max((word_f1(a, answer) for a in pair.short_answers), default=0.0))
             exact.append(normalize_answer(answer) in map(normalize_answer, pair.short_answers))
-        n = len(exact)
-        scores.append(
-            {
-                "QA-EM": 100 * sum(exact) / n,
-                "QA-F1": 100 * sum(overlaps) / n,
-                "QA-Hit": 100.0 * all(exact),
-            }
-            if n
-            else {}
-        )
+            overlaps.append(max((word_f1(a, answer) for a in pair.short_answers), default=0.0))
+        own = {}
+        if exact:
+            own = {"QA-EM": percent(exact), "QA-F1": 100 * sum(overlaps) / len(overlaps)}
+            own["QA-Hit"] = 100.0 * all(exact)
+        scores.append(own)
     return scores
 
 
@@ -95,15 +91,8 @@ def word_f1(gold: str, found: str) -> float:
 
 
 class Reader:
-    """Finds the answers to questions in texts, or none.
-
-    Args:
-        target: a directory or hub id of an extractive question-answering model.
-        device: `auto` (a GPU if there is one), or a torch device.
-
-    Raises:
-        InputError: there is no such model.
-    """
+    """Finds the answers to questions in texts, or none, with a question-answering model that marks
+    spans: `target`, a directory or hub id. Raises InputError if there is no such model."""
 
     def __init__(self, target: str, device: str = "auto") -> None:
         checkpoint = load_checkpoint(
@@ -206,7 +195,7 @@ def best_span(start: Floats, end: Floats, allowed: Mask) -> tuple[float, int, in
         allowed: (T), the first token and those of the context.
 
     Returns:
-        The probability of none; first and last token of a span of at most 15, and its probability.
+        The probability of none; first and last token of a span of at most 15, its probability.
     """
     starts, ends = (
         np.where(allowed, np.exp(logits - logits[allowed].max()), np.float32(0))

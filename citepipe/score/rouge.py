@@ -16,31 +16,20 @@ from rouge_score import tokenize
 
 from citepipe.text.sentences import Splitter
 
-_STEMS = 1 << 17
-_SENTENCES = 1 << 14
-
 Tokens = tuple[str, ...]
 
 
 class Rouge:
-    """Scores answers against references in lower case.
-
-    Args:
-        splitter: finds sentences.
-    """
+    """Scores answers against references in lower case; `splitter` finds sentences."""
 
     def __init__(self, splitter: Splitter) -> None:
         self._splitter = splitter
-        self._tokens = lru_cache(_SENTENCES)(self._tokenized)
-        self.stem = lru_cache(_STEMS)(PorterStemmer().stem)
+        self._tokens = lru_cache(1 << 14)(self._tokenized)
+        self.stem = lru_cache(1 << 17)(PorterStemmer().stem)
 
     def lsum(self, text: str, references: Sequence[str]) -> float:
-        """The best F-measure over references (ASQA has two), from 0 to 1.
-
-        Args:
-            text: an answer without citations.
-            references: at least one.
-        """
+        """The best F-measure, from 0 to 1, of an answer without citations over its references, of
+        which ASQA has two."""
         answer = self._sentences(text)
         return max(f_measure(self._sentences(reference), answer) for reference in references)
 
@@ -59,10 +48,6 @@ def f_measure(reference: Sequence[Tokens], answer: Sequence[Tokens]) -> float:
 
     A word of a reference sentence is hit if it belongs to its longest common subsequence with
     some sentence of the answer; no word is hit more often than it stands on either side.
-
-    Args:
-        reference: sentences of tokens.
-        answer: sentences of tokens.
     """
     left, others_left = (
         Counter(token for s in side for token in s) for side in (reference, answer)
