@@ -32,9 +32,10 @@ from typing import Any
 import generate
 import plain_search
 import torch
-from gpu_train import FULL, SMALL, AsUsual, Entailment, Measurement, Sizes
+from gpu_train import FULL, SMALL, Entailment, Measurement, Sizes
 from machine import RESULTS, Report
 from odd_answers import wordy_examples
+from paper_training import OneByOne
 from sample import SEED, Questions, Run, Timed
 from sample import our_way as our_sampling
 
@@ -198,7 +199,7 @@ class SampleMeasurement(Measurement):
         return entailment
 
     def _plain(self, asked: Questions, entailment: Entailment) -> None:
-        single = AsUsual(entailment.model, entailment.tokenizer)
+        single = OneByOne(entailment.model, entailment.tokenizer)
         single.entails([Pair(asked.examples[-1].docs[0].text, asked.examples[-1].question)])
         plain = ScriptedPlainly(asked.model, asked.tokenizer, single, RewardOptions())
         self._reset_memory()

@@ -32,8 +32,7 @@ from odd_answers import wordy_examples
 from parity import labelled_pairs
 
 from citepipe.errors import InputError
-from citepipe.verify.base import Pair, Verifier
-from citepipe.verify.load import load_verifier
+from citepipe.verify.base import Pair, Verifier, load_verifier
 
 if TYPE_CHECKING:
     from transformers import T5Config

@@ -60,7 +60,7 @@ from citepipe.options import AdapterOptions, ModelOptions, PPOOptions, PromptOpt
 from citepipe.train import sft
 from citepipe.train.actor_critic import ActorCritic
 from citepipe.verify.base import Pair
-from citepipe.verify.seq2seq import Seq2SeqVerifier
+from citepipe.verify.models import Seq2SeqVerifier
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -297,7 +297,7 @@ class Measurement:
             self.tokenizer,
             options,
             f"gpu_train:built?{entailment.directory}",
-            AsUsual(entailment.model, entailment.tokenizer, most=sizes.single_pairs),
+            OneByOne(entailment.model, entailment.tokenizer, most=sizes.single_pairs),
             self.examples,
             self.prompt,
             sizes.max_prompt,
@@ -497,21 +497,6 @@ class Scripted:
     def close(self) -> None:
         """See `Generator.close`."""
         self._generator.close()
-
-
-class AsUsual(OneByOne):
-    """The verifier that ours runs, with T5's own attention."""
-
-    def entails(self, pairs: Sequence[Pair]) -> list[bool]:
-        """See `OneByOne.entails`."""
-        changed = [m for m in self._model.modules() if hasattr(m, "as_usual")]
-        for module in changed:
-            module.as_usual = True  # type: ignore[assignment]
-        try:
-            return super().entails(pairs)
-        finally:
-            for module in changed:
-                module.as_usual = False  # type: ignore[assignment]
 
 
 def built(directory: str) -> Seq2SeqVerifier:

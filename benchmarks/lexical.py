@@ -18,9 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from citepipe.errors import InputError
-from citepipe.text.normalize import remove_citations
-from citepipe.verify.base import Pair
-from citepipe.verify.load import load_verifier
+from citepipe.text.statements import remove_citations
+from citepipe.verify.base import Pair, load_verifier
 
 LABELS = {"attributable": True, "not attributable": False}
 _EXAMPLES = """examples:

@@ -32,13 +32,12 @@ from reward_parity import compare_rewards
 from citepipe.data.example import Example
 from citepipe.data.files import read_examples, write_result
 from citepipe.errors import InputError
-from citepipe.judge.judge import judge
+from citepipe.judge import judge
 from citepipe.options import JudgeOptions
 from citepipe.text.normalize import clean_output
 from citepipe.text.sentences import Splitter, load_splitter
-from citepipe.verify.base import Pair
+from citepipe.verify.base import Pair, load_verifier
 from citepipe.verify.lexical import LexicalVerifier
-from citepipe.verify.load import load_verifier
 
 TOLERANCE = 1e-9
 DATASETS = ("asqa", "qampari", "eli5")

@@ -25,8 +25,7 @@ from citepipe.generate.completion import Completion, Request, Sampling
 from citepipe.generate.cut import Cut
 from citepipe.generate.detokenize import Detokenizer
 from citepipe.options import BestOfNOptions, RewardOptions, SegmentSearchOptions
-from citepipe.rewards.answers import reward_answers
-from citepipe.rewards.find import total
+from citepipe.rewards import Rewarder
 from citepipe.sample.segment_search import _abstains, segment_end
 from citepipe.text.sentences import load_splitter
 from citepipe.text.statements import is_list
@@ -193,9 +192,7 @@ class PlainWay:
 
     def _reward(self, example: Example, text: str) -> dict[str, float]:
         with self._timing("rewards"):
-            return total(
-                reward_answers([example], [text], self.verifier, self._splitter, self._rewards)[0]
-            )
+            return Rewarder(self.verifier, self._rewards).reward([example], [text])[0]
 
     @torch.inference_mode()
     def _continue(self, requests: Sequence[Request]) -> list[list[Completion]]:

@@ -23,11 +23,10 @@ from odd_answers import taught_examples
 from citepipe.data.example import Example, QAPair
 from citepipe.miniature.tokenizer import build_tokenizer
 from citepipe.options import RewardOptions
-from citepipe.rewards.answers import Rewarder
-from citepipe.rewards.find import COMPONENTS, Reward
-from citepipe.rewards.place import place
-from citepipe.text.normalize import clean_output, remove_citations
+from citepipe.rewards import COMPONENTS, Reward, Rewarder, place
+from citepipe.text.normalize import clean_output
 from citepipe.text.sentences import Splitter
+from citepipe.text.statements import remove_citations
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -45,11 +45,11 @@ from citepipe.options import (
     SegmentSearchOptions,
     WorldOptions,
 )
-from citepipe.rewards.answers import Rewarder
+from citepipe.rewards import Rewarder
 from citepipe.sample.best_of_n import best_of_n
 from citepipe.sample.segment_search import segment_search
 from citepipe.text.sentences import load_splitter
-from citepipe.verify.load import load_verifier
+from citepipe.verify.base import load_verifier
 
 _BASE = Path(__file__).parents[1] / "workflow" / "resources" / "miniature-base"
 _PROMPT = MiniatureOptions().prompt

@@ -22,14 +22,13 @@ from pathlib import Path
 from machine import Report
 
 from citepipe.data.example import Example
-from citepipe.judge.judge import CitationVerdict, Judgement, StatementVerdict
+from citepipe.judge import CitationVerdict, Judgement, StatementVerdict
 from citepipe.miniature.language import words
 from citepipe.options import RewardOptions
-from citepipe.rewards.find import find_rewards
-from citepipe.rewards.place import place
-from citepipe.text.normalize import clean_output, normalize_answer, remove_citations
+from citepipe.rewards import find_rewards, place
+from citepipe.text.normalize import clean_output, normalize_answer
 from citepipe.text.sentences import load_splitter
-from citepipe.text.statements import split_answer
+from citepipe.text.statements import remove_citations, split_answer
 
 CHARACTERS = 1_000_000
 # Each is repeated up to a million characters.

@@ -51,9 +51,7 @@ from citepipe.options import (
     RewardOptions,
     SFTOptions,
 )
-from citepipe.rewards.answers import Rewarder, reward_answers
-from citepipe.rewards.find import total
-from citepipe.text.sentences import load_splitter
+from citepipe.rewards import Rewarder
 from citepipe.train import sft
 from citepipe.train.actor_critic import ActorCritic
 from citepipe.train.learning import Targets, update
@@ -218,7 +216,6 @@ class Comparison:
         rows = self.options.prompts_per_step * self.options.samples_per_prompt
         self.generator = HuggingFaceGenerator(self.actor.model, self.tokenizer, rows)
         self._budget = TokenBudget(self.options.tokens_per_pass, self.device != "cpu", "rl")
-        self._splitter = load_splitter(RewardOptions().splitter)
         parameters = [
             *self.actor.policy_parameters().values(),
             *self.actor.value_parameters().values(),
@@ -315,8 +312,7 @@ class Comparison:
             for _ in range(self.options.samples_per_prompt)
         ]
         texts = [text for asked in rollout.asked for text in asked.texts]
-        found = reward_answers(owners, texts, self.one_by_one, self._splitter, RewardOptions())
-        return [total(rewards) for rewards in found]
+        return Rewarder(self.one_by_one, RewardOptions()).reward(owners, texts)
 
     def rows(self, rollout: Rollout) -> Rows:
         """The rollout's answers as the paper's way lays them out."""

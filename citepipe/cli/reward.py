@@ -38,7 +38,7 @@ def add(commands: Any) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Print the rewards of a file of answers and write them with the verdicts behind them."""
     from citepipe.options import RewardOptions
-    from citepipe.rewards.files import reward_file
+    from citepipe.rewards import reward_file
 
     options = RewardOptions(**shared.given(arguments, RewardOptions))
     shared.check_writable(arguments.json)

@@ -97,7 +97,7 @@ def read_config(
     from transformers import AutoConfig
 
     try:
-        return AutoConfig.from_pretrained(target, revision=revision)
+        return AutoConfig.from_pretrained(target, revision=revision, trust_remote_code=False)
     except _LOADING_ERRORS as error:
         if directory.exists():
             raise InputError(f"{what} {target}: config.json: {_line(error)}") from None
@@ -146,13 +146,16 @@ def load_checkpoint(
         dtype = "bfloat16" if device.startswith("cuda") else "float32"
     settings = _model_settings(f"{what} {target}", dtype, device)
     try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(target, revision=revision)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(
+            target, revision=revision, trust_remote_code=False
+        )
     except (*_LOADING_ERRORS, ImportError) as error:
         raise InputError(f"{what} {target}: no tokenizer that loads: {_line(error)}") from None
     try:
         model, notes = getattr(transformers, auto_class).from_pretrained(
             target,
             revision=revision,
+            trust_remote_code=False,
             use_safetensors=True,
             output_loading_info=True,
             **settings,

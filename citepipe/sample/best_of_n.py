@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from citepipe.data.example import Example
 from citepipe.generate.completion import Generator, Request, Sampling
 from citepipe.options import BestOfNOptions
-from citepipe.rewards.answers import Rewarder
+from citepipe.rewards import Rewarder
 from citepipe.sample.record import Job, Record, answer_record, run_job
 
 

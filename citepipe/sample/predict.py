@@ -14,7 +14,7 @@ from citepipe.data.prompts import Prompt
 from citepipe.generate.completion import Generator
 from citepipe.generate.predict import PredictJob, predict
 from citepipe.options import RewardOptions, SegmentSearchOptions
-from citepipe.rewards.answers import Rewarder
+from citepipe.rewards import Rewarder
 from citepipe.sample.merge import Record, name_of
 from citepipe.sample.record import chunk_by_chunk
 from citepipe.sample.segment_search import segment_search

@@ -22,7 +22,7 @@ from citepipe.models.encode import encode_prompt, end_token
 from citepipe.models.load import check_trained, load_tokenizer
 from citepipe.options import ModelOptions, PromptOptions, RewardOptions, ServerOptions
 from citepipe.progress import Progress, say, summary
-from citepipe.rewards.answers import Rewarder
+from citepipe.rewards import Rewarder
 from citepipe.runstate import append_journal, claim, discard, read_journal
 from citepipe.sample.merge import Record, by_name, choose_questions, name_of
 

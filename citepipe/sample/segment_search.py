@@ -27,7 +27,7 @@ from typing import Any
 from citepipe.data.example import Example
 from citepipe.generate.completion import FinishReason, Generator, Request, Sampling
 from citepipe.options import SegmentSearchOptions
-from citepipe.rewards.answers import Rewarder
+from citepipe.rewards import Rewarder
 from citepipe.sample.record import Job, Record, answer_record, run_job
 from citepipe.text.sentences import Splitter, load_splitter
 from citepipe.text.statements import is_list

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from citepipe.data.example import Example
-from citepipe.judge.gold import predicted_items
-from citepipe.judge.judge import Judgement, percent
+from citepipe.judge import Judgement, percent, predicted_items
 from citepipe.score.means import EQUALLY_WEIGHTED, HARMONIC
-from citepipe.text.normalize import normalize_answer, remove_citations
+from citepipe.text.normalize import normalize_answer
 from citepipe.text.sentences import Splitter
+from citepipe.text.statements import remove_citations
 
 Scores = dict[str, float]
 
@@ -89,7 +89,7 @@ def judged_scores(
     if judgement.statements or not skip_empty:
         scores["citation_rec"] = judgement.citation_rec
         scores["citation_prec"] = judgement.citation_prec
-    hits = [gold.hit for gold in judgement.gold]
+    hits = judgement.gold
     if not hits:
         return scores
     if example.dataset == "asqa":

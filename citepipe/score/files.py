@@ -11,16 +11,15 @@ from typing import Any
 
 from citepipe.data.files import AnswerFile, read_answers, write_json
 from citepipe.errors import InputError
-from citepipe.judge.judge import judge
-from citepipe.judge.record import verdict_records
+from citepipe.judge import judge, verdict_records
 from citepipe.options import ScoreOptions
 from citepipe.progress import say
 from citepipe.score import alce
 from citepipe.score.means import columns, intervals
-from citepipe.text.normalize import clean_output, keep_years, remove_citations, separate_groups
+from citepipe.text.normalize import clean_output
 from citepipe.text.sentences import load_splitter
-from citepipe.verify.base import Verifier, identity_of, provenance_of
-from citepipe.verify.load import load_verifier
+from citepipe.text.statements import keep_years, remove_citations, separate_groups
+from citepipe.verify.base import Verifier, identity_of, load_verifier, provenance_of
 
 _version = cache(version)
 

@@ -13,12 +13,11 @@ from citepipe.data.prompts import check_prompt
 from citepipe.errors import InputError
 from citepipe.options import RewardOptions, TeacherOptions
 from citepipe.progress import say, summary
-from citepipe.rewards.answers import Rewarder
+from citepipe.rewards import Rewarder
 from citepipe.teach.attribute import attribute
 from citepipe.teach.endpoint import Endpoint
 from citepipe.text.sentences import load_splitter
-from citepipe.verify.base import Verifier
-from citepipe.verify.load import load_verifier
+from citepipe.verify.base import Verifier, load_verifier
 
 _HINTS = {
     "given": "teacher.citations: attribute makes them from human answers, endpoint asks a model",

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from citepipe.text.normalize import remove_citations
 from citepipe.text.sentences import Span, Splitter
 
-_CITATION = re.compile(r"\[(\d+)(\]?)")
+# ALCE reads `[` and digits, whatever follows them: of `[1, 2]` only `[1` is a citation.
+_CITATION = re.compile(r"( ?)\[(\d+)(\]?)")
+_GROUP = re.compile(r"\[ *\d+(?: *[,;] *\d+)+ *\]")
+_NUMBER = re.compile(r"\d+")
 _LONGEST_NUMBER = 18
 _BEYOND_ALL_DOCUMENTS = 10**_LONGEST_NUMBER
 
 
 class Citation(NamedTuple):
-    """`[3]` in an answer: characters `[start, end)`, and the number as written.
-
-    ALCE reads `[` and digits; the closing bracket is part of the span if it follows at once. Of
-    `[1, 2]` only `[1` is a citation.
-    """
+    """`[3]` in an answer: characters `[start, end)`, with the closing bracket if it follows at
+    once, and the number as written."""
 
     start: int
     end: int
@@ -54,21 +53,23 @@ def is_list(dataset: str) -> bool:
 
 
 def split_answer(answer: str, dataset: str, splitter: Splitter) -> list[Statement]:
-    """The statements of a cleaned answer, as ALCE's `compute_autoais` splits it.
+    """The statements of a cleaned answer (`clean_output`), as ALCE's `compute_autoais` splits it.
 
     Sentences are what the splitter finds. A citation behind the final stop (`... Paris. [1]`)
     begins the next sentence, or is one by itself, as in ALCE. A list loses trailing spaces, then
     stops, then commas, and is cut at its commas; empty items stay, so that the empty list is one
     empty item.
-
-    Args:
-        answer: a cleaned answer (`clean_output`).
-        dataset: decides between list and sentences.
-        splitter: finds sentences (`load_splitter`).
     """
-    if is_list(dataset):
-        return [_item(answer, start, end) for start, end in _items(answer)]
-    return [_statement(answer, start, end, end - 1) for start, end in splitter(answer)]
+    if not is_list(dataset):
+        return [_statement(answer, start, end, end - 1) for start, end in splitter(answer)]
+    statements = []
+    for start, end in _items(answer):
+        item = answer[start:end]
+        first = start + len(item) - len(item.lstrip())
+        behind = max(first, start + len(item.rstrip()))
+        last = end if answer[end : end + 1] == "," else max(behind - 1, 0)
+        statements.append(_statement(answer, first, behind, last))
+    return statements
 
 
 def list_items(answer: str) -> list[str]:
@@ -78,33 +79,58 @@ def list_items(answer: str) -> list[str]:
 
 def find_citations(text: str, offset: int = 0) -> tuple[Citation, ...]:
     """The citations of a text that begins at character `offset` of its answer."""
+    if "[" not in text:
+        return ()
     return tuple(
-        Citation(offset + match.start(), offset + match.end(), _number(match[1]))
-        for match in _CITATION.finditer(text)
+        Citation(offset + found.end(1), offset + found.end(), _number(found[2]))
+        for found in _CITATION.finditer(text)
+    )
+
+
+def remove_citations(text: str) -> str:
+    """The text without its citations, as ALCE's `remove_citations` leaves it.
+
+    `[12` goes with one space in front of it; every `]` goes, also one that closes no citation,
+    and so does every ` |`. Of `[1, 2]` the text `, 2` stays.
+    """
+    return _CITATION.sub(r"\3", text).replace(" |", "").replace("]", "")
+
+
+def renumber_citations(text: str, renumber: Callable[[int], int | None]) -> str:
+    """The text with other numbers in its whole citations `[n]`; where `renumber` returns None, the
+    citation goes with one space in front of it. `[1, 2]` and an open `[1` stay."""
+
+    def rewritten(citation: re.Match[str]) -> str:
+        space, digits, closed = citation.groups()
+        number = renumber(_number(digits)) if closed else digits
+        return "" if number is None else f"{space}[{number}{closed}"
+
+    return _CITATION.sub(rewritten, text)
+
+
+def separate_groups(text: str) -> str:
+    """The text with `[1, 2]` as `[1][2]`: ALCE reads only the first of the two."""
+    return _GROUP.sub(lambda group: "".join(f"[{n}]" for n in _NUMBER.findall(group[0])), text)
+
+
+def keep_years(text: str) -> str:
+    """The text with `[2012]` as `(2012)`: ALCE reads a document's number."""
+    return _CITATION.sub(
+        lambda found: f"{found[1]}({found[2]})" if len(found[2]) == 4 and found[3] else found[0],
+        text,
     )
 
 
 def _items(answer: str) -> Iterator[Span]:
-    listed = answer.rstrip().rstrip(".").rstrip(",")
     start = 0
-    for item in listed.split(","):
+    for item in answer.rstrip().rstrip(".").rstrip(",").split(","):
         yield start, start + len(item)
         start += len(item) + 1
 
 
-def _item(answer: str, start: int, end: int) -> Statement:
-    item = answer[start:end]
-    stripped_start = start + len(item) - len(item.lstrip())
-    stripped_end = max(stripped_start, start + len(item.rstrip()))
-    comma = end < len(answer) and answer[end] == ","
-    last = end if comma else max(stripped_end - 1, 0)
-    return _statement(answer, stripped_start, stripped_end, last)
-
-
 def _statement(answer: str, start: int, end: int, last: int) -> Statement:
     text = answer[start:end]
-    citations = find_citations(text, start) if "[" in text else ()
-    return Statement(start, end, text, citations, last)
+    return Statement(start, end, text, find_citations(text, start), last)
 
 
 def _number(digits: str) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 
 from citepipe.options import GroupOptions, GRPOOptions, RLOOOptions
-from citepipe.rewards.place import Placement
+from citepipe.rewards import Placement
 from citepipe.train.advantages import group_relative, leave_one_out, penalize_kl
 from citepipe.train.learning import Targets
 from citepipe.train.losses import kl_loss, policy_loss

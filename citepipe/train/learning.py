@@ -26,9 +26,7 @@ from citepipe.models.load import check_start, load_tokenizer
 from citepipe.models.save import partial_directory, publish
 from citepipe.options import ModelOptions, PromptOptions, RewardOptions, RLOptions
 from citepipe.progress import Progress, say, summary
-from citepipe.rewards.answers import Rewarder
-from citepipe.rewards.find import total
-from citepipe.rewards.place import Placement
+from citepipe.rewards import Placement, Rewarder, total
 from citepipe.runstate import claim, discard
 from citepipe.train.actor_critic import ActorCritic, ValueKind
 from citepipe.train.batch import Batch

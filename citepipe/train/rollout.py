@@ -12,9 +12,7 @@ from torch.nn.utils.rnn import pad_sequence
 from citepipe.data.example import Example
 from citepipe.generate.completion import Generator, Request, Sampling
 from citepipe.options import RLOptions
-from citepipe.rewards.answers import Rewarder
-from citepipe.rewards.find import total
-from citepipe.rewards.place import Placement, place
+from citepipe.rewards import Placement, Rewarder, place, total
 from citepipe.train.actor_critic import ActorCritic
 from citepipe.train.advantages import masked_mean
 from citepipe.train.micro_batches import TokenBudget, micro_batches, with_back_off

@@ -1,11 +1,30 @@
-"""What a verifier is."""
+"""What a verifier is, how one is found by its name, and decisions that are kept on disk."""
 
 from __future__ import annotations
 
+import hashlib
+import importlib
+import sqlite3
+import sys
+import time
+import traceback
 from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple, Protocol, runtime_checkable
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+from urllib.parse import parse_qsl
+
+from citepipe.errors import InputError
 
 Provenance = dict[str, str | int | float | None]
+
+_WAIT_SECONDS = 120.0
+_KEYS_PER_QUERY = 500
+_STORE_SECONDS = 1.0
+_SETTINGS = {
+    "seq2seq": ("template", "dtype", "revision"),
+    "classifier": ("template", "dtype", "revision", "label", "threshold"),
+}
 
 
 class Pair(NamedTuple):
@@ -15,6 +34,7 @@ class Pair(NamedTuple):
     hypothesis: str
 
 
+@runtime_checkable
 class Verifier(Protocol):
     """Decides entailment for many pairs at once.
 
@@ -31,12 +51,11 @@ class Verifier(Protocol):
         """One decision per pair, in order."""
 
 
-@runtime_checkable
-class StreamingVerifier(Protocol):
-    """A verifier whose decisions can be had as they are made, so that they can be kept."""
+class Streaming(Verifier, Protocol):
+    """A verifier whose decisions can be had as they are made."""
 
     def decisions(self, pairs: Sequence[Pair]) -> Iterator[list[tuple[Pair, bool]]]:
-        """Batches of pairs with their decisions, in an order of its own, each pair once."""
+        """Batches of pairs with their decisions, in any order, each distinct pair once."""
 
 
 def identity_of(verifier: Verifier) -> str:
@@ -52,7 +71,249 @@ def provenance_of(verifier: Verifier) -> Provenance:
 
 
 def decide(verifier: Verifier, pairs: Iterable[Pair], known: dict[Pair, bool]) -> None:
-    """Add to `known` the decisions on those pairs that it lacks, each asked once."""
+    """Add to `known` the decisions on those pairs that it lacks, each queried once."""
     unknown = [pair for pair in dict.fromkeys(pairs) if pair not in known]
     if unknown:
         known.update(zip(unknown, verifier.entails(unknown), strict=True))
+
+
+def load_verifier(spec: str, cache: Path | None = None, device: str = "auto") -> Verifier:
+    """Load a verifier; nothing heavy is imported unless it is a model.
+
+    Args:
+        spec: `lexical`; a model directory or hub id, perhaps with settings of `load_seq2seq` or
+            `load_classifier`, whichever its configuration asks for
+            (`google/t5_xxl_true_nli_mixture?dtype=bfloat16&revision=main`,
+            `models/minicheck?threshold=0.7`); or `package.module:factory`, a class or function
+            that returns a verifier, perhaps with `?argument`, the one string that it is called
+            with. The last runs that module's code: such a configuration is a program.
+        cache: an SQLite file where a model's decisions are kept; None keeps none. Other
+            verifiers are not cached: they are quicker than the cache, or do not say by what
+            their decisions can be told apart.
+        device: where a model runs; `auto` takes a GPU if there is one.
+
+    Raises:
+        InputError: there is no such verifier, or its cache cannot be used.
+    """
+    target, _, argument = spec.partition("?")
+    if target == "lexical":
+        if argument:
+            raise InputError(f"verifier {spec!r}: lexical takes no argument, got {argument!r}")
+        from citepipe.verify.lexical import LexicalVerifier
+
+        return LexicalVerifier()
+    if ":" in target:
+        return _from_factory(spec, target, argument)
+    return _from_model(spec, target, argument, cache, device)
+
+
+def _from_model(spec: str, target: str, argument: str, cache: Path | None, device: str) -> Verifier:
+    from citepipe.models.pretrained import kind_of
+
+    listed = parse_qsl(argument, keep_blank_values=True)
+    settings = dict(listed)
+    if not target or len(settings) < len(listed) or (argument and not listed):
+        raise InputError(f"verifier {spec!r}: expected a model and settings as ?name=value&...")
+    kind = kind_of(target, settings.get("revision"))
+    unknown = sorted(set(settings) - set(_SETTINGS[kind]))
+    if unknown:
+        raise InputError(
+            f"verifier {spec!r}: unknown setting {unknown[0]!r} of a {kind} model, expected "
+            f"{', '.join(_SETTINGS[kind])}"
+        )
+    # Before the model: it would be loaded in vain.
+    kept = None if cache is None else DecisionCache(cache)
+    from citepipe.verify import models
+
+    load: Any = models.load_seq2seq if kind == "seq2seq" else models.load_classifier
+    verifier: Streaming = load(target, device=device, **settings)
+    return verifier if kept is None else CachedVerifier(verifier, kept)
+
+
+def _from_factory(spec: str, target: str, argument: str) -> Verifier:
+    module_name, _, attribute = target.partition(":")
+    if not all(part.isidentifier() for part in [*module_name.split("."), attribute]):
+        raise InputError(f"verifier {spec!r}: expected package.module:function")
+    # `os:system?...` would run a command before its result is seen to be no verifier.
+    if module_name.partition(".")[0] in {*sys.stdlib_module_names, *sys.builtin_module_names}:
+        raise InputError(f"verifier {spec!r}: {module_name} is part of Python, not of a verifier")
+    with _one_line(spec, module_name):
+        module = importlib.import_module(module_name)
+    factory = getattr(module, attribute, None)
+    if not callable(factory):
+        raise InputError(f"verifier {spec!r}: {module_name} has no function {attribute!r}")
+    with _one_line(spec, attribute):
+        verifier = factory(argument) if argument else factory()
+    if not isinstance(verifier, Verifier):
+        raise InputError(
+            f"verifier {spec!r}: expected {attribute} to return a verifier, with a name and a "
+            f"method entails, it returns {type(verifier).__name__}"
+        )
+    return _UsersVerifier(spec, verifier)
+
+
+class _UsersVerifier:
+    """A verifier from outside of this package, whose mistakes are one clear line."""
+
+    def __init__(self, spec: str, verifier: Verifier) -> None:
+        self._spec, self._verifier = spec, verifier
+        self.name = verifier.name
+
+    def __getattr__(self, attribute: str) -> Any:
+        return getattr(self._verifier, attribute)
+
+    def entails(self, pairs: Sequence[Pair]) -> list[bool]:
+        """See `Verifier.entails`."""
+        with _one_line(self._spec, "entails"):
+            decisions = list(self._verifier.entails(pairs))
+        if len(decisions) != len(pairs):
+            raise InputError(
+                f"verifier {self._spec!r}: {len(decisions)} decisions on {len(pairs)} pairs"
+            )
+        return decisions
+
+
+@contextmanager
+def _one_line(spec: str, what: str) -> Iterator[None]:
+    """An error in the code of a user's verifier as one line that says where it is."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        ours = (__file__, importlib.__file__)
+        places = [
+            f" ({place.filename}, line {place.lineno})"
+            for place in traceback.extract_tb(error.__traceback__)
+            if place.filename not in ours and not place.filename.startswith("<")
+        ]
+        first = next(iter(str(error).splitlines()), "")
+        raise InputError(
+            f"verifier {spec!r}: {what} fails with {type(error).__name__}: {first}"
+            + "".join(places[-1:])
+        ) from error
+
+
+class DecisionCache:
+    """An SQLite file of decisions under the sha256 of a verifier's identity and the pair.
+
+    Several processes may read and write it at once; each waits its turn.
+
+    Args:
+        path: the file; it and its folder are made if need be.
+
+    Raises:
+        InputError: the file cannot be opened or is not a cache.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        with self._complaint("cannot be used as a verifier cache"):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._connection = sqlite3.connect(
+                self.path, timeout=_WAIT_SECONDS, isolation_level=None
+            )
+            self._connection.execute(
+                "CREATE TABLE IF NOT EXISTS decisions "
+                "(key BLOB PRIMARY KEY, entailed INTEGER NOT NULL) WITHOUT ROWID"
+            )
+            # Somebody else's database may have a table of that name.
+            self._connection.execute("SELECT key, entailed FROM decisions LIMIT 0")
+
+    @contextmanager
+    def _complaint(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, sqlite3.Error) as error:
+            raise InputError(f"{self.path}: {what}: {error}") from None
+
+    def get(self, keys: Sequence[bytes]) -> dict[bytes, bool]:
+        """The decisions that are known among `keys`.
+
+        Raises:
+            InputError: the file cannot be read, or holds what is no decision.
+        """
+        rows: list[tuple[bytes, Any]] = []
+        with self._complaint("decisions cannot be read (delete the file to begin a new cache)"):
+            for begin in range(0, len(keys), _KEYS_PER_QUERY):
+                some = keys[begin : begin + _KEYS_PER_QUERY]
+                places = ",".join("?" * len(some))
+                query = f"SELECT key, entailed FROM decisions WHERE key IN ({places})"
+                rows += self._connection.execute(query, some)
+        for _, entailed in rows:
+            if entailed not in (0, 1):
+                raise InputError(
+                    f"{self.path}: expected decisions of 0 or 1, got {entailed!r} (delete the "
+                    "file to begin a new cache)"
+                )
+        return {key: bool(entailed) for key, entailed in rows}
+
+    def put(self, decisions: Iterable[tuple[bytes, bool]]) -> None:
+        """Store decisions, all or none.
+
+        Raises:
+            InputError: they cannot be written, for want of space for instance.
+        """
+        with self._complaint("decisions cannot be stored"), self._connection:
+            self._connection.execute("BEGIN IMMEDIATE")
+            self._connection.executemany(
+                "INSERT OR REPLACE INTO decisions VALUES (?, ?)", decisions
+            )
+
+
+class CachedVerifier:
+    """A verifier that queries another one only for what the cache does not know.
+
+    Decisions are stored about every second, so that a killed run loses no more than that and the
+    batch it was at.
+
+    Attributes:
+        computed: distinct pairs decided by the verifier so far.
+        cached: distinct pairs of each call that the cache knew, summed.
+    """
+
+    def __init__(self, verifier: Streaming, cache: DecisionCache) -> None:
+        self.name = verifier.name
+        self.identity = identity_of(verifier)
+        self.provenance = provenance_of(verifier)
+        self.question_first: bool = getattr(verifier, "question_first", False)
+        self.computed = self.cached = 0
+        self._verifier, self._cache = verifier, cache
+
+    def entails(self, pairs: Sequence[Pair]) -> list[bool]:
+        """One decision per pair; equal pairs are queried once.
+
+        Raises:
+            InputError: the cache cannot be read or written.
+        """
+        keys = {pair: decision_key(self.identity, pair) for pair in dict.fromkeys(pairs)}
+        known = self._cache.get(list(keys.values()))
+        self.cached += len(known)
+        unknown = [pair for pair, key in keys.items() if key not in known]
+        unstored: dict[bytes, bool] = {}
+        stored_at = time.monotonic()
+        try:
+            for batch in self._verifier.decisions(unknown):
+                self.computed += len(batch)
+                unstored |= {keys[pair]: entailed for pair, entailed in batch}
+                if time.monotonic() - stored_at >= _STORE_SECONDS:
+                    self._cache.put(unstored.items())
+                    known |= unstored
+                    unstored, stored_at = {}, time.monotonic()
+        finally:
+            # What was decided before an interruption is kept too.
+            if unstored:
+                self._cache.put(unstored.items())
+        known |= unstored
+        return [known[keys[pair]] for pair in pairs]
+
+
+def decision_key(identity: str, pair: Pair) -> bytes:
+    """sha256 of identity, premise and hypothesis, each behind its length in bytes."""
+    digest = hashlib.sha256()
+    for part in (identity, pair.premise, pair.hypothesis):
+        # An answer may hold a lone surrogate, half of a character that was cut.
+        encoded = part.encode("utf-8", "surrogatepass")
+        digest.update(len(encoded).to_bytes(8, "big"))
+        digest.update(encoded)
+    return digest.digest()

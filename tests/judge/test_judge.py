@@ -3,14 +3,28 @@ from collections.abc import Sequence
 import pytest
 
 from citepipe.data.example import Document, Example, QAPair
-from citepipe.judge.judge import Judgement, judge
+from citepipe.judge import (
+    CitationVerdict,
+    Judgement,
+    StatementVerdict,
+    cited_documents,
+    hypothesis,
+    judge,
+    premise,
+    verdict_records,
+)
 from citepipe.options import JudgeOptions
+from citepipe.text.normalize import clean_output
 from citepipe.text.sentences import load_splitter
+from citepipe.text.statements import Statement, split_answer
 from citepipe.verify.base import Pair
+
+ALCE = JudgeOptions()
+SANE = JudgeOptions.sane()
 
 
 class Words:
-    """Entailed is a hypothesis whose words are all in the premise; counts how it is asked."""
+    """Entailed is a hypothesis whose words are all in the premise; keeps the pairs of each call."""
 
     name = "words"
 
@@ -29,8 +43,8 @@ def example(dataset: str = "asqa", **gold: object) -> Example:
     return Example("1", dataset, "x", DOCS, **gold)  # type: ignore[arg-type]
 
 
-def judged(answer: str, options: JudgeOptions | None = None) -> list[tuple[bool, list[bool]]]:
-    judgement = judge([example()], [answer], Words(), load_splitter(), options or JudgeOptions())[0]
+def judged(answer: str, options: JudgeOptions = ALCE) -> list[tuple[bool, list[bool]]]:
+    judgement = judge([example()], [answer], Words(), load_splitter(), options)[0]
     return [(s.supported, [c.right for c in s.citations]) for s in judgement.statements]
 
 
@@ -55,17 +69,21 @@ def test_alce_rules(answer: str, supported: bool, right: list[bool]):
     assert judged(answer) == [(supported, right)]
 
 
-def test_sane_rules():
-    sane = JudgeOptions.sane()
-    assert judged("x y [1][1][2].", sane) == [(True, [True, False, True])]
-    assert judged("x y [0].", sane) == [(False, [False])]
-    assert judged("x [1][9].", sane) == [(False, [False, False])]
+@pytest.mark.parametrize(
+    ("answer", "verdicts"),
+    [
+        ("x y [1][1][2].", [(True, [True, False, True])]),
+        ("x y [0].", [(False, [False])]),
+        ("x [1][9].", [(False, [False, False])]),
+        ("x [1]. x [3].", [(True, [True]), (False, [False])]),  # stated twice
+    ],
+)
+def test_sane_rules(answer: str, verdicts: list[tuple[bool, list[bool]]]):
+    assert judged(answer, SANE) == verdicts
 
 
-def test_a_repetition_counts_for_alce_only():
+def test_a_repeated_statement_counts_twice_for_alce():
     assert judged("x [1]. x [3].") == [(True, [True]), (True, [True])]
-    sane = JudgeOptions.sane()
-    assert judged("x [1]. x [3].", sane) == [(True, [True]), (False, [False])]
 
 
 def test_a_citation_behind_the_stop_supports_the_next_sentence():
@@ -81,16 +99,20 @@ def test_an_empty_answer_has_no_statements_and_an_empty_list_has_one():
     assert [s.supported for s in listed.statements] == [False]
 
 
-def test_pairs_are_asked_in_three_rounds_without_repetition():
+def test_pairs_are_queried_in_three_rounds_without_repetition():
     verifier = Words()
     answers = ["x y [1][3]. x y [1][2][3].", "x [1].", "x [1]."]
-    judge([example()] * 3, answers, verifier, load_splitter(), JudgeOptions())
-    joint, singles, rest = ([p.premise for p in asked] for asked in verifier.rounds)
+    known: dict[Pair, bool] = {}
+    judged_first = judge([example()] * 3, answers, verifier, load_splitter(), ALCE, known=known)
+    joint, singles, rest = ([p.premise for p in queried] for queried in verifier.rounds)
     a, b, c = (doc.passage for doc in DOCS)
     assert joint == [f"{a}\n{c}", f"{a}\n{b}\n{c}", a]
     assert singles == [a, c, b]
     # The third document alone is known from the round before, and so are the first and the third.
     assert rest == [f"{b}\n{c}"]
+    again = judge([example()] * 3, answers, verifier, load_splitter(), ALCE, known=known)
+    assert again == judged_first
+    assert len(verifier.rounds) == 3
 
 
 def test_asqa_hits_by_normalised_substring():
@@ -99,23 +121,23 @@ def test_asqa_hits_by_normalised_substring():
 
     def hits(options: JudgeOptions) -> list[bool]:
         found = judge([gold], ["An x [1]."], Words(), load_splitter(), options)
-        return [g.hit for g in found[0].gold]
+        return list(found[0].gold)
 
-    assert hits(JudgeOptions()) == [True, False, True]
-    assert hits(JudgeOptions.sane()) == [True, False, False]
+    assert hits(ALCE) == [True, False, True]
+    assert hits(SANE) == [True, False, False]
 
 
 def test_qampari_hits_by_exact_item():
     gold = example("qampari", answers=(("Paris", "City of Light"), ("Rome",), ("",)))
-    found = judge([gold], ["the paris [1], Rome Italy,"], Words(), load_splitter(), JudgeOptions())
-    assert [g.hit for g in found[0].gold] == [True, False, False]
+    found = judge([gold], ["the paris [1], Rome Italy,"], Words(), load_splitter(), ALCE)
+    assert list(found[0].gold) == [True, False, False]
 
 
 def test_claims_are_entailed_by_the_answer_without_citations():
     gold = example("eli5", claims=("x", "y"))
     verifier = Words()
-    found = judge([gold], ["x [2]. z [1]"], verifier, load_splitter(), JudgeOptions())
-    assert [g.hit for g in found[0].gold] == [False, False]
+    found = judge([gold], ["x [2]. z [1]"], verifier, load_splitter(), ALCE)
+    assert list(found[0].gold) == [False, False]
     assert Pair("x. z", "y") in verifier.rounds[0]
 
 
@@ -125,5 +147,73 @@ def test_a_verifier_may_want_the_question_first():
 
     verifier = Asking()
     gold = example("eli5", claims=("y",))
-    judge([gold], ["w [1]."], verifier, load_splitter(), JudgeOptions())
+    judge([gold], ["w [1]."], verifier, load_splitter(), ALCE)
     assert verifier.rounds[0] == [Pair("Title: a\nx", "x w."), Pair("w.", "x y")]
+
+
+def statement(text: str, dataset: str = "asqa") -> Statement:
+    return split_answer(text, dataset, load_splitter())[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "alce", "sane"),
+    [
+        ("No citation.", (), ()),
+        ("Two [2][1].", (1, 0), (1, 0)),
+        ("Last [0].", (-1,), ()),
+        ("Beyond [1][6].", (), ()),
+        ("A year [2012].", (), ()),
+        ("A group [1, 2].", (0,), (0,)),
+        ("Doubled [1][1][2].", (0, 0, 1), (0, 1)),
+        ("Four [1][2][3][4].", (0, 1, 2), (0, 1, 2)),
+        ("The fourth beyond [1][2][3][6].", (), ()),
+    ],
+)
+def test_cited_documents_of_five(text: str, alce: tuple[int, ...], sane: tuple[int, ...]):
+    assert cited_documents(statement(text), 5, ALCE).documents == alce
+    assert cited_documents(statement(text), 5, SANE).documents == sane
+
+
+def test_citations_that_no_document_decides_on():
+    def deciding(text: str, options: JudgeOptions) -> list[int | None]:
+        return [document for _, document in cited_documents(statement(text), 5, options).counted]
+
+    assert deciding("Beyond [1][6].", ALCE) == []
+    assert deciding("Beyond [1][6].", SANE) == [None, None]
+    assert deciding("Doubled [1][1][2].", SANE) == [0, None, 1]
+    assert cited_documents(statement("Last [0]."), 0, ALCE).documents == ()
+
+
+def test_premise_and_hypothesis():
+    docs = (Document("Paris", "A city."), Document("Rome", "Long.", sent="Short."))
+    listed = Example("1", "qampari", "Which cities?", docs)
+    assert premise(listed, (1, 0)) == "Title: Rome\nShort.\nTitle: Paris\nA city."
+    assert hypothesis(listed, statement("Paris [1], x", "qampari"), False) == "Which cities? Paris"
+    asqa = Example("1", "asqa", "Which city?", ())
+    assert hypothesis(asqa, statement("It is Paris [1]."), False) == "It is Paris."
+    assert hypothesis(asqa, statement("It is Paris [1]."), True) == "Which city? It is Paris."
+
+
+def test_verdicts_have_their_places_in_the_raw_answer():
+    raw = "  Oslo<|im_end|> is big [1][2]. Yes. \nMore [3]."
+    first, second = split_answer(clean_output(raw), "asqa", load_splitter())
+    right, wrong = map(CitationVerdict, first.citations, (True, False))
+    verdicts = (StatementVerdict(first, True, (right, wrong)), StatementVerdict(second, False, ()))
+    records = verdict_records(raw, Judgement(verdicts, (True,)))
+    assert [
+        (raw[slice(*r["span"])], r["text"], r["cited"], r["supported"])
+        for r in records["statements"]
+    ] == [
+        ("Oslo<|im_end|> is big [1][2].", "Oslo is big [1][2].", [1, 2], True),
+        ("Yes.", "Yes.", [], False),
+    ]
+    assert [
+        (raw[slice(*r["span"])], r["id"], r["statement"], r["right"]) for r in records["citations"]
+    ] == [("[1]", 1, 0, True), ("[2]", 2, 0, False)]
+    assert records["gold"] == [{"index": 0, "hit": True}]
+
+
+def test_an_empty_item_has_an_empty_span():
+    item = split_answer("", "qampari", load_splitter())[0]
+    records = verdict_records("", Judgement((StatementVerdict(item, False, ()),), ()))
+    assert records["statements"] == [{"span": [0, 0], "text": "", "cited": [], "supported": False}]

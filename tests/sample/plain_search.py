@@ -14,12 +14,10 @@ from typing import Any, NamedTuple
 from citepipe.data.example import Example
 from citepipe.generate.choose import uniforms
 from citepipe.options import BestOfNOptions, RewardOptions, SegmentSearchOptions
-from citepipe.rewards.answers import reward_answers
-from citepipe.rewards.find import total
+from citepipe.rewards import Rewarder
 from citepipe.sample.segment_search import segment_end
 from citepipe.text.sentences import Splitter, load_splitter
-from citepipe.verify.base import Pair
-from citepipe.verify.load import load_verifier
+from citepipe.verify.base import Pair, load_verifier
 
 
 class Said(NamedTuple):
@@ -185,7 +183,6 @@ class PlainRewards:
 
     def __init__(self, verifier: str, options: RewardOptions) -> None:
         self.options = options
-        self.splitter = load_splitter(options.splitter)
         self._verifier = load_verifier(verifier)
         self.name = self._verifier.name
 
@@ -195,5 +192,4 @@ class PlainRewards:
 
     def __call__(self, example: Example, text: str) -> dict[str, float]:
         """The sum of each component."""
-        [rewards] = reward_answers([example], [text], self, self.splitter, self.options)
-        return total(rewards)
+        return Rewarder(self, self.options).reward([example], [text])[0]

@@ -13,7 +13,7 @@ from citepipe.data.files import read_examples, read_jsonl, write_examples, write
 from citepipe.errors import InputError
 from citepipe.generate.completion import Completion, Generator, Request, Sampling
 from citepipe.options import ModelOptions, PromptOptions, RewardOptions
-from citepipe.rewards.answers import Rewarder
+from citepipe.rewards import Rewarder
 from citepipe.sample.merge import Record, choose_questions, merge
 from citepipe.sample.record import Job, answer_record, chunk_by_chunk, sample_all
 from tests.sample.test_segment_search import Speaker

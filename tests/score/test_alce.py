@@ -3,8 +3,7 @@
 import pytest
 
 from citepipe.data.example import Example, QAPair
-from citepipe.judge.gold import GoldVerdict
-from citepipe.judge.judge import CitationVerdict, Judgement, StatementVerdict
+from citepipe.judge import CitationVerdict, Judgement, StatementVerdict
 from citepipe.score.alce import METRICS, computed, judged_scores, text_scores, unit_counts
 from citepipe.text.sentences import load_splitter
 from citepipe.text.statements import Citation, Statement
@@ -28,7 +27,7 @@ def verdict(supported: bool, *right: bool) -> StatementVerdict:
 
 
 def gold(*hits: bool) -> Judgement:
-    return Judgement((), tuple(GoldVerdict(i, hit) for i, hit in enumerate(hits)))
+    return Judgement((), hits)
 
 
 @pytest.mark.parametrize(

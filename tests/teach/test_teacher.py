@@ -10,7 +10,7 @@ import pytest
 from citepipe.data.example import Document, Example
 from citepipe.data.files import read_examples, write_examples
 from citepipe.errors import InputError
-from citepipe.judge.judge import judge
+from citepipe.judge import judge
 from citepipe.options import JudgeOptions, RewardOptions, TeacherOptions
 from citepipe.teach.attribute import attribute, with_citations
 from citepipe.teach.teacher import teach

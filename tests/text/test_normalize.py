@@ -1,14 +1,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from citepipe.text.normalize import (
-    clean_output,
-    keep_years,
-    normalize_answer,
-    raw_char,
-    remove_citations,
-    separate_groups,
-)
+from citepipe.text.normalize import clean_output, normalize_answer, raw_char
+from citepipe.text.statements import remove_citations
 from tests.text.odd_texts import ODD, TEXTS
 
 
@@ -17,27 +11,9 @@ def test_normalize_answer_drops_case_punctuation_articles_and_spaces():
     assert normalize_answer("The") == ""
 
 
-def test_remove_citations_takes_one_space_in_front():
-    assert remove_citations("Paris [1][2]. Rome  [3].") == "Paris. Rome ."
-
-
-def test_remove_citations_keeps_what_alce_keeps():
-    assert remove_citations("a [1, 2] b] | c [x]") == "a, 2 b c [x"
-    assert remove_citations("in [2012 it") == "in it"
-
-
 def test_clean_output_takes_the_first_line_and_drops_the_end_mark():
     assert clean_output(" \n Paris [1].<|im_end|>\nRome") == "Paris [1]."
     assert clean_output("\n") == ""
-
-
-def test_a_group_of_citations_is_read_as_several():
-    assert separate_groups("a [1, 2]; b [1,2 ;13 ].") == "a [1][2]; b [1][2][13]."
-    assert separate_groups("[1] [a, 2] [1,] [2012] [1, 2") == "[1] [a, 2] [1,] [2012] [1, 2"
-
-
-def test_a_year_in_brackets_is_text():
-    assert keep_years("in [2012], [12] [20123]") == "in (2012), [12] [20123]"
 
 
 def test_raw_char_counts_what_was_stripped():
@@ -71,12 +47,3 @@ def test_what_is_normalised_stays_as_it_is(text: str):
     normalized = normalize_answer(text)
     assert normalize_answer(normalized) == normalized
     assert remove_citations(normalized) == normalized
-
-
-@ODD
-@given(TEXTS)
-def test_groups_and_years_change_nothing_but_citations(text: str):
-    apart = separate_groups(keep_years(text))
-    marks = str.maketrans("", "", "[](),; ")
-    assert apart.translate(marks) == text.translate(marks)
-    assert separate_groups(apart) == apart

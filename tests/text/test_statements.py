@@ -3,7 +3,16 @@ import itertools
 from hypothesis import given
 
 from citepipe.text.sentences import load_splitter
-from citepipe.text.statements import Citation, find_citations, list_items, split_answer
+from citepipe.text.statements import (
+    Citation,
+    find_citations,
+    keep_years,
+    list_items,
+    remove_citations,
+    renumber_citations,
+    separate_groups,
+    split_answer,
+)
 from tests.text.odd_texts import DATASETS, ODD, TEXTS
 
 SPLIT = load_splitter()
@@ -81,3 +90,36 @@ def test_items_are_what_stands_between_commas(answer: str):
     assert items == [statement.text for statement in split_answer(answer, "qampari", SPLIT)]
     assert not any("," in item or item != item.strip() for item in items)
     assert answer.count(",") >= len(items) - 1
+
+
+def test_remove_citations_takes_one_space_in_front():
+    assert remove_citations("Paris [1][2]. Rome  [3].") == "Paris. Rome ."
+
+
+def test_remove_citations_keeps_what_alce_keeps():
+    assert remove_citations("a [1, 2] b] | c [x]") == "a, 2 b c [x"
+    assert remove_citations("in [2012 it") == "in it"
+
+
+def test_a_group_of_citations_is_read_as_several():
+    assert separate_groups("a [1, 2]; b [1,2 ;13 ].") == "a [1][2]; b [1][2][13]."
+    assert separate_groups("[1] [a, 2] [1,] [2012] [1, 2") == "[1] [a, 2] [1,] [2012] [1, 2"
+
+
+def test_a_year_in_brackets_is_text():
+    assert keep_years("in [2012], [12] [20123]") == "in (2012), [12] [20123]"
+
+
+def test_citations_are_renumbered_or_taken_out():
+    moved = {1: 2, 12: None}
+    text = "a [1], b [12] c[12][1] [1, 2] [1"
+    assert renumber_citations(text, lambda n: moved[n]) == "a [2], b c[2] [1, 2] [1"
+
+
+@ODD
+@given(TEXTS)
+def test_groups_and_years_change_nothing_but_citations(text: str):
+    apart = separate_groups(keep_years(text))
+    marks = str.maketrans("", "", "[](),; ")
+    assert apart.translate(marks) == text.translate(marks)
+    assert separate_groups(apart) == apart

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from citepipe.data.files import read_jsonl
 from citepipe.errors import InputError
-from citepipe.judge.judge import Judgement
+from citepipe.judge import Judgement
 from citepipe.options import (
     GRPOOptions,
     ModelOptions,
@@ -25,7 +25,7 @@ from citepipe.options import (
     RewardOptions,
     RLOOOptions,
 )
-from citepipe.rewards.find import Reward
+from citepipe.rewards import Reward
 from citepipe.train import learning
 from citepipe.train.actor_critic import ActorCritic
 from citepipe.train.group_relative import GRPO, RLOO

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from citepipe.options import ModelOptions, RewardOptions
-from citepipe.rewards.place import Placement
+from citepipe.rewards import Placement
 from citepipe.train import learning
 from training import told
 

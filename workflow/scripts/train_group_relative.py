@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 def work() -> str:
     from citepipe.options import GRPOOptions, RLOOOptions
-    from citepipe.rewards.place import Placement
+    from citepipe.rewards import Placement
     from citepipe.train.group_relative import GRPO, RLOO
     from reinforcement import learn
 

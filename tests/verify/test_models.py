@@ -1,14 +1,20 @@
+import json
+import shutil
 from pathlib import Path
 
 import pytest
 
 from citepipe.errors import InputError
-from citepipe.verify import seq2seq
-from citepipe.verify.base import Pair
-from citepipe.verify.cache import CachedVerifier
-from citepipe.verify.load import load_verifier
-from citepipe.verify.seq2seq import TEMPLATES, load_seq2seq
-from tests.verify.tiny_models import make_t5
+from citepipe.verify import models
+from citepipe.verify.base import CachedVerifier, Pair, load_verifier
+from citepipe.verify.models import (
+    TEMPLATES,
+    ClassifierVerifier,
+    Template,
+    load_classifier,
+    load_seq2seq,
+)
+from tests.verify.tiny_models import make_bert, make_roberta, make_t5
 
 WORDS = [
     "premise:",
@@ -120,24 +126,29 @@ def test_decisions_are_those_of_generate(tiny_t5: Path):
     assert any(text.startswith("1 ") for text in said)
 
 
-def test_near_ties_are_asked_alone_as_the_peers_do(tiny_t5: Path, monkeypatch: pytest.MonkeyPatch):
-    """With a bound on rounding that calls everything a tie, every pair goes through `generate`."""
-    said = generated(tiny_t5, "true")
-    monkeypatch.setattr(seq2seq, "_ROUNDING", 10.0)
+def test_near_ties_are_decided_alone_as_the_peers_do(
+    tiny_t5: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """With a bound on rounding that calls everything a tie, every pair has a `generate` of its
+    own, without padding."""
+    monkeypatch.setattr(models, "_ROUNDING", 10.0)
     verifier = load_seq2seq(str(tiny_t5), device="cpu")
-    alone: list[int] = []
-    ask = verifier._alone
-    monkeypatch.setattr(verifier, "_alone", lambda ids: alone.append(len(ids)) or ask(ids))
-    assert verifier.entails(PAIRS) == [text == "1" for text in said]
-    assert len(alone) == len(set(PAIRS))
+    generate, alone = verifier._generate, []
+
+    def counting(ids, mask=None, *others):
+        alone.extend([len(ids)] if mask is None else [])
+        return generate(ids, mask, *others)
+
+    monkeypatch.setattr(verifier, "_generate", counting)
+    assert verifier.entails(PAIRS) == [text == "1" for text in generated(tiny_t5, "true")]
+    assert alone == [1] * len(set(PAIRS))
 
 
 def test_a_near_tie_is_one_within_rounding():
     import torch
 
     logits = torch.tensor([[9.0, 1.0, 9.0001], [9.0, 1.0, 9.01], [0.0, 0.0, -5.0]])
-    assert seq2seq._nearly_tied(logits) == [True, False, True]
-    assert seq2seq._nearly_tied(logits.bfloat16()) == [False, False, False]
+    assert models._nearly_tied(logits).tolist() == [True, False, True]
 
 
 def test_case_does_not_count_for_attrscore(attributing_t5: Path):
@@ -154,8 +165,8 @@ def test_a_label_of_several_tokens_must_be_said_whole(
 ):
     said = generated(tiny_t5, "true")
     label = next(text for text in said if 1 < len(text.split()) < 10)
-    template = seq2seq.Template(TEMPLATES["true"].text, label)
-    monkeypatch.setitem(seq2seq.TEMPLATES, "true", template)
+    template = Template(TEMPLATES["true"].text, label)
+    monkeypatch.setitem(TEMPLATES, "true", template)
     decisions = load_seq2seq(str(tiny_t5), device="cpu").entails(PAIRS)
     assert decisions == [text == label for text in said]
     assert True in decisions
@@ -191,26 +202,26 @@ def test_minicheck_compares_two_answers(tiny_t5: Path):
 
 
 def test_batching_changes_no_decision(tiny_t5: Path):
-    whole = load_seq2seq(str(tiny_t5), device="cpu")
-    expected = whole.entails(PAIRS)
-    whole._budget = 1
-    assert whole.entails(PAIRS) == expected
-    assert whole.entails([]) == []
-    assert whole.computed == 2 * len(set(PAIRS))
+    verifier = load_seq2seq(str(tiny_t5), device="cpu")
+    whole = verifier.entails(PAIRS)
+    verifier.tokens_per_batch = 1
+    assert verifier.entails(PAIRS) == whole
+    assert verifier.entails([]) == []
+    assert verifier.computed == 2 * len(set(PAIRS))
 
 
 def test_longest_first_each_pair_once(tiny_t5: Path):
     verifier = load_seq2seq(str(tiny_t5), device="cpu")
-    verifier._budget = 40
+    verifier.tokens_per_batch = 40
     batches = list(verifier.decisions([*PAIRS, *PAIRS]))
-    asked = [pair for batch in batches for pair, _ in batch]
-    lengths = [len(pair.premise.split()) + len(pair.hypothesis.split()) for pair in asked]
-    assert sorted(asked) == sorted(set(PAIRS))
+    received = [pair for batch in batches for pair, _ in batch]
+    lengths = [len(pair.premise.split()) + len(pair.hypothesis.split()) for pair in received]
+    assert sorted(received) == sorted(set(PAIRS))
     assert lengths == sorted(lengths, reverse=True)
     assert len(batches) > 10
 
 
-def test_a_batch_that_does_not_fit_is_halved_once(
+def test_a_batch_that_does_not_fit_is_halved_and_so_are_later_ones(
     tiny_t5: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     import torch
@@ -219,59 +230,68 @@ def test_a_batch_that_does_not_fit_is_halved_once(
     expected = verifier.entails(PAIRS)
     step, sizes = verifier._step, []
 
-    def small_memory(ids, mask, segments):
-        sizes.append(len(ids))
-        if len(ids) > 20:
-            raise [torch.OutOfMemoryError, RuntimeError][len(sizes) % 2](
-                "DefaultCPUAllocator: can't allocate memory"
-            )
-        return step(ids, mask, segments)
+    def small_memory(batch):
+        sizes.append(len(batch.input_ids))
+        if sizes[-1] > 20:
+            kind = [torch.OutOfMemoryError, RuntimeError][len(sizes) % 2]
+            raise kind("DefaultCPUAllocator: can't allocate memory")
+        return step(batch)
 
     monkeypatch.setattr(verifier, "_step", small_memory)
-    verifier._budget = 500
+    verifier.tokens_per_batch = 500
     assert verifier.entails(PAIRS) == expected
-    assert capsys.readouterr().err.count("memory ran out, goes on with") == 1
+    # 500 tokens are 50 pairs of 10 tokens.
+    assert sizes[:3] == [50, 25, 12]
+    assert "memory ran out, goes on with 250 tokens a batch" in capsys.readouterr().err
     sizes.clear()
     assert verifier.entails(PAIRS) == expected
     assert max(sizes) <= 20
-    assert "memory ran out" not in capsys.readouterr().err
 
 
-def test_another_error_is_not_taken_for_want_of_memory(
-    tiny_t5: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("error", "expected", "message"),
+    [
+        (RuntimeError("shapes do not match"), RuntimeError, "shapes"),
+        (
+            MemoryError(),
+            InputError,
+            "no memory for one pair of 10 tokens, premise 'hypothesis: Berg",
+        ),
+    ],
+)
+def test_errors_of_the_model(
+    tiny_t5: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+    expected: type[Exception],
+    message: str,
 ):
+    """Want of memory for a single pair is one clear line, and no other error is taken for it."""
     verifier = load_seq2seq(str(tiny_t5), device="cpu")
 
-    def broken(*_):
-        raise RuntimeError("shapes do not match")
+    def failing(_):
+        raise error
 
-    monkeypatch.setattr(verifier, "_step", broken)
-    with pytest.raises(RuntimeError, match="shapes"):
-        verifier.entails(PAIRS)
-
-
-def test_a_pair_too_large_for_the_memory_is_one_clear_line(
-    tiny_t5: Path, monkeypatch: pytest.MonkeyPatch
-):
-    verifier = load_seq2seq(str(tiny_t5), device="cpu")
-
-    def no_memory(*_):
-        raise MemoryError
-
-    monkeypatch.setattr(verifier, "_step", no_memory)
-    with pytest.raises(
-        InputError, match=r"no memory for one pair of 10 tokens, premise 'premise: Berg"
-    ):
+    monkeypatch.setattr(verifier, "_step", failing)
+    with pytest.raises(expected, match=message):
         verifier.entails(PAIRS)
 
 
 def test_pairs_that_are_cut_are_counted(
     tiny_t5: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    monkeypatch.setattr(seq2seq, "MAX_LENGTH", 8)
+    monkeypatch.setattr(models, "MAX_LENGTH", 8)
     verifier = load_seq2seq(str(tiny_t5), device="cpu")
     verifier.entails([Pair("Berg", "Anna"), Pair("Berg", "Anna was directed by Berg")])
-    assert "1 of 2 pairs reach the limit of 8 tokens" in capsys.readouterr().err
+    assert "1 of 2 pairs reached the limit of 8 tokens" in capsys.readouterr().err
+
+
+def test_braces_in_a_passage_are_text(tiny_t5: Path):
+    verifier = load_seq2seq(str(tiny_t5), device="cpu")
+    (ids,) = verifier._encode([Pair("{ hypothesis: } Berg", "{premise}")])["input_ids"]
+    words = verifier._tokenizer.convert_ids_to_tokens(ids)
+    expected = ["premise:", "{", "hypothesis:", "}", "Berg", "hypothesis:", "{premise}", "</s>"]
+    assert words == expected
 
 
 def test_the_spec_of_a_model_gives_a_cached_verifier(tiny_t5: Path, tmp_path: Path):
@@ -289,26 +309,6 @@ def test_the_spec_of_a_model_gives_a_cached_verifier(tiny_t5: Path, tmp_path: Pa
         "template": "true",
         "label": "1",
     }
-
-
-def test_the_layer_that_asks_with_few_queries_is_t5s(tiny_t5: Path):
-    """Against the attention of transformers, padded input and several queries."""
-    import torch
-    from transformers import T5ForConditionalGeneration
-
-    from citepipe.verify.cross_attention import read_with_few_queries
-
-    model = T5ForConditionalGeneration.from_pretrained(tiny_t5).eval()
-    ids = torch.randint(4, 19, (3, 7))
-    mask = torch.tensor([[1] * 7, [1] * 4 + [0] * 3, [1] + [0] * 6])
-    said = torch.tensor([[0, 14, 15]] * 3)
-    with torch.inference_mode():
-        expected = model(input_ids=ids, attention_mask=mask, decoder_input_ids=said).logits
-        assert len(read_with_few_queries(model)) == 2
-        actual = model(
-            input_ids=ids, attention_mask=mask, decoder_input_ids=said, use_cache=False
-        ).logits
-    torch.testing.assert_close(actual, expected, atol=1e-4, rtol=1e-4)
 
 
 def test_a_sharded_model_in_bfloat16(tiny_t5: Path, tmp_path: Path):
@@ -352,13 +352,122 @@ def test_a_tokenizer_without_the_label(tmp_path: Path):
         load_verifier(str(tmp_path), device="cpu")
 
 
-def test_settings_that_do_not_exist(tiny_t5: Path):
-    for setting, message in [
-        ("dtype=int3", "dtype 'int3', expected auto, float32, bfloat16, 4bit"),
-        ("template=nli", "template 'nli', expected true, attrscore, minicheck"),
-        ("device=cpu", "unknown setting 'device'"),
-        ("threshold=0.5", "unknown setting 'threshold' of a seq2seq model"),
-        ("dtype", "unknown setting|expected a model and settings|dtype ''"),
-    ]:
-        with pytest.raises(InputError, match=message):
-            load_verifier(f"{tiny_t5}?{setting}", device="cpu")
+NLI = ["CONTRADICTION", "NEUTRAL", "ENTAILMENT"]
+
+
+@pytest.fixture(scope="module")
+def nli(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("nli")
+    make_bert(directory, WORDS, NLI)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def minicheck(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("minicheck")
+    make_roberta(directory, WORDS, ["0", "1"])
+    return directory
+
+
+def probabilities(directory: Path, *inputs: list[str]) -> list[list[float]]:
+    """Of every label for texts, or for pairs of texts, one at a time, by transformers alone."""
+    import torch
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    model = AutoModelForSequenceClassification.from_pretrained(directory).eval()
+    tokenizer = AutoTokenizer.from_pretrained(directory)
+    with torch.inference_mode():
+        return [
+            model(**tokenizer(*texts, return_tensors="pt")).logits.softmax(-1)[0].tolist()
+            for texts in zip(*inputs, strict=True)
+        ]
+
+
+def test_nli_is_the_argmax_of_two_segments(nli: Path):
+    premises, hypotheses = ([pair[i] for pair in PAIRS] for i in (0, 1))
+    expected = [p[2] == max(p) for p in probabilities(nli, premises, hypotheses)]
+    verifier = load_classifier(str(nli), device="cpu")
+    assert verifier.entails(PAIRS) == expected
+    assert set(expected) == {True, False}
+    assert verifier.provenance["label"] == "2 ENTAILMENT"
+    assert verifier.provenance["threshold"] is None
+    verifier.tokens_per_batch = 1
+    assert verifier.entails(PAIRS) == expected
+
+
+@pytest.mark.parametrize(
+    ("setting", "label", "threshold"),
+    [("", 1, 0.5), ("?threshold=0.9", 1, 0.9), ("?label=0&threshold=0.2", 0, 0.2)],
+)
+def test_minicheck_is_one_text_and_a_probability(
+    minicheck: Path, setting: str, label: int, threshold: float
+):
+    texts = [f"{premise}</s>{hypothesis}" for premise, hypothesis in PAIRS]
+    expected = [p[label] > threshold for p in probabilities(minicheck, texts)]
+    assert load_verifier(f"{minicheck}{setting}", device="cpu").entails(PAIRS) == expected
+    assert set(expected) == {True, False}
+
+
+def test_the_premise_is_cut_and_the_hypothesis_is_not(nli: Path, minicheck: Path):
+    def words(verifier: ClassifierVerifier, pair: Pair) -> list[str]:
+        (ids,) = verifier._encode([pair])["input_ids"]
+        return list(verifier._tokenizer.convert_ids_to_tokens(ids))
+
+    one_text, segments = (load_classifier(str(d), device="cpu") for d in (minicheck, nli))
+    # 33 positions less the padding index and what is before it.
+    assert (one_text.max_length, segments.max_length) == (32, 64)
+    long = Pair("Silver " * 80, "Anna Berg")
+    assert words(one_text, long) == ["<s>", *["Silver"] * 27, "</s>", "Anna", "Berg", "</s>"]
+    assert words(segments, long) == ["<s>", *["Silver"] * 59, "</s>", "Anna", "Berg", "</s>"]
+    assert segments._encode([long])["token_type_ids"] == [[0] * 61 + [1] * 3]
+    assert len(words(one_text, Pair("Silver", "Berg " * 40))) == 32
+
+
+def with_labels(directory: Path, target: Path, labels: list[str]) -> Path:
+    """A copy of a model with other names for its labels."""
+    shutil.copytree(directory, target, dirs_exist_ok=True)
+    config = json.loads((target / "config.json").read_text())
+    config["id2label"] = {str(i): label for i, label in enumerate(labels)}
+    config["label2id"] = {label: i for i, label in enumerate(labels)}
+    (target / "config.json").write_text(json.dumps(config))
+    return target
+
+
+def test_labels_that_say_nothing_need_one_named(nli: Path, tmp_path: Path):
+    silent = with_labels(nli, tmp_path, ["LABEL_0", "LABEL_1", "LABEL_2"])
+    with pytest.raises(InputError, match=r"\(0 LABEL_0, 1 LABEL_1, 2 LABEL_2\) do not say"):
+        load_verifier(str(silent), device="cpu")
+    expected = load_verifier(str(nli), device="cpu").entails(PAIRS)
+    assert load_verifier(f"{silent}?label=2", device="cpu").entails(PAIRS) == expected
+    assert load_verifier(f"{silent}?label=LABEL_2", device="cpu").entails(PAIRS) == expected
+    with pytest.raises(InputError, match="label '3', expected one of 0 LABEL_0"):
+        load_verifier(f"{silent}?label=3", device="cpu")
+
+
+def test_a_model_of_two_labels_with_entailment(minicheck: Path, tmp_path: Path):
+    two = with_labels(minicheck, tmp_path, ["entailment", "not_entailment"])
+    provenance = load_classifier(str(two), device="cpu").provenance
+    assert (provenance["label"], provenance["template"]) == ("0 entailment", "nli")
+
+
+@pytest.mark.parametrize(
+    ("model", "setting", "message"),
+    [
+        ("tiny_t5", "dtype=int3", "dtype 'int3', expected auto, float32, bfloat16, 4bit"),
+        ("tiny_t5", "template=nli", "template 'nli', expected true, attrscore, minicheck"),
+        ("tiny_t5", "device=cpu", "unknown setting 'device'"),
+        ("tiny_t5", "threshold=0.5", "unknown setting 'threshold' of a seq2seq model"),
+        ("tiny_t5", "dtype", "expected a model and settings|dtype ''"),
+        ("nli", "threshold=0.5", "a threshold is for models of two labels, it has 3"),
+        ("nli", "template=true", "template 'true', expected nli, minicheck"),
+        *(
+            ("minicheck", f"threshold={value}", "expected a number from 0 to below 1")
+            for value in ("high", "1", "-0.1", "nan", "")
+        ),
+    ],
+)
+def test_settings_that_do_not_fit(
+    request: pytest.FixtureRequest, model: str, setting: str, message: str
+):
+    with pytest.raises(InputError, match=message):
+        load_verifier(f"{request.getfixturevalue(model)}?{setting}", device="cpu")

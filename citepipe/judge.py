@@ -1,0 +1,320 @@
+"""Judges answers: which statements are supported, which citations right, which gold answers hit.
+
+Scores, rewards and search all read these judgements. The pairs of all answers are collected and
+decided in three rounds, because what is queried of a citation depends on its statement: first
+whether all cited documents together support each statement (and the entailment of gold claims),
+then whether each of several citations supports its statement alone, then, for those that do not,
+whether the others do without it (ALCE, section 3.2 and `compute_autoais`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from citepipe.data.example import Example
+from citepipe.options import JudgeOptions
+from citepipe.text.normalize import normalize_answer, raw_char
+from citepipe.text.sentences import Splitter
+from citepipe.text.statements import (
+    Citation,
+    Statement,
+    is_list,
+    list_items,
+    remove_citations,
+    split_answer,
+)
+from citepipe.verify.base import Pair, Verifier, decide
+
+
+class CitationVerdict(NamedTuple):
+    """Whether a citation is right: its statement is supported, and needs it or rests on it."""
+
+    citation: Citation
+    right: bool
+
+
+class StatementVerdict(NamedTuple):
+    """Whether what a statement cites supports it; `citations` are those that count."""
+
+    statement: Statement
+    supported: bool
+    citations: tuple[CitationVerdict, ...]
+
+
+class Judgement(NamedTuple):
+    """All verdicts on one answer; spans are of the cleaned answer.
+
+    Attributes:
+        statements: a verdict each.
+        gold: whether each gold answer (of qa_pairs, answers or claims) is in the answer.
+    """
+
+    statements: tuple[StatementVerdict, ...]
+    gold: tuple[bool, ...]
+
+    @property
+    def citation_rec(self) -> float:
+        """Supported statements, in percent of all; 0 without any."""
+        return percent([verdict.supported for verdict in self.statements])
+
+    @property
+    def citation_prec(self) -> float:
+        """Right citations, in percent of those that count; 0 without any."""
+        return percent([c.right for verdict in self.statements for c in verdict.citations])
+
+
+def percent(flags: Sequence[bool]) -> float:
+    """The share of true ones in percent, 0 of none."""
+    return 100 * sum(flags) / len(flags) if flags else 0.0
+
+
+def judge(
+    examples: Sequence[Example],
+    answers: Sequence[str],
+    verifier: Verifier | None,
+    splitter: Splitter,
+    options: JudgeOptions,
+    citations: bool = True,
+    claims: bool = True,
+    known: dict[Pair, bool] | None = None,
+) -> list[Judgement]:
+    """Judge one answer per example.
+
+    Args:
+        examples: questions, documents and gold answers; the same one may come several times.
+        answers: cleaned answers (`clean_output`), one per example.
+        verifier: decides entailment; queried at most three times, for all answers at once. None
+            if neither citations nor claims are judged.
+        splitter: finds sentences.
+        options: which citations count.
+        citations: judge statements and their citations; else a judgement has no statements.
+        claims: judge claims; else a judgement on an example with claims has no gold verdicts.
+        known: decisions of the verifier that are not queried again; new ones are added.
+    """
+    question_first: bool = getattr(verifier, "question_first", False)
+    known = {} if known is None else known
+    jobs = [
+        _jobs(example, split_answer(answer, example.dataset, splitter), question_first, options)
+        if citations
+        else []
+        for example, answer in zip(examples, answers, strict=True)
+    ]
+    claimed = [
+        _claim_pairs(example, answer, question_first) if claims else []
+        for example, answer in zip(examples, answers, strict=True)
+    ]
+    if verifier is not None:
+        flat = [job for answer_jobs in jobs for job in answer_jobs if job.cited.documents]
+        joint = [job.pair(job.cited.documents) for job in flat]
+        decide(verifier, [*joint, *(pair for pairs in claimed for pair in pairs)], known)
+        several = [
+            (job, document)
+            for job, pair in zip(flat, joint, strict=True)
+            if len(job.cited.documents) > 1 and known[pair]
+            for document in job.cited.documents
+        ]
+        decide(verifier, [job.pair((document,)) for job, document in several], known)
+        unsure = [(job, document) for job, document in several if not known[job.pair((document,))]]
+        decide(verifier, [job.pair(job.others(document)) for job, document in unsure], known)
+    return [
+        Judgement(
+            tuple(job.verdict(known) for job in answer_jobs),
+            _gold_hits(example, remove_citations(answer), [known[p] for p in pairs], options),
+        )
+        for example, answer, answer_jobs, pairs in zip(
+            examples, answers, jobs, claimed, strict=True
+        )
+    ]
+
+
+# -- what a statement cites, and what has to follow from it
+
+
+class Cited(NamedTuple):
+    """The documents that a statement cites, and the citations that count in precision.
+
+    Attributes:
+        documents: indices from 0 (-1 for [0], the last one), in the order of the text; empty if
+            the statement cites nothing or a citation is out of range: nothing can support it.
+        counted: citations with the document that decides on them; None for one that is wrong
+            whatever the documents say.
+    """
+
+    documents: tuple[int, ...]
+    counted: tuple[tuple[Citation, int | None], ...]
+
+
+def cited_documents(statement: Statement, n_docs: int, options: JudgeOptions) -> Cited:
+    """Read a statement's citations of `n_docs` documents.
+
+    The range is checked over all citations, and only then are the first
+    `options.at_most_citations` of them taken.
+    """
+    taken = statement.citations[: options.at_most_citations]
+    least = 0 if options.zero_is_last and n_docs > 0 else 1
+    if any(not least <= citation.number <= n_docs for citation in statement.citations):
+        uncounted = options.out_of_range_uncounted
+        return Cited((), () if uncounted else tuple((citation, None) for citation in taken))
+    documents = [citation.number - 1 for citation in taken]
+    if options.doubled_is_judged:
+        return Cited(tuple(documents), tuple(zip(taken, documents, strict=True)))
+    counted = [
+        (citation, None if document in documents[:place] else document)
+        for place, (citation, document) in enumerate(zip(taken, documents, strict=True))
+    ]
+    return Cited(tuple(dict.fromkeys(documents)), tuple(counted))
+
+
+def premise(example: Example, documents: Sequence[int]) -> str:
+    """The passages of documents (indices from 0), a line break between two."""
+    return "\n".join(example.docs[document].passage for document in documents)
+
+
+def hypothesis(example: Example, statement: Statement, question_first: bool) -> str:
+    """What has to follow from the premise: the statement without its citations.
+
+    An item of a list comes with the question in front; a sentence does so for verifiers that were
+    trained this way.
+    """
+    if is_list(example.dataset):
+        return remove_citations(f"{example.question} {statement.text}").strip()
+    return f"{example.question} {statement.claim}" if question_first else statement.claim
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """A statement with what it cites, and the pairs that decide on it."""
+
+    example: Example
+    statement: Statement
+    hypothesis: str
+    cited: Cited
+
+    def pair(self, documents: Sequence[int]) -> Pair:
+        return Pair(premise(self.example, documents), self.hypothesis)
+
+    def others(self, document: int) -> tuple[int, ...]:
+        """The cited documents without the first occurrence of one."""
+        documents = self.cited.documents
+        place = documents.index(document)
+        return (*documents[:place], *documents[place + 1 :])
+
+    def verdict(self, known: dict[Pair, bool]) -> StatementVerdict:
+        documents = self.cited.documents
+        supported = bool(documents) and known[self.pair(documents)]
+        right = {d: supported and self._right(d, known) for d in documents}
+        verdicts = [
+            CitationVerdict(citation, document is not None and right[document])
+            for citation, document in self.cited.counted
+        ]
+        return StatementVerdict(self.statement, supported, tuple(verdicts))
+
+    def _right(self, document: int, known: dict[Pair, bool]) -> bool:
+        """Of a supported statement: wrong is what neither supports it alone nor is needed."""
+        if len(self.cited.documents) == 1 or known[self.pair((document,))]:
+            return True
+        return not known[self.pair(self.others(document))]
+
+
+def _jobs(
+    example: Example, statements: Sequence[Statement], question_first: bool, options: JudgeOptions
+) -> list[_Job]:
+    jobs = []
+    stated: set[str] = set()
+    for statement in statements:
+        cited = cited_documents(statement, len(example.docs), options)
+        words = normalize_answer(statement.claim)
+        if words in stated and not options.repetition_counts:
+            cited = Cited((), tuple((citation, None) for citation, _ in cited.counted))
+        stated.add(words)
+        jobs.append(_Job(example, statement, hypothesis(example, statement, question_first), cited))
+    return jobs
+
+
+# -- which gold answers an answer hits
+
+
+def _claim_pairs(example: Example, answer: str, question_first: bool) -> list[Pair]:
+    """The pairs that decide on an example's claims; none for ASQA and QAMPARI.
+
+    Citations are removed twice, as in ALCE: `[[1]2` is `[2` after the first time.
+    """
+    if example.dataset in ("asqa", "qampari"):
+        return []
+    text = remove_citations(remove_citations(answer))
+    lead = f"{example.question} " if question_first else ""
+    return [Pair(text, lead + claim) for claim in example.claims]
+
+
+def _gold_hits(
+    example: Example, text: str, entailed: Sequence[bool], options: JudgeOptions
+) -> tuple[bool, ...]:
+    """Whether each gold answer is in the text: ASQA's as a substring (ALCE `exact_presence`),
+    QAMPARI's as an item, claims as `entailed` says."""
+    if example.dataset == "asqa":
+        normalized = normalize_answer(text)
+        return tuple(
+            any(
+                alias in normalized and (alias != "" or options.empty_alias_hits)
+                for alias in map(normalize_answer, pair.short_answers)
+            )
+            for pair in example.qa_pairs
+        )
+    if example.dataset == "qampari":
+        found = set(predicted_items(text))
+        return tuple(
+            any(normalize_answer(alias) in found for alias in aliases)
+            for aliases in example.answers
+        )
+    return tuple(entailed)
+
+
+def predicted_items(text: str) -> list[str]:
+    """The items of a list answer, normalised, without those that normalise to nothing."""
+    return [item for item in map(normalize_answer, list_items(text)) if item]
+
+
+# -- a judgement as JSON
+
+
+def verdict_records(raw: str, judgement: Judgement) -> dict[str, list[dict[str, Any]]]:
+    """Every verdict on an answer, with its place in the answer as it was written.
+
+    Args:
+        raw: the answer as it was written.
+        judgement: of `clean_output(raw)`.
+
+    Returns:
+        `statements`: `span` (characters `[start, end]` of `raw`), `text`, `cited` (the ids as
+        written) and `supported`. `citations`, those that count: `span`, `id`, `statement` (the
+        index of theirs) and `right`. `gold`: `index` (in qa_pairs, answers or claims) and `hit`.
+    """
+
+    def span(place: Statement | Citation) -> list[int]:
+        first = raw_char(raw, place.start)
+        return [first, raw_char(raw, place.end - 1) + 1 if place.end > place.start else first]
+
+    return {
+        "statements": [
+            {
+                "span": span(verdict.statement),
+                "text": verdict.statement.text,
+                "cited": [citation.number for citation in verdict.statement.citations],
+                "supported": verdict.supported,
+            }
+            for verdict in judgement.statements
+        ],
+        "citations": [
+            {
+                "span": span(cited.citation),
+                "id": cited.citation.number,
+                "statement": index,
+                "right": cited.right,
+            }
+            for index, verdict in enumerate(judgement.statements)
+            for cited in verdict.citations
+        ],
+        "gold": [{"index": index, "hit": hit} for index, hit in enumerate(judgement.gold)],
+    }

@@ -1,0 +1,218 @@
+"""Rewards: found on characters of an answer, placed on the tokens that wrote them."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from citepipe.data.example import Example
+from citepipe.data.files import AnswerFile
+from citepipe.judge import Judgement, judge, verdict_records
+from citepipe.options import JudgeOptions, RewardOptions
+from citepipe.text.normalize import clean_output, raw_char
+from citepipe.text.sentences import Splitter, load_splitter
+from citepipe.text.statements import is_list
+from citepipe.verify.base import Pair, Verifier, identity_of, load_verifier, provenance_of
+
+COMPONENTS = ("citation_recall", "citation_precision", "correctness")
+Placement = Literal["fine_grained", "holistic"]
+
+_REMEMBERED = 50_000  # decisions
+
+
+class Reward(NamedTuple):
+    """A value that belongs to one character of the raw answer."""
+
+    component: str
+    char: int
+    value: float
+
+
+def find_rewards(
+    example: Example, raw: str, judgement: Judgement, options: RewardOptions
+) -> list[Reward]:
+    """The rewards of one answer.
+
+    Citation recall stands on the last character of each statement (of a list item: the comma
+    behind it), citation precision on the bracket that closes each citation, correctness for each
+    gold answer on the answer's last character. Of the gold answers of a list only
+    `options.expected_list_items` are expected: hits all count, misses up to what is missing to
+    that number. A component of size 0 gives no rewards.
+
+    Args:
+        example: the question.
+        raw: the answer as it was generated.
+        judgement: the verdicts on `clean_output(raw)`.
+        options: the size of each component.
+    """
+    rewards: list[Reward] = []
+
+    def add(component: str, char: int, good: bool) -> None:
+        size: float = getattr(options, component)
+        if size:
+            rewards.append(Reward(component, raw_char(raw, char), size if good else -size))
+
+    for verdict in judgement.statements:
+        add("citation_recall", verdict.statement.last, verdict.supported)
+        for cited in verdict.citations:
+            add("citation_precision", cited.citation.end - 1, cited.right)
+    last = max(len(clean_output(raw)) - 1, 0)
+    hits, expected = sum(judgement.gold), len(judgement.gold)
+    if is_list(example.dataset):
+        expected = min(options.expected_list_items, expected)
+    for good in [True] * hits + [False] * max(expected - hits, 0):
+        add("correctness", last, good)
+    return rewards
+
+
+def total(rewards: Sequence[Reward]) -> dict[str, float]:
+    """The sum of the rewards of each component, 0 for one without any."""
+    sums = dict.fromkeys(COMPONENTS, 0.0)
+    for reward in rewards:
+        sums[reward.component] += reward.value
+    return sums
+
+
+def place(
+    rewards: Sequence[Reward],
+    offsets: Sequence[tuple[int, int]],
+    placement: Placement = "fine_grained",
+) -> list[float]:
+    """One reward per token; rewards that fall on one token add up.
+
+    Args:
+        rewards: on characters of the answer.
+        offsets: per sampled token the characters `[start, end)` of the answer that it wrote, in
+            the order of the text. A token that wrote none (the end of sequence, the first bytes
+            of a character) has an empty span.
+        placement: `fine_grained` puts each reward on the token that wrote its character; a
+            character that no token wrote (cut off, or stripped) counts as written by the last
+            token that wrote something before it, else by the first one. `holistic` puts the sum
+            on the last token.
+
+    Returns:
+        len(offsets) values; their sum is the sum of the rewards unless there are no tokens.
+    """
+    placed = [0.0] * len(offsets)
+    if not offsets:
+        return placed
+    if placement == "holistic":
+        placed[-1] = sum(reward.value for reward in rewards)
+        return placed
+    writing = [token for token, (start, end) in enumerate(offsets) if end > start] or [0]
+    starts = [offsets[token][0] for token in writing]
+    for reward in rewards:
+        nearest = max(bisect_right(starts, reward.char) - 1, 0)
+        placed[writing[nearest]] += reward.value
+    return placed
+
+
+class Rewarder:
+    """Judges generated answers and finds their rewards, for sampling, search and RL alike.
+
+    Citations are judged by the sane rules (`JudgeOptions.sane`), not by ALCE's peculiarities: a
+    policy would learn to use those. Partial answers grow, and what they state at their beginning
+    was decided before: decisions are remembered.
+
+    Args:
+        verifier: a verifier, or the spec of one (`load_verifier`).
+        options: the size of each component, and the splitter.
+        cache: where a model's decisions are kept, if it is loaded here.
+
+    Raises:
+        InputError: there is no such verifier or splitter.
+    """
+
+    def __init__(
+        self, verifier: Verifier | str, options: RewardOptions, cache: Path | None = None
+    ) -> None:
+        self._verifier = load_verifier(verifier, cache) if isinstance(verifier, str) else verifier
+        self._splitter: Splitter = load_splitter(options.splitter)
+        self._options = options
+        self._known: dict[Pair, bool] = {}
+        self._forgotten = 0
+
+    @property
+    def pairs(self) -> int:
+        """Pairs that the verifier received so far."""
+        return self._forgotten + len(self._known)
+
+    def judged(
+        self, examples: Sequence[Example], answers: Sequence[str]
+    ) -> list[tuple[Judgement, list[Reward]]]:
+        """Per answer the judgement, and the rewards, on characters of the answer.
+
+        Args:
+            examples: one per answer; the same one may come several times.
+            answers: as generated, whole or cut off anywhere.
+        """
+        if len(self._known) > _REMEMBERED:
+            self._forgotten += len(self._known)
+            self._known.clear()
+        judgements = judge(
+            examples,
+            [clean_output(answer) for answer in answers],
+            self._verifier,
+            self._splitter,
+            JudgeOptions.sane(self._options.at_most_citations),
+            citations=bool(self._options.citation_recall or self._options.citation_precision),
+            claims=bool(self._options.correctness),
+            known=self._known,
+        )
+        return [
+            (judgement, find_rewards(example, answer, judgement, self._options))
+            for example, answer, judgement in zip(examples, answers, judgements, strict=True)
+        ]
+
+    def spans(self, examples: Sequence[Example], answers: Sequence[str]) -> list[list[Reward]]:
+        """Per answer its rewards, on characters of the answer."""
+        return [rewards for _, rewards in self.judged(examples, answers)]
+
+    def reward(self, examples: Sequence[Example], answers: Sequence[str]) -> list[dict[str, float]]:
+        """Per answer the sum of each component."""
+        return [total(rewards) for rewards in self.spans(examples, answers)]
+
+
+def reward_file(file: AnswerFile, verifier: Verifier, options: RewardOptions) -> dict[str, Any]:
+    """The rewards of a file of answers, with every verdict that they follow from.
+
+    Returns:
+        `per_example`: id, dataset, `verdict_records`, `rewards` (component, char: the index in the
+        answer of the last character that it belongs to, value) and `totals`; `means`: of the
+        totals of each component and of their sum; `left_out`; `provenance`.
+
+    Raises:
+        InputError: there is no such splitter.
+    """
+    judged = Rewarder(verifier, options).judged(file.examples, file.outputs)
+    per_example: list[dict[str, Any]] = []
+    for example, output, (judgement, rewards) in zip(
+        file.examples, file.outputs, judged, strict=True
+    ):
+        totals = total(rewards)
+        per_example.append(
+            {
+                "id": example.id,
+                "dataset": example.dataset,
+                **verdict_records(output, judgement),
+                "rewards": [reward._asdict() for reward in rewards],
+                "totals": {**totals, "total": sum(totals.values())},
+            }
+        )
+    return {
+        "per_example": per_example,
+        "means": {
+            name: sum(own["totals"][name] for own in per_example) / len(per_example)
+            for name in (*COMPONENTS, "total")
+        },
+        "left_out": file.left_out,
+        "provenance": {
+            "verifier": verifier.name,
+            "identity": identity_of(verifier),
+            **provenance_of(verifier),
+            "options": options.model_dump(),
+            "input": {"file": file.path.name, "sha256": file.sha256},
+        },
+    }

@@ -1,1 +1,0 @@
-"""Rewards: found on characters of an answer, placed on the tokens that wrote them."""

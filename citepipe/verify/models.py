@@ -1,0 +1,485 @@
+"""Entailment by models: encoder-decoders that answer with a label, and sequence classifiers.
+
+TRUE, AttrScore and their like are run by the call that the peers make on one pair at a time,
+`generate(max_new_tokens=10)`, here on batches, and entail where the text is the label. Where two
+logits are so near that rounding may decide, the pair is decided alone, as the peers do it: in 32
+bits all decisions agree. In fewer, batches round otherwise than single pairs do.
+
+An NLI classifier reads premise and hypothesis as two segments and entails where the arg-max is its
+entailment label. A model of two labels may also be read by a threshold on the probability of
+support, by default 0.5, as MiniCheck is (Tang et al. 2024, arXiv 2404.10774).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from citepipe.errors import InputError
+from citepipe.models.memory import is_out_of_memory
+from citepipe.models.pretrained import Checkpoint, load_checkpoint, read_config
+from citepipe.progress import Progress, say
+from citepipe.verify.base import Pair, Provenance
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import BatchEncoding, PretrainedConfig
+
+MAX_LENGTH = 2048
+# A GPU's matrix units are busy from some thousands of rows on, and activations of 16k tokens fit
+# beside a model of 11 billion parameters. A CPU is fastest while a batch stays in its caches.
+GPU_TOKENS_PER_BATCH = 16_384
+CPU_TOKENS_PER_BATCH = 2_048
+_PAIRS_PER_ENCODING = 1_024
+_MAX_NEW_TOKENS = 10
+# Logits of a batch and of a single pair differ by some millionths of their size.
+_ROUNDING = 3e-5
+
+
+class BatchedVerifier(ABC):
+    """What all verifiers that are models share; a subclass knows the model's input and answer.
+
+    Args:
+        checkpoint: the loaded model.
+        kind: `seq2seq` or `classifier`.
+        max_length: tokens of a pair that the model reads.
+        settings: what else decisions depend on: template, label, threshold.
+
+    Attributes:
+        name: what results are labelled with.
+        provenance: what a file of scores says.
+        identity: all that decisions depend on, for a cache. A local directory counts by its
+            content, so a copy of it has the same identity.
+        computed: pairs decided so far.
+        tokens_per_batch: pairs times tokens of the longest, per pass; by default by the device.
+            It becomes smaller when memory runs out, and stays so.
+    """
+
+    question_first = False
+
+    def __init__(
+        self, checkpoint: Checkpoint, kind: str, max_length: int, settings: Provenance
+    ) -> None:
+        self.name = checkpoint.name
+        self.max_length = max_length
+        self.provenance: Provenance = {
+            "kind": kind,
+            "model": checkpoint.target,
+            "revision": checkpoint.revision,
+            "dtype": checkpoint.dtype,
+            "max_length": max_length,
+            **settings,
+        }
+        known_by = self.provenance | ({"model": None} if checkpoint.is_local else {})
+        self.identity = json.dumps(known_by, sort_keys=True)
+        self.computed = 0
+        self._model: Any = checkpoint.model
+        self._tokenizer: Any = checkpoint.tokenizer
+        on_cpu = self._model.device.type == "cpu"
+        self.tokens_per_batch = CPU_TOKENS_PER_BATCH if on_cpu else GPU_TOKENS_PER_BATCH
+
+    def entails(self, pairs: Sequence[Pair]) -> list[bool]:
+        """One decision per pair, in order.
+
+        Raises:
+            InputError: the memory does not suffice for one pair.
+        """
+        known = {pair: entailed for batch in self.decisions(pairs) for pair, entailed in batch}
+        return [known[pair] for pair in pairs]
+
+    def decisions(self, pairs: Sequence[Pair]) -> Iterator[list[tuple[Pair, bool]]]:
+        """Decisions batch by batch, the longest pairs first, equal pairs once.
+
+        The longest come first so that what does not fit into memory shows at the start.
+
+        Raises:
+            InputError: the memory does not suffice for one pair.
+        """
+        distinct = sorted(dict.fromkeys(pairs), key=lambda p: -len(p.premise) - len(p.hypothesis))
+        progress = Progress(f"verifier {self.name}", len(distinct), "pairs", patient=True)
+        full, remaining = 0, iter(distinct)
+        while chunk := list(islice(remaining, _PAIRS_PER_ENCODING)):
+            rows = self._encode(chunk)
+            lengths = [len(ids) for ids in rows["input_ids"]]
+            full += sum(length >= self.max_length for length in lengths)
+            order = sorted(range(len(chunk)), key=lambda i: -lengths[i])
+            while order:
+                size = max(1, self.tokens_per_batch // max(1, lengths[order[0]]))
+                batch, order = order[:size], order[size:]
+                entailed = self._decide(chunk, rows, batch)
+                self.computed += len(batch)
+                progress.advance(len(batch))
+                yield list(zip([chunk[i] for i in batch], entailed, strict=True))
+        if full:
+            say(
+                f"verifier {self.name}: {full} of {len(distinct)} pairs reached the limit of "
+                f"{self.max_length} tokens; what is beyond it was not read"
+            )
+
+    def _decide(
+        self, chunk: Sequence[Pair], rows: Mapping[str, Any], batch: Sequence[int]
+    ) -> list[bool]:
+        """Decisions on some of the encoded pairs, in halves if there is no memory for all."""
+        import torch
+
+        some = {key: [values[i] for i in batch] for key, values in rows.items()}
+        padded = self._tokenizer.pad(some, return_tensors="pt").to(self._model.device)
+        try:
+            with torch.inference_mode():
+                return self._step(padded)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+        # Outside of the handler, whose traceback holds the tensors.
+        torch.cuda.empty_cache()
+        width, half = padded.input_ids.shape[1], len(batch) // 2
+        if half == 0:
+            raise InputError(
+                f"verifier {self.name}: no memory for one pair of {width} tokens, premise "
+                f"{chunk[batch[0]].premise[:40]!r}; a smaller model, dtype=bfloat16, dtype=4bit "
+                "or another device may do"
+            )
+        self.tokens_per_batch = half * width
+        say(
+            f"verifier {self.name}: memory ran out, goes on with {self.tokens_per_batch} tokens a "
+            "batch"
+        )
+        return [e for part in (batch[:half], batch[half:]) for e in self._decide(chunk, rows, part)]
+
+    @abstractmethod
+    def _encode(self, pairs: Sequence[Pair]) -> Mapping[str, list[list[int]]]:
+        """The pairs as the model reads them, `input_ids` and whatever belongs to them, a list per
+        pair, cut to `max_length` tokens."""
+
+    @abstractmethod
+    def _step(self, batch: BatchEncoding) -> list[bool]:
+        """Decisions on a padded batch; all tensors (pairs, width)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """How a family of encoder-decoders is queried.
+
+    Attributes:
+        text: the input, with {premise} and {hypothesis}.
+        label: the answer that means entailed; case does not count.
+        against: the answer that means not entailed, for models that are read by comparing the
+            logits of the two and not by what they write; None for the others.
+        question_first: claims have their question in front.
+    """
+
+    text: str
+    label: str
+    against: str | None = None
+    question_first: bool = False
+
+
+TEMPLATES = {
+    # Honovich et al. 2022, google/t5_xxl_true_nli_mixture.
+    "true": Template("premise: {premise} hypothesis: {hypothesis}", "1"),
+    # Yue et al. 2023, osunlp/attrscore-flan-t5-xl: the instruction that it was trained with.
+    "attrscore": Template(
+        "As an Attribution Validator, your task is to verify whether a given reference can "
+        "support the given claim. A claim can be either a plain sentence or a question followed "
+        "by its answer. Specifically, your response should clearly indicate the relationship: "
+        "Attributable, Contradictory or Extrapolatory. A contradictory error occurs when you can "
+        "infer that the answer contradicts the fact presented in the context, while an "
+        "extrapolatory error means that you cannot infer the correctness of the answer based on "
+        "the information provided in the context. \n\nClaim: {hypothesis} \n Reference: {premise}",
+        "Attributable",
+        question_first=True,
+    ),
+    # Tang et al. 2024, lytang/MiniCheck-Flan-T5-Large: the probability of `1` against `0` is
+    # over one half.
+    "minicheck": Template("predict: {premise}</s>{hypothesis}", "1", against="0"),
+}
+
+
+class Seq2SeqVerifier(BatchedVerifier):
+    """A verifier over a loaded encoder-decoder.
+
+    Args:
+        checkpoint: the model.
+        template: a key of `TEMPLATES`.
+
+    Raises:
+        InputError: the tokenizer has no token for the label, or one for two labels.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, template: str) -> None:
+        its = self._template = TEMPLATES[template]
+        settings: Provenance = {"template": template, "label": its.label}
+        super().__init__(checkpoint, "seq2seq", MAX_LENGTH, settings)
+        self.question_first = its.question_first
+        labels = [label for label in (its.label, its.against) if label is not None]
+        # The first token of the label as a text of its own (T5: `▁1`, 209, and not `1`).
+        written = [self._tokenizer(label, add_special_tokens=False).input_ids for label in labels]
+        self._first_tokens = [next(iter(ids), self._tokenizer.unk_token_id) for ids in written]
+        if self._tokenizer.unk_token_id in self._first_tokens:
+            raise InputError(
+                f"verifier {self.name}: its tokenizer has no token for the label {its.label!r}"
+            )
+        if len(set(self._first_tokens)) < len(labels):
+            raise InputError(
+                f"verifier {self.name}: its labels {its.label!r} and {its.against!r} begin with "
+                "the same token"
+            )
+
+    def _encode(self, pairs: Sequence[Pair]) -> Mapping[str, list[list[int]]]:
+        # Not str.format: passages may hold braces. Texts are cut at the end, as the peers do.
+        parts = re.split(r"\{(\w+)\}", self._template.text)
+        texts = [
+            "".join(getattr(pair, part) if i % 2 else part for i, part in enumerate(parts))
+            for pair in pairs
+        ]
+        rows: Mapping[str, list[list[int]]] = self._tokenizer(
+            texts, truncation=True, max_length=self.max_length
+        )
+        return rows
+
+    def _step(self, batch: BatchEncoding) -> list[bool]:
+        import torch
+
+        if self._template.against is not None:
+            logits = self._generate(batch.input_ids, batch.attention_mask, 1).logits[0]
+            label, against = self._first_tokens
+            compared: list[bool] = (logits[:, label] > logits[:, against]).tolist()
+            return compared
+        written = self._generate(batch.input_ids, batch.attention_mask)
+        entailed = self._read(written.sequences)
+        # Only in 32 bits: in fewer, single pairs and batches differ in more than ties.
+        if self._model.dtype == torch.float32:
+            tied = torch.stack([_nearly_tied(logits) for logits in written.logits]).any(0)
+            for row in tied.nonzero()[:, 0].tolist():
+                alone = batch.input_ids[row, batch.attention_mask[row].bool()][None]
+                entailed[row] = self._read(self._generate(alone).sequences)[0]
+        return entailed
+
+    def _generate(
+        self, ids: torch.Tensor, mask: torch.Tensor | None = None, tokens: int = _MAX_NEW_TOKENS
+    ) -> Any:
+        """Sequences (pairs, at most 1 + tokens), and per new token logits (pairs, vocabulary)."""
+        return self._model.generate(
+            ids,
+            attention_mask=mask,
+            max_new_tokens=tokens,
+            output_logits=True,
+            return_dict_in_generate=True,
+        )
+
+    def _read(self, sequences: torch.Tensor) -> list[bool]:
+        """Is the text the label?"""
+        texts = self._tokenizer.batch_decode(sequences, skip_special_tokens=True)
+        label = self._template.label.casefold()
+        return [str(text).casefold() == label for text in texts]
+
+
+def _nearly_tied(logits: torch.Tensor) -> torch.Tensor:
+    """Of logits (pairs, vocabulary), whether rounding may decide which is the largest: (pairs,)."""
+    first, second = logits.topk(2).values.unbind(-1)
+    return first - second <= _ROUNDING * logits.abs().amax(-1)
+
+
+def load_seq2seq(
+    target: str,
+    device: str = "auto",
+    template: str | None = None,
+    dtype: str = "auto",
+    revision: str | None = None,
+) -> Seq2SeqVerifier:
+    """Load an encoder-decoder that answers with a label.
+
+    Args:
+        target: a directory or hub id of an encoder-decoder (T5).
+        device: `auto` (a GPU if there is one), or a torch device.
+        template: a key of `TEMPLATES`; by default `attrscore` or `minicheck` if the target's name
+            says so, else `true`.
+        dtype: `float32`, `bfloat16` or `4bit` (NF4, needs bitsandbytes); `auto` is bfloat16 on a
+            GPU, else float32.
+        revision: of a hub model.
+
+    Raises:
+        InputError: no such model, or a setting that does not exist.
+    """
+    named = [key for key in ("attrscore", "minicheck") if key in target.lower()]
+    template = template or next(iter(named), "true")
+    if template not in TEMPLATES:
+        raise InputError(
+            f"verifier {target}: template {template!r}, expected {', '.join(TEMPLATES)}"
+        )
+    checkpoint = load_checkpoint(target, "AutoModelForSeq2SeqLM", device, dtype, revision)
+    return Seq2SeqVerifier(checkpoint, template)
+
+
+# How a classifier's two texts are joined: `nli` as the tokenizer's two segments; `minicheck` as one
+# text with the end-of-sequence token between, which for RoBERTa is not the same.
+FORMATS = ("nli", "minicheck")
+_ENTAILED = frozenset({"entailment", "entailed", "entails"})
+_SUPPORTED = frozenset({"1", "support", "supports", "supported", "attributable", "consistent"})
+
+
+class ClassifierVerifier(BatchedVerifier):
+    """A verifier over a loaded sequence classifier.
+
+    MiniCheck's own program cuts a long document into chunks and takes the best; here a premise is
+    read whole, and one that is too long is cut at its end, never the hypothesis.
+
+    Args:
+        checkpoint: the model.
+        template: one of `FORMATS`.
+        label: the index of the label that means entailed.
+        threshold: entailed is what has a probability over it; None takes the arg-max.
+    """
+
+    def __init__(
+        self, checkpoint: Checkpoint, template: str, label: int, threshold: float | None = None
+    ) -> None:
+        name = _labels(checkpoint.model.config)[label]
+        settings: Provenance = {"template": template, "label": f"{label} {name}"}
+        settings["threshold"] = threshold
+        super().__init__(checkpoint, "classifier", _max_length(checkpoint), settings)
+        self._template, self._label, self._threshold = template, label, threshold
+
+    def _encode(self, pairs: Sequence[Pair]) -> Mapping[str, list[list[int]]]:
+        tokenizer = self._tokenizer
+        rows: Mapping[str, list[list[int]]]
+        if self._template == "nli":
+            # Cuts the longer of the two, which is the premise.
+            rows = tokenizer(
+                [pair.premise for pair in pairs],
+                [pair.hypothesis for pair in pairs],
+                truncation=True,
+                max_length=self.max_length,
+            )
+            return rows
+        between = tokenizer.eos_token or tokenizer.sep_token
+        separator = tokenizer.convert_tokens_to_ids(between)
+        ids = tokenizer([pair.premise + between + pair.hypothesis for pair in pairs]).input_ids
+        return {"input_ids": [_cut_premise(row, separator, self.max_length) for row in ids]}
+
+    def _step(self, batch: BatchEncoding) -> list[bool]:
+        logits = self._model(**batch).logits.float()
+        if self._threshold is None:
+            entailed: list[bool] = (logits.argmax(-1) == self._label).tolist()
+        else:
+            entailed = (logits.softmax(-1)[:, self._label] > self._threshold).tolist()
+        return entailed
+
+
+def load_classifier(
+    target: str,
+    device: str = "auto",
+    template: str | None = None,
+    dtype: str = "auto",
+    revision: str | None = None,
+    label: str | None = None,
+    threshold: str | None = None,
+) -> ClassifierVerifier:
+    """Load a sequence classifier; labels and settings are checked before any weight is read.
+
+    Args:
+        target: a directory or hub id of a sequence classifier.
+        device: `auto` (a GPU if there is one), or a torch device.
+        template: one of `FORMATS`; by default `minicheck` for a model of labels `0` and `1`, else
+            `nli`.
+        dtype: `float32`, `bfloat16` or `4bit`; `auto` is bfloat16 on a GPU, else float32.
+        revision: of a hub model.
+        label: index or name of the label that means entailed, where the names do not tell.
+        threshold: of the probability of that label, from 0 to below 1, for a model of two labels;
+            by default 0.5.
+
+    Raises:
+        InputError: no such model, a setting that does not exist or does not fit the model, or
+            labels that do not tell which one means entailed.
+    """
+    names = _labels(read_config(target, revision))
+    if len(names) < 2:
+        raise InputError(f"verifier {target}: expected a model of at least two labels, it has one")
+    index = _entailment_label(target, names, label)
+    template = template or ("minicheck" if set(names.values()) == {"0", "1"} else "nli")
+    if template not in FORMATS:
+        raise InputError(f"verifier {target}: template {template!r}, expected {', '.join(FORMATS)}")
+    limit = _threshold(target, len(names), threshold)
+    checkpoint = load_checkpoint(
+        target, "AutoModelForSequenceClassification", device, dtype, revision
+    )
+    return ClassifierVerifier(checkpoint, template, index, limit)
+
+
+def _labels(config: PretrainedConfig) -> dict[int, str]:
+    """The names of labels by index."""
+    return {int(index): name for index, name in (config.id2label or {}).items()}
+
+
+def _entailment_label(target: str, names: Mapping[int, str], label: str | None) -> int:
+    """The index of the label that means entailed."""
+    listed = ", ".join(f"{index} {name}" for index, name in sorted(names.items()))
+    if label is not None:
+        # A name counts before an index: labels may be numbers in another order.
+        found = [index for index, name in names.items() if name == label]
+        found = found or [index for index in names if str(index) == label]
+        if len(found) != 1:
+            raise InputError(f"verifier {target}: label {label!r}, expected one of {listed}")
+        return found[0]
+    meant = _ENTAILED | _SUPPORTED if len(names) == 2 else _ENTAILED
+    found = [index for index, name in names.items() if name.casefold() in meant]
+    if len(found) != 1:
+        raise InputError(
+            f"verifier {target}: its labels ({listed}) do not say which one means entailed; "
+            "name it with ?label="
+        )
+    return found[0]
+
+
+def _threshold(target: str, labels: int, threshold: str | None) -> float | None:
+    """The threshold of a model of two labels; None for the others, which have none."""
+    if labels > 2 and threshold is None:
+        return None
+    if labels > 2:
+        raise InputError(
+            f"verifier {target}: a threshold is for models of two labels, it has {labels}"
+        )
+    try:
+        value = 0.5 if threshold is None else float(threshold)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < 1:
+        raise InputError(
+            f"verifier {target}: threshold {threshold!r}, expected a number from 0 to below 1"
+        )
+    return value
+
+
+def _max_length(checkpoint: Checkpoint) -> int:
+    """Tokens that a model can read: its table of positions, else its configuration, at most 2,048.
+
+    RoBERTa's table begins behind its padding index. A model of relative positions alone has no
+    table, and no limit (MiniCheck reads 2,048 tokens with DeBERTa).
+    """
+    base: Any = checkpoint.model.base_model
+    table = getattr(getattr(base, "embeddings", None), "position_embeddings", None)
+    if table is not None:
+        skipped = 0 if table.padding_idx is None else table.padding_idx + 1
+        return min(int(table.num_embeddings) - skipped, MAX_LENGTH)
+    config = checkpoint.model.config
+    if getattr(config, "relative_attention", False):
+        return MAX_LENGTH
+    known = getattr(config, "max_position_embeddings", None) or MAX_LENGTH
+    return min(int(known), int(min(checkpoint.tokenizer.model_max_length, MAX_LENGTH)))
+
+
+def _cut_premise(tokens: list[int], separator: int, limit: int) -> list[int]:
+    """Tokens of `premise separator hypothesis end`, shortened to `limit` before the separator."""
+    excess = len(tokens) - limit
+    if excess <= 0:
+        return tokens
+    end = len(tokens) - 1
+    # The last separator before the one that ends the text, if one does.
+    place = max((i for i in range(end) if tokens[i] == separator), default=end)
+    place = max(place, 1 + excess)
+    return tokens[: place - excess] + tokens[place:]

@@ -1,0 +1,260 @@
+import itertools
+import json
+import zlib
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from citepipe.data.example import Document, Example, QAPair
+from citepipe.data.files import read_answers
+from citepipe.generate.detokenize import Detokenizer
+from citepipe.options import RewardOptions
+from citepipe.rewards import Reward, Rewarder, place, reward_file, total
+from citepipe.text.normalize import clean_output
+from citepipe.text.sentences import load_splitter
+from citepipe.text.statements import split_answer
+from citepipe.verify.base import Pair
+from citepipe.verify.lexical import LexicalVerifier
+from tests.generate.tiny_tokenizers import KINDS, make_tokenizer
+from tests.text.odd_texts import ODD, TEXTS
+
+DOCS = (
+    Document("Silver River", "Silver River was directed by Anna Berg."),
+    Document("Golden Door", "Golden Door was directed by Otto Lind."),
+)
+ASQA = Example(
+    "1", "asqa", "Who directed what?", DOCS, qa_pairs=(QAPair("", ("Anna",)), QAPair("", ("Eve",)))
+)
+LIST = Example(
+    "2",
+    "qampari",
+    "Which films were directed by Anna Berg?",
+    DOCS,
+    answers=tuple((name,) for name in ("Silver River", "B", "C", "D", "E", "F", "G")),
+)
+
+
+class Counting:
+    """Decides on every pair as if by chance, and always the same; keeps what it received."""
+
+    name = identity = "counting"
+
+    def __init__(self) -> None:
+        self.received: list[Pair] = []
+
+    def entails(self, pairs: Sequence[Pair]) -> list[bool]:
+        self.received += pairs
+        return [zlib.crc32(repr(pair).encode()) % 2 == 0 for pair in pairs]
+
+
+def rewards(example: Example, answer: str, **options: float) -> list[Reward]:
+    return Rewarder(LexicalVerifier(), RewardOptions(**options)).spans([example], [answer])[0]
+
+
+def test_rewards_of_sentences_stand_on_the_raw_answer():
+    answer = " Silver River was directed by Anna Berg [1][2]. Nobody knows.\nmore"
+    assert rewards(ASQA, answer) == [
+        Reward("citation_recall", answer.index("]."[1]), 0.2),
+        Reward("citation_precision", answer.index("[1]") + 2, 0.2),
+        Reward("citation_precision", answer.index("[2]") + 2, -0.2),
+        Reward("citation_recall", answer.index("\n") - 1, -0.2),
+        Reward("correctness", answer.index("\n") - 1, 0.2),
+        Reward("correctness", answer.index("\n") - 1, -0.2),
+    ]
+
+
+def test_rewards_of_items_stand_on_their_commas():
+    answer = " Silver River [1], Golden Door [2]."
+    found = rewards(LIST, answer)
+    assert found[0] == Reward("citation_recall", answer.index(","), 0.2)
+    assert found[2] == Reward("citation_recall", answer.rindex("]"), -0.2)
+    # One hit, and misses only up to five expected answers although seven exist.
+    correctness = [r.value for r in found if r.component == "correctness"]
+    assert correctness == [0.2, -0.2, -0.2, -0.2, -0.2]
+    assert all(r.char == len(answer) - 1 for r in found if r.component == "correctness")
+
+
+def test_all_hits_of_a_list_count():
+    found = rewards(LIST, "Silver River, B, C, D, E, F")
+    assert [r.value for r in found if r.component == "correctness"] == [0.2] * 6
+
+
+@pytest.mark.parametrize(
+    ("example", "answer", "expected"),
+    [
+        (ASQA, "Silver River [1].", -0.2),  # a bare title
+        (ASQA, "Silver River Golden Door [1][2].", -0.2),
+        (ASQA, "Anna Berg [1].", -0.2),
+        (ASQA, " [1]", -0.2),
+        (LIST, "[1], [1], film [1], Anna Berg [1]", -0.8),
+    ],
+)
+def test_a_citation_without_a_statement_earns_nothing(
+    example: Example, answer: str, expected: float
+):
+    sums = total(rewards(example, answer))
+    assert sums["citation_recall"] == pytest.approx(expected)
+    assert sums["citation_precision"] < 0
+
+
+def test_components_have_sizes_and_can_be_switched_off():
+    found = rewards(
+        ASQA, "Silver River was directed by Anna Berg [1].", citation_recall=0, correctness=1
+    )
+    assert [(r.component, r.value) for r in found] == [
+        ("citation_precision", 0.2),
+        ("correctness", 1.0),
+        ("correctness", -1.0),
+    ]
+
+
+def test_an_empty_answer_misses_everything():
+    assert rewards(ASQA, "") == [Reward("correctness", 0, -0.2)] * 2
+
+
+def test_the_rewarder_remembers_what_was_decided():
+    """Partial answers grow; the verifier receives only what is new in them."""
+    verifier = Counting()
+    rewarder = Rewarder(verifier, RewardOptions())
+    begun, grown = "Silver River is old [1].", "Silver River is old [1]. It is long [2]."
+    first = rewarder.reward([ASQA], [begun])
+    rewarder.reward([ASQA, ASQA], [begun, grown])
+    assert [pair.hypothesis for pair in verifier.received] == [
+        "Silver River is old.",
+        "It is long.",
+    ]
+    assert rewarder.pairs == 2
+    assert rewarder.reward([ASQA], [begun]) == first
+
+
+def test_the_rewarder_loads_a_verifier_by_its_name():
+    answer = "Silver River was directed by Anna Berg [1]."
+    sums = Rewarder("lexical", RewardOptions()).reward([ASQA, ASQA], [answer, ""])
+    assert sums == [
+        {"citation_recall": 0.2, "citation_precision": 0.2, "correctness": 0.0},
+        {"citation_recall": 0.0, "citation_precision": 0.0, "correctness": -0.4},
+    ]
+
+
+@ODD
+@given(TEXTS, st.sampled_from([ASQA, LIST]))
+def test_every_reward_stands_on_a_character_of_the_answer(answer: str, example: Example):
+    (found,) = Rewarder(Counting(), RewardOptions()).spans([example], [answer])
+    assert all(0 <= reward.char < max(len(answer), 1) for reward in found)
+    count = Counter(reward.component for reward in found)
+    statements = split_answer(clean_output(answer), example.dataset, load_splitter())
+    assert count["citation_recall"] == len(statements)
+    assert count["citation_precision"] == sum(min(len(s.citations), 3) for s in statements)
+    for reward in found:
+        if reward.component == "citation_precision":
+            assert answer[reward.char] == "]" or answer[reward.char].isdecimal()
+    assert sum(total(found).values()) == pytest.approx(sum(r.value for r in found), abs=1e-9)
+
+
+# -- on tokens
+
+# "Par" "is" " [" "1" "]" ".", and the end of sequence.
+OFFSETS = [(0, 3), (3, 5), (5, 7), (7, 8), (8, 9), (9, 10), (10, 10)]
+
+
+def at(char: int, value: float = 1.0) -> Reward:
+    return Reward("correctness", char, value)
+
+
+@pytest.mark.parametrize(
+    ("found", "offsets", "expected"),
+    [
+        # Each on the token that wrote its character.
+        ([at(8), at(9, 2.0), at(4, -1.0)], OFFSETS, [0, -1, 0, 0, 1, 2, 0]),
+        # Two on one token add up.
+        ([at(5), at(6, 0.5)], OFFSETS, [0, 0, 1.5, 0, 0, 0, 0]),
+        # A character that no token wrote counts as of the token before, else of the first.
+        ([at(99)], OFFSETS, [0, 0, 0, 0, 0, 1, 0]),
+        ([at(3)], [(0, 2), (4, 6)], [1, 0]),
+        ([at(0)], [(2, 4), (4, 6)], [1, 0]),
+        # The bytes of one character are written by the last of them.
+        ([at(1)], [(0, 1), (1, 1), (1, 1), (1, 2), (2, 3)], [0, 0, 0, 1, 0]),
+        # No text, and no tokens.
+        ([at(0)], [(0, 0)], [1]),
+        ([at(0)], [], []),
+    ],
+)
+def test_where_rewards_are_placed(
+    found: list[Reward], offsets: list[tuple[int, int]], expected: list[float]
+):
+    assert place(found, offsets) == expected
+
+
+def test_holistic_is_the_sum_on_the_last_token():
+    assert place([at(0), at(9, -3.0)], OFFSETS, "holistic") == [0, 0, 0, 0, 0, 0, -2]
+
+
+@ODD
+@given(
+    st.lists(st.integers(0, 3), min_size=1, max_size=20),
+    st.lists(st.tuples(st.integers(0, 70), st.floats(-3, 3)), max_size=20),
+)
+def test_no_reward_is_lost(lengths: list[int], values: list[tuple[int, float]]):
+    ends = list(itertools.accumulate(lengths, initial=0))
+    offsets = list(itertools.pairwise(ends))
+    found = [at(char, value) for char, value in values]
+    fine, holistic = place(found, offsets), place(found, offsets, "holistic")
+    whole = sum(reward.value for reward in found)
+    assert sum(fine) == pytest.approx(whole, abs=1e-9)
+    assert sum(holistic) == pytest.approx(whole, abs=1e-9)
+    assert not any(holistic[:-1])
+    if ends[-1]:
+        assert not any(value for value, length in zip(fine, lengths, strict=True) if not length)
+
+
+@ODD
+@given(st.sampled_from(KINDS), st.data())
+def test_each_reward_is_on_the_sampled_token_that_wrote_its_character(
+    kind: str, data: st.DataObject
+):
+    tokenizer = make_tokenizer(kind)
+    ids = data.draw(st.lists(st.integers(0, len(tokenizer) - 1), max_size=30))
+    text, offsets = Detokenizer(tokenizer).text_and_offsets([*ids, tokenizer.eos_token_id])
+    for char in range(len(text)):
+        (token,) = [i for i, value in enumerate(place([at(char)], offsets)) if value]
+        assert offsets[token][0] <= char < offsets[token][1]
+
+
+# -- of a file
+
+
+def test_a_file_of_rewards_has_every_verdict_and_every_reward(tmp_path: Path):
+    row = {
+        "dataset": "asqa",
+        "question": "Where?",
+        "docs": [{"title": "Oslo", "text": "Oslo is big and lies in Norway."}],
+        "qa_pairs": [{"short_answers": ["Rome"]}, {"short_answers": ["Bonn"]}],
+        "output": " Oslo lies in Norway [1]. Or Rome.",
+    }
+    path = tmp_path / "answers.json"
+    path.write_text(json.dumps([row]))
+    file = read_answers(path, None)
+    result = reward_file(file, LexicalVerifier(), RewardOptions(correctness=0.5))
+    own = result["per_example"][0]
+    assert [(s["span"], s["cited"], s["supported"]) for s in own["statements"]] == [
+        ([1, 25], [1], True),
+        ([26, 34], [], False),
+    ]
+    assert [(c["span"], c["right"]) for c in own["citations"]] == [([21, 24], True)]
+    assert own["rewards"] == [
+        {"component": "citation_recall", "char": 24, "value": 0.2},
+        {"component": "citation_precision", "char": 23, "value": 0.2},
+        {"component": "citation_recall", "char": 33, "value": -0.2},
+        {"component": "correctness", "char": 33, "value": 0.5},
+        {"component": "correctness", "char": 33, "value": -0.5},
+    ]
+    assert result["means"] == own["totals"]
+    assert own["totals"] == pytest.approx(
+        {"citation_recall": 0, "citation_precision": 0.2, "correctness": 0, "total": 0.2}
+    )
+    assert result["provenance"]["options"]["correctness"] == 0.5
+    assert result["provenance"]["kind"] == "lexical"
