@@ -22,22 +22,16 @@ def write(path: Path, rows: Iterable[Mapping[str, Any]]) -> Path:
 @pytest.fixture
 def runs(tmp_path: Path) -> list[tuple[str, int, Path]]:
     """A fine-tuned system with one seed; one that learnt from rewards, its second seed shorter."""
-    fitted = [
-        {"step": 1, "loss": 2.0, "learning_rate": 0.1},
-        {"step": 2, "loss": 1.0, "learning_rate": 0.1},
-        {"step": 2, "eval_loss": 1.5},
-        {"step": 4, "eval_loss": 1.25},
-        {"step": 6, "eval_loss": 1.25},
-        {"step": 6, "runtime": 3.5},
-    ]
+    fitted = [{"step": 1, "loss": 2.0, "learning_rate": 0.1}, {"step": 2, "loss": 1.0}]
+    fitted += [{"step": step, "eval_loss": loss} for step, loss in ((2, 1.5), (4, 1.25), (6, 1.25))]
+    fitted += [{"step": 6, "runtime": 3.5}]
 
     def reinforced(rewards: list[float]) -> list[dict[str, float]]:
         rows = []
         for step, reward in enumerate(rewards):
             parts = {"dev_citation_recall": reward - 0.5, "dev_correctness": 0.5}
             rows.append({"step": step, "dev_reward": reward, **parts})
-            rows.append({"step": step, "dev_citation_f1": 100 * reward})
-            rows.append({"step": step, "kl": 2.0 * step, "entropy": 1.0})
+            rows.append({"step": step, "dev_citation_f1": 100 * reward, "kl": 0.5, "entropy": 1.0})
         return rows
 
     return [
@@ -64,13 +58,8 @@ def test_the_points_are_tidy(runs: list[tuple[str, int, Path]], tmp_path: Path) 
     with (tmp_path / "curves.csv").open() as stream:
         rows = list(csv.reader(stream))
     assert rows[0] == ["system", "seed", "step", "name", "value"]
-    assert rows[1:6] == [
-        ["dist", "0", "2", "eval_loss", "1.5"],
-        ["dist", "0", "4", "eval_loss", "1.25"],
-        ["dist", "0", "6", "eval_loss", "1.25"],
-        ["dist", "0", "1", "loss", "2.0"],
-        ["dist", "0", "2", "loss", "1.0"],
-    ]
+    fitted = ["2 eval_loss 1.5", "4 eval_loss 1.25", "6 eval_loss 1.25", "1 loss 2.0", "2 loss 1.0"]
+    assert rows[1:6] == [["dist", "0", *point.split()] for point in fitted]
     # Six figures at each of four and three steps.
     assert len(rows) == 1 + 5 + 6 * 4 + 6 * 3
     assert summary.startswith("curves: 2 systems, 3 runs, 47 points")
@@ -83,13 +72,8 @@ def test_a_panel_per_fitted_system_and_a_row_per_reinforced_one(
     assert loss.get_title() == "dist"
     assert loss.get_ylabel() == "loss (nats per token)"
     assert sorted(lines(loss)) == [([1, 2], [2.0, 1.0]), ([2, 4, 6], [1.5, 1.25, 1.25])]
-    assert [axes.get_ylabel() for axes in row] == [
-        "reward per answer",
-        "reward per answer",
-        "citation F1 (%)",
-        "KL (nats per answer)",
-        "entropy (nats per token)",
-    ]
+    labels = ["reward per answer"] * 2 + ["citation F1 (%)", "KL (nats per answer)"]
+    assert [axes.get_ylabel() for axes in row] == [*labels, "entropy (nats per token)"]
     assert [text.get_text() for axes in row for text in axes.texts] == ["fg_rl"]
     assert [axes.get_xlabel() for axes in (loss, *row)] == ["step"] * 6
 
@@ -173,15 +157,11 @@ def test_the_same_input_makes_the_same_bytes(
         ([{"step": 1, "loss": "low"}], r"expected numbers for some of dev_reward, "),
         ([{"step": 1, "learning_rate": 0.5}], r"expected numbers for some of dev_reward, "),
         ([], r"expected numbers for some of dev_reward, "),
+        (None, "expected at least one trained system"),
     ],
 )
-def test_files_without_curves(rows: list[Any], complaint: str, tmp_path: Path) -> None:
-    path = write(tmp_path / "m.jsonl", rows)
-    with pytest.raises(InputError, match=rf"m\.jsonl.*{complaint}"):
-        curves.run([("s", 0, path)], tmp_path / "c.svg", tmp_path / "c.csv")
+def test_nothing_to_draw(rows: list[Any] | None, complaint: str, tmp_path: Path) -> None:
+    runs = [] if rows is None else [("s", 0, write(tmp_path / "m.jsonl", rows))]
+    with pytest.raises(InputError, match=complaint):
+        curves.run(runs, tmp_path / "c.svg", tmp_path / "c.csv")
     assert not (tmp_path / "c.csv").exists()
-
-
-def test_no_runs(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="expected at least one trained system"):
-        curves.run([], tmp_path / "c.svg", tmp_path / "c.csv")

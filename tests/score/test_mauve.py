@@ -11,6 +11,8 @@ from citepipe.data.example import Example
 from citepipe.errors import InputError
 from citepipe.score.mauve import mauve_score, mauve_text
 
+pytest.importorskip("mauve", reason="mauve-text, an optional package, is not installed")
+
 WORDS = ["river", "film", "prize", "Anna", "Berg", "was", "in", "the", "directed", "born"]
 QUESTION = "Who directed Silver River?"
 
@@ -19,19 +21,16 @@ QUESTION = "Who directed Silver River?"
 def tiny_gpt2(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A GPT-2 with random weights and a tokenizer of bytes; mauve-text wants its name so."""
     import torch
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-    from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+    from tokenizers import pre_tokenizers
+    from transformers import GPT2Config, GPT2LMHeadModel, GPT2Tokenizer
 
     torch.set_num_threads(1)
     torch.manual_seed(2)
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    pieces = Tokenizer(models.BPE({byte: i for i, byte in enumerate(["<end>", *alphabet])}, []))
-    pieces.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    pieces.decoder = decoders.ByteLevel()
+    pieces = ["<|endoftext|>", *sorted(pre_tokenizers.ByteLevel.alphabet())]
     directory = tmp_path_factory.mktemp("tiny-gpt2")
     GPT2LMHeadModel(
         GPT2Config(
-            vocab_size=len(alphabet) + 1,
+            vocab_size=len(pieces),
             n_embd=16,
             n_layer=2,
             n_head=2,
@@ -41,15 +40,9 @@ def tiny_gpt2(tmp_path_factory: pytest.TempPathFactory) -> Path:
             initializer_range=0.3,
         )
     ).save_pretrained(directory)
-    PreTrainedTokenizerFast(
-        tokenizer_object=pieces, eos_token="<end>", model_max_length=1024
-    ).save_pretrained(directory)
+    vocabulary = {piece: i for i, piece in enumerate(pieces)}
+    GPT2Tokenizer(vocabulary, [], model_max_length=1024).save_pretrained(directory)
     return directory
-
-
-@pytest.fixture
-def mauve_text_package() -> None:
-    pytest.importorskip("mauve", reason="mauve-text, an optional package, is not installed")
 
 
 def example(answer: str | None, number: int = 0) -> Example:
@@ -68,7 +61,6 @@ def test_the_text_is_a_hundred_words_without_final_punctuation():
     assert mauve_text(example(None), "a " * 95 + "b. c") == f"{QUESTION} {'a ' * 95}b"
 
 
-@pytest.mark.usefixtures("mauve_text_package")
 def test_equal_sides_are_100(tiny_gpt2: Path):
     answers = sample(20, 0)
     examples = [example(answer, i) for i, answer in enumerate(answers)]
@@ -77,7 +69,6 @@ def test_equal_sides_are_100(tiny_gpt2: Path):
     assert score <= 100
 
 
-@pytest.mark.usefixtures("mauve_text_package")
 def test_sides_with_nothing_in_common(tiny_gpt2: Path):
     # All human texts are in one cluster, all others in the other. Of a mixture with a share w of
     # one side the divergences are -ln w and -ln(1 - w), so the curve is (1 - w)^5 over w^5, and
@@ -88,7 +79,6 @@ def test_sides_with_nothing_in_common(tiny_gpt2: Path):
     assert score == pytest.approx(100 * area, rel=0.05)
 
 
-@pytest.mark.usefixtures("mauve_text_package")
 def test_the_score_is_that_of_mauve_text_with_its_own_features(tiny_gpt2: Path):
     from mauve import compute_mauve
 
@@ -112,7 +102,6 @@ def test_the_score_is_that_of_mauve_text_with_its_own_features(tiny_gpt2: Path):
     assert set(others) != {score}
 
 
-@pytest.mark.usefixtures("mauve_text_package")
 @pytest.mark.parametrize(
     ("examples", "model", "message"),
     [
