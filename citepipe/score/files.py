@@ -13,7 +13,6 @@ from citepipe.data.files import AnswerFile, read_answers, write_json
 from citepipe.errors import InputError
 from citepipe.judge import judge, verdict_records
 from citepipe.options import ScoreOptions
-from citepipe.progress import say
 from citepipe.score import alce
 from citepipe.score.means import columns, intervals
 from citepipe.text.normalize import clean_output
@@ -192,10 +191,7 @@ def run(
         out: is written as `{verifier: {dataset: Scorer(...).under(verifier)}}`.
 
     Returns:
-        A line that names the file and the citation F1 under each verifier.
-
-    Raises:
-        InputError: a bad file, or there is no such verifier.
+        A line with the citation F1 under each verifier.
     """
     scorers = {
         dataset: Scorer(read_answers(path, dataset), options)
@@ -206,11 +202,9 @@ def run(
     for name, spec in verifiers.items():
         verifier = load_verifier(spec, cache)
         results[name] = {dataset: scorer.under(verifier) for dataset, scorer in scorers.items()}
-        figures = []
         for dataset, result in results[name].items():
             f1 = result["metrics"].get("citation_f1")
-            figures.append(f"{dataset} " + ("no answer" if f1 is None else f"citation F1 {f1:.1f}"))
-            say(f"{name}, {figures[-1]} over {result['counts']['examples']} answers")
-        lines.append(f"{name}: {', '.join(figures)}")
+            told = "no answer" if f1 is None else f"citation F1 {f1:.1f}"
+            lines.append(f"{name}, {dataset}: {told} over {result['counts']['examples']} answers")
     write_json(out, results)
     return f"{out}: {'; '.join(lines)}"

@@ -147,7 +147,8 @@ class Reader:
         none = [1.0] * len(queries)
         best = [(0.0, "")] * len(queries)
         for window, number in enumerate(encoded["overflow_to_sample_mapping"]):
-            allowed = _allowed(encoded, window, self._tokenizer.cls_token_id)
+            allowed = np.array([side == 1 for side in encoded.sequence_ids(window)])
+            allowed[0] = True
             without, first, last, probability = best_span(starts[window], ends[window], allowed)
             none[number] = min(none[number], without)
             if probability > best[number][0]:
@@ -209,15 +210,6 @@ def best_span(start: Floats, end: Floats, allowed: Mask) -> tuple[float, int, in
     joint = starts[:, None] * np.lib.stride_tricks.sliding_window_view(beyond, _LONGEST_ANSWER)
     first, more = divmod(int(joint.argmax()), _LONGEST_ANSWER)
     return none, first, first + more, float(joint[first, more])
-
-
-def _allowed(encoded: BatchEncoding, window: int, cls: int | None) -> Mask:
-    """The tokens of a window that an answer may begin and end with."""
-    sides = np.array([side == 1 for side in encoded.sequence_ids(window)])
-    sides |= np.array(encoded["input_ids"][window]) == cls
-    # A tokenizer without a mark for none has none in the first place, and may allow nothing.
-    sides[0] |= not sides.any()
-    return sides
 
 
 def _characters(encoded: BatchEncoding, window: int, first: int, last: int) -> tuple[int, int]:
