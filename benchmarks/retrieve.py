@@ -33,9 +33,8 @@ from machine import RESULTS, Report
 from citepipe.data.example import Document
 from citepipe.data.files import read_examples
 from citepipe.options import RetrievalOptions
-from citepipe.retrieve.bm25 import Retriever
+from citepipe.retrieve.bm25 import Retriever, words_of
 from citepipe.retrieve.passages import read_passages
-from citepipe.retrieve.words import WordReader
 
 TOP = 5
 OPTIONS = RetrievalOptions(passages=["synthetic"])
@@ -156,12 +155,11 @@ def compare(
         del retriever
         gc.collect()
         plain_began = time.perf_counter()
-        read = WordReader(OPTIONS)
-        words = [read(f"{document.title}\n{document.text}") for document in texts]
+        words = words_of((f"{document.title}\n{document.text}" for document in texts), OPTIONS)
         words_read = time.perf_counter()
         plain = PlainBM25(words, OPTIONS)
         plain_indexed = time.perf_counter()
-        best = [plain.best(read(question), TOP) for question in questions]
+        best = [plain.best(asked, TOP) for asked in words_of(questions, OPTIONS)]
         plain_found = [[texts[i].id for i in places] for places in best]
         plain_ended = time.perf_counter()
         del plain, words

@@ -3,41 +3,146 @@
 from __future__ import annotations
 
 import codecs
-import json
 import os
+import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from pydantic import TypeAdapter
 
 from citepipe.data.example import Document, DocumentRow
+from citepipe.data.files import decoded_line, lines_of
 from citepipe.data.validate import validated
 from citepipe.errors import InputError
 from citepipe.options import RetrievalOptions
 from citepipe.progress import say, summary
-from citepipe.retrieve.cut import count_words, cut
-from citepipe.retrieve.texts import read_markdown, read_plain
-from citepipe.text.sentences import load_splitter
+from citepipe.text.sentences import Splitter, load_splitter
 
-Form = Literal["plain", "markdown", "rows", "table"]
-
-FORMS: dict[str, Form] = {
-    ".txt": "plain",
-    ".text": "plain",
-    ".md": "markdown",
-    ".markdown": "markdown",
-    ".jsonl": "rows",
-    ".ndjson": "rows",
-    ".tsv": "table",
-}
-"""How a file is read, by how its name ends; a folder's other files are passed over."""
+UNSPACED = "\u0e01-\u0e5b\u0e81-\u0edf\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf"
+UNSPACED += "\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+"""Thai, Lao, Burmese, Khmer, Japanese and Chinese characters, as the inside of a regex's class."""
 
 _DOCUMENT = TypeAdapter(DocumentRow)
-_COLUMNS = ("id", "text", "title")
-"""The columns of a table without a line that names them, as in DPR's file of Wikipedia."""
+# What has no spaces for long is no word: it is cut as one must, like a sentence of many words.
+_WORD = re.compile(rf"[{UNSPACED}]|[^\s{UNSPACED}]{{1,100}}")
+# Paragraphs and the items of lists.
+_BLOCK_END = re.compile(r"\n\s*\n|\n(?=\s*(?:[-*+•‣◦|]|\d{1,3}[.)])\s)")
+_STOP = re.compile(r"(?<=[。！？])")
+_ENDS = tuple(".:;!?。！？：")
+_FRONT_MATTER = re.compile(r"---[ \t]*\n(.*?)\n(?:---|\.\.\.)[ \t]*(?:\n|\Z)", re.DOTALL)
+_FRONT_TITLE = re.compile(r"^title:[ \t]*['\"]?(\S.*?)['\"]?[ \t]*$", re.MULTILINE)
+_LONGEST_TITLE = 12
+"""Words of a first line, at most, that is a title because an empty line follows."""
+_LONGEST_HEADING = 30
+"""Words of a heading, at most, that is a title: every passage is shown with it."""
+
+
+class Record(NamedTuple):
+    """A text, or a row: how it is named in errors, its title and id if it has them, and its
+    paragraphs and items of lists."""
+
+    where: str
+    title: str | None
+    blocks: list[str]
+    id: str | None = None
+
+
+def read_plain(text: str, path: Path) -> Iterator[Record]:
+    """A text whose paragraphs are separated by empty lines.
+
+    A short first line that ends no sentence and is followed by an empty line is the title.
+    """
+    blocks = _BLOCK_END.split(text.strip())
+    first, *rest = re.split(r"\n\s*\n", text.strip(), maxsplit=1)
+    is_short = "\n" not in first and len(first.split()) <= _LONGEST_TITLE
+    if rest and is_short and not first.endswith(_ENDS):
+        yield Record(str(path), blocks[0], blocks[1:])
+    else:
+        yield Record(str(path), None, blocks)
+
+
+def read_markdown(text: str, path: Path) -> Iterator[Record]:
+    """A text in Markdown. The title is that of its front matter, or the first heading.
+
+    Other headings begin the paragraph behind them (`Heading: text`); links lose their addresses.
+    """
+    from markdown_it import MarkdownIt
+
+    title, heading = None, ""
+    blocks: list[str] = []
+    if front := _FRONT_MATTER.match(text):
+        named = _FRONT_TITLE.search(front[1])
+        title, text = named and named[1], text[front.end() :]
+    kind = ""
+    for token in MarkdownIt("commonmark").parse(text):
+        # The text of a heading or paragraph comes behind the token that opens it.
+        before, kind = kind, token.type
+        parts = [
+            " " if part.type.endswith("break") else part.content
+            for part in token.children or [token]
+            if part.type not in ("html_block", "html_inline")
+        ]
+        content = "".join(parts).strip()
+        if content and before != "heading_open":
+            colon = ":" if heading and not heading.endswith(_ENDS) else ""
+            blocks.append(f"{heading}{colon} {content}".strip())
+            heading = ""
+        elif content:
+            blocks += [heading] if heading else []
+            heading = "" if content == title else content
+            if title is None and len(content.split()) <= _LONGEST_HEADING:
+                title, heading = content, ""
+    yield Record(str(path), title, [*blocks, heading] if heading else blocks)
+
+
+def read_rows(text: str, path: Path) -> Iterator[Record]:
+    """Passages of a file with a JSON object per line."""
+    for where, line in lines_of(text, path):
+        row = validated(_DOCUMENT, decoded_line(line, where), where)
+        yield Record(where, row.title, _BLOCK_END.split(row.text), row.id)
+
+
+def read_table(text: str, path: Path) -> Iterator[Record]:
+    """Passages of a file with columns between tabs: as its first line says, or those of DPR's file
+    of Wikipedia (id, text, title)."""
+    names: list[str] = []
+    for where, line in lines_of(text, path):
+        # A CSV writer puts quotes around texts with quotes in them.
+        cells = [
+            cell[1:-1].replace('""', '"') if re.fullmatch('".*"', cell) else cell
+            for cell in line.split("\t")
+        ]
+        if not names:
+            names = [cell.strip().lower() for cell in cells]
+            if "text" in names:
+                continue
+            names = ["id", "text", "title"][: len(cells)]
+            if len(cells) not in (2, 3):
+                raise InputError(
+                    f"{where}: expected columns id, text and title between tabs, or their names, "
+                    f"got {len(cells)} column{'s' * (len(cells) != 1)}"
+                )
+        if len(cells) != len(names):
+            raise InputError(
+                f"{where}: expected {len(names)} columns ({', '.join(names)}), got {len(cells)}"
+            )
+        row = dict(zip(names, cells, strict=True))
+        yield Record(where, row.get("title"), [row["text"]], row.get("id"))
+
+
+FORMS: dict[str, Callable[[str, Path], Iterator[Record]]] = {
+    ".txt": read_plain,
+    ".text": read_plain,
+    ".md": read_markdown,
+    ".markdown": read_markdown,
+    ".jsonl": read_rows,
+    ".ndjson": read_rows,
+    ".tsv": read_table,
+}
+"""How a file is read, by how its name ends; a folder's other files are passed over."""
 
 
 @dataclass(slots=True)
@@ -76,40 +181,13 @@ class Passages:
         return summary("retrieval", figures)
 
 
-class _Source(NamedTuple):
-    """A file, the name that its passages have it by, and whether it was named itself."""
-
-    path: Path
-    name: str
-    named: bool
-
-    @property
-    def form(self) -> Form:
-        return FORMS[self.path.suffix.lower()]
-
-
-class _Piece(NamedTuple):
-    """A passage, how its row is named in complaints, and whether the id is the row's own."""
-
-    document: Document
-    where: str
-    own_id: bool
-
-
-class _Row(NamedTuple):
-    where: str
-    id: str | None
-    title: str | None
-    text: str
-
-
 def read_passages(options: RetrievalOptions) -> Passages:
     """Read and cut the files that the options name.
 
     Folders are read with all that is below them, by the names of files; what begins with a dot is
     passed over. Ids are the file's path in its folder and the passage's number (`a/b.md#2`), or
     what the row gives; where a file before gave the same, the file's name stands in front. What
-    was read, and what was not, is said.
+    was read, and what was not, is logged.
 
     Raises:
         InputError: a path that cannot be read, a text that is not UTF-8 or UTF-16, a row that is
@@ -118,13 +196,13 @@ def read_passages(options: RetrievalOptions) -> Passages:
     found = Passages()
     texts: set[str] = set()
     ids: set[str] = set()
-    for source in _sources(options.passages, found):
+    for path, name in _sources(options.passages, found):
         own: dict[str, str] = {}
         any_text = False
-        for document, where, own_id in _pieces(source, options, found):
+        for document, where in _passages(path, name, options, found):
             any_text = True
             identity = str(document.id)
-            if own_id and own.setdefault(identity, where) != where:
+            if own.setdefault(identity, where) != where:
                 raise InputError(
                     f"{where}, field id: expected another one than {own[identity]} has, got "
                     f"{identity}"
@@ -133,7 +211,7 @@ def read_passages(options: RetrievalOptions) -> Passages:
                 found.duplicates += 1
                 continue
             while identity in ids:
-                identity = f"{source.name}#{identity}"
+                identity = f"{name}#{identity}"
             texts.add(document.text)
             ids.add(identity)
             found.documents.append(Document(document.title, document.text, id=identity))
@@ -147,36 +225,26 @@ def read_passages(options: RetrievalOptions) -> Passages:
     return found
 
 
-def _sources(paths: Sequence[str], found: Passages) -> list[_Source]:
-    """The files to read, each once, in order."""
-    sources: list[_Source] = []
-    seen: set[Path] = set()
+def _sources(paths: Sequence[str], found: Passages) -> list[tuple[Path, str]]:
+    """The files to read, each once, in order, with the names that their passages have them by."""
+    sources: dict[Path, tuple[Path, str]] = {}
     for given in map(Path, paths):
+        new = [(given, given.name)]
         if given.is_dir():
             prefix = f"{given.resolve().name}/" if len(paths) > 1 else ""
-            new = [
-                _Source(p, f"{prefix}{p.relative_to(given).as_posix()}", False)
-                for p in _below(given)
-            ]
+            new = [(path, prefix + path.relative_to(given).as_posix()) for path in _below(given)]
         elif not given.exists():
             raise InputError(f"{given}: cannot be read: no such file or folder")
         elif given.suffix.lower() not in FORMS:
-            raise InputError(
-                f"{given}: expected a folder, or a file that ends in {', '.join(FORMS)}"
-            )
-        else:
-            new = [_Source(given, given.name, True)]
-        for source in new:
-            kind = source.path.suffix.lower()
-            if source.path.resolve() in seen:
-                continue
-            seen.add(source.path.resolve())
-            if kind in FORMS:
-                sources.append(source)
+            ends = ", ".join(FORMS)
+            raise InputError(f"{given}: expected a folder, or a file that ends in {ends}")
+        for path, name in new:
+            if path.suffix.lower() not in FORMS:
+                found.passed_over[path.suffix.lower() or "without ending"] += 1
             else:
-                found.passed_over[kind or "without ending"] += 1
-    names = Counter(source.name for source in sources)
-    return [s if names[s.name] == 1 else s._replace(name=s.path.as_posix()) for s in sources]
+                sources.setdefault(path.resolve(), (path, name))
+    times = Counter(name for _, name in sources.values())
+    return [(path, name if times[name] == 1 else str(path)) for path, name in sources.values()]
 
 
 def _below(folder: Path) -> list[Path]:
@@ -186,151 +254,103 @@ def _below(folder: Path) -> list[Path]:
         raise InputError(f"{error.filename}: cannot be read: {error.strerror}") from None
 
     files: list[Path] = []
-    visited: set[tuple[int, int]] = set()
+    visited: set[str] = set()
     for parent, inside, names in os.walk(folder, onerror=fail, followlinks=True):
-        status = os.stat(parent)
-        if (status.st_dev, status.st_ino) in visited:
-            inside.clear()
-            continue
-        visited.add((status.st_dev, status.st_ino))
-        inside[:] = sorted(name for name in inside if not name.startswith("."))
-        files += [Path(parent, name) for name in names if not name.startswith(".")]
+        is_new = (real := os.path.realpath(parent)) not in visited
+        visited.add(real)
+        inside[:] = sorted(name for name in inside if is_new and not name.startswith("."))
+        files += [Path(parent, name) for name in names if is_new and not name.startswith(".")]
     return sorted(files, key=lambda path: path.relative_to(folder).as_posix())
 
 
-def _pieces(source: _Source, options: RetrievalOptions, found: Passages) -> Iterator[_Piece]:
-    """A file's passages."""
-    path = source.path
-    splitter = load_splitter()
-    if source.form in ("plain", "markdown"):
-        whole = _whole_text(source)
-        if whole is None:
-            found.passed_over["binary"] += 1
-            return
-        read = read_plain if source.form == "plain" else read_markdown
-        title, paragraphs = read(whole)
-        if options.cut == "nothing":
-            texts = [" ".join(block for paragraph in paragraphs for block in paragraph)]
-        else:
-            texts = cut(paragraphs, options.words, options.overlap, splitter)
-        if not any(texts):
-            found.empty += 1
-            return
-        for number, text in enumerate(texts, start=1):
-            document = Document(title or path.stem, text, id=f"{source.name}#{number}")
-            yield _Piece(document, str(path), own_id=False)
+def _passages(
+    path: Path, name: str, options: RetrievalOptions, found: Passages
+) -> Iterator[tuple[Document, str]]:
+    """A file's passages, each with how its row is named in errors."""
+    text = _text(path)
+    if text is None:
+        # A file that is named itself is meant to be read.
+        if str(path) in options.passages:
+            raise InputError(f"{path}: expected text, found a binary file")
+        found.passed_over["binary"] += 1
         return
-    for number, row in enumerate(_rows(path) if source.form == "rows" else _table(path), start=1):
-        text = " ".join(row.text.split())
-        title = " ".join((row.title or "").split()) or path.stem
-        identity = row.id or f"{source.name}#{number}"
-        if not text:
+    read = FORMS[path.suffix.lower()]
+    is_text = read in (read_plain, read_markdown)
+    is_cut = options.cut == "all" or (options.cut == "texts" and is_text)
+    for number, record in enumerate(read(text, path), start=1):
+        identity = name if is_text else record.id or f"{name}#{number}"
+        title = " ".join((record.title or "").split()) or path.stem
+        blocks = [joined for block in record.blocks if (joined := " ".join(block.split()))]
+        if not blocks:
             found.empty += 1
-        elif options.cut != "all" or count_words(text) <= options.words:
-            found.long_rows += options.cut == "texts" and count_words(text) > 2 * options.words
-            yield _Piece(Document(title, text, id=identity), row.where, row.id is not None)
-        else:
-            for part, text in enumerate(
-                cut(read_plain(row.text).paragraphs, options.words, options.overlap, splitter), 1
-            ):
-                yield _Piece(
-                    Document(title, text, id=f"{identity}#{part}"), row.where, row.id is not None
-                )
+            continue
+        parts = [" ".join(blocks)]
+        if is_cut:
+            parts = cut(blocks, options.words, options.overlap, load_splitter())
+        elif options.cut == "texts":
+            found.long_rows += count_words(parts[0]) > 2 * options.words
+        for place, part in enumerate(parts, start=1):
+            numbered = f"{identity}#{place}" if is_text or len(parts) > 1 else identity
+            yield Document(title, part, id=numbered), record.where
 
 
-def _whole_text(source: _Source) -> str | None:
-    """What a text file holds; None for one in a folder that is no text at all."""
-    path = source.path
+def _text(path: Path) -> str | None:
+    """What a file holds; None if it is no text at all."""
     try:
         data = path.read_bytes()
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from None
     wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     if not wide and b"\0" in data:
-        if source.named:
-            raise InputError(f"{path}: expected text, found a binary file")
         return None
     encoding, shown = ("utf-16", "UTF-16") if wide else ("utf-8-sig", "UTF-8")
     try:
-        text = data.decode(encoding)
+        return data.decode(encoding).replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: expected {shown} text, byte {error.start} is not") from None
-    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
-def _lines(path: Path) -> Iterator[tuple[str, str]]:
-    """The lines that are not blank, one at a time, each behind how it is named in complaints."""
-    try:
-        with path.open("rb") as stream:
-            for number, data in enumerate(stream, start=1):
-                where = f"{path}, line {number}"
-                try:
-                    line = data.decode("utf-8-sig" if number == 1 else "utf-8")
-                except UnicodeDecodeError as error:
-                    raise InputError(
-                        f"{where}: expected UTF-8 text, byte {error.start} of the line is not"
-                    ) from None
-                if line.strip():
-                    yield where, line.rstrip("\r\n")
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+def count_words(text: str) -> int:
+    """Words between spaces; of scripts without spaces every character counts."""
+    return sum(1 for _ in _WORD.finditer(text))
 
 
-def _rows(path: Path) -> Iterator[_Row]:
-    """Passages of a file with a JSON object per line."""
-    for where, line in _lines(path):
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise InputError(
-                f"{where}: expected JSON, {error.msg} at column {error.colno}"
-            ) from None
-        except (ValueError, RecursionError) as error:
-            raise InputError(f"{where}: expected JSON, {error}") from None
-        document = validated(_DOCUMENT, row, where)
-        found = _Row(where, document.id or None, document.title, document.text)
-        # Bytes that are UTF-8 hold no half characters, but an escape may stand for one.
-        if "\\ud" in line.lower():
-            _check_unicode(found)
-        yield found
+def cut(blocks: Sequence[str], words: int, overlap: int, splitter: Splitter) -> list[str]:
+    """Passages of at most `words` words.
+
+    A passage ends with a block if it then has at least half of the words, else with a sentence.
+    Only a sentence that is longer than a passage is cut inside.
+
+    Args:
+        blocks: paragraphs, and items of lists.
+        words: the most words of a passage.
+        overlap: a passage begins with the last sentences of the one before, as far as they have
+            no more words than this, and leave room for one more sentence.
+        splitter: where sentences end.
+    """
+    whole = " ".join(blocks)
+    if count_words(whole) <= words:
+        return [whole]
+    passages: list[str] = []
+    current: list[tuple[str, int]] = []
+    for block in blocks:
+        for place, part in enumerate(_parts(block, words, splitter)):
+            size, held = count_words(part), sum(count for _, count in current)
+            if current and (held + size > words or (place == 0 and 2 * held >= words)):
+                passages.append(" ".join(text for text, _ in current))
+                # Never the whole passage again, however short it is.
+                del current[0]
+                while current and sum(count for _, count in current) > min(overlap, words - size):
+                    del current[0]
+            current.append((part, size))
+    return [*passages, " ".join(text for text, _ in current)]
 
 
-def _check_unicode(row: _Row) -> None:
-    for name, value in (("id", row.id), ("title", row.title), ("text", row.text)):
-        try:
-            (value or "").encode("utf-8")
-        except UnicodeEncodeError:
-            raise InputError(
-                f"{row.where}, field {name}: expected Unicode text, got half a character"
-            ) from None
-
-
-def _table(path: Path) -> Iterator[_Row]:
-    """Passages of a file with columns between tabs: id, text, title, or as its first line says."""
-    names: Sequence[str] | None = None
-    for where, line in _lines(path):
-        cells = [_cell(cell) for cell in line.split("\t")]
-        if names is None:
-            lower = [cell.strip().lower() for cell in cells]
-            if "text" in lower:
-                names = lower
-                continue
-            if len(cells) not in (2, 3):
-                raise InputError(
-                    f"{where}: expected columns id, text and title between tabs, or their names, "
-                    f"got {len(cells)} column{'s' * (len(cells) != 1)}"
-                )
-            names = _COLUMNS[: len(cells)]
-        if len(cells) != len(names):
-            raise InputError(
-                f"{where}: expected {len(names)} columns ({', '.join(names)}), got {len(cells)}"
-            )
-        row = dict(zip(names, cells, strict=True))
-        yield _Row(where, row.get("id") or None, row.get("title"), row["text"])
-
-
-def _cell(cell: str) -> str:
-    """A cell without the quotes that a CSV writer puts around texts with quotes in them."""
-    if len(cell) > 1 and cell.startswith('"') and cell.endswith('"'):
-        return cell[1:-1].replace('""', '"')
-    return cell
+def _parts(block: str, words: int, splitter: Splitter) -> Iterator[str]:
+    """The sentences of a block, and of those that are longer than `words` parts of that size."""
+    for start, end in splitter(block):
+        for sentence in filter(None, _STOP.split(block[start:end])):
+            places = [match.span() for match in _WORD.finditer(sentence)]
+            for first in range(0, len(places), words):
+                part = places[first : first + words]
+                yield sentence[part[0][0] : part[-1][1]]

@@ -11,8 +11,7 @@ import pytest
 from citepipe.data.example import Document, Example
 from citepipe.errors import InputError
 from citepipe.options import RetrievalOptions
-from citepipe.retrieve.bm25 import Retriever
-from citepipe.retrieve.words import WordReader
+from citepipe.retrieve.bm25 import Retriever, words_of
 from tests.retrieve.plain_bm25 import plain_scores
 
 
@@ -122,9 +121,9 @@ def test_words_of_other_scripts_and_forms_are_found(text: str, question: str) ->
 
 
 def test_marks_belong_to_the_letters_before_them() -> None:
-    read = WordReader(_options())
-    assert read("हिन्दी भाषा, Noe\u0308l\u0323 x_y 10%") == ["हिन्दी", "भाषा", "noel", "x", "y", "10"]
-    assert read("東京タワー") == list("東京タワー")
+    texts = ["हिन्दी भाषा, Noe\u0308l\u0323 x_y 10%", "東京タワー"]
+    words = [["हिन्दी", "भाषा", "noel", "x", "y", "10"], list("東京タワー")]
+    assert words_of(texts, _options()) == words
 
 
 def test_only_examples_without_documents_get_some(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,9 +1,10 @@
-"""Files and folders of texts become passages; what is wrong with one is said in a line."""
+"""Files and folders of texts become passages, cut at the ends of paragraphs and sentences."""
 
 from __future__ import annotations
 
 import json
 import os
+import random
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,15 @@ import pytest
 from citepipe.data.example import Document
 from citepipe.errors import InputError
 from citepipe.options import RetrievalOptions
-from citepipe.retrieve.passages import Passages, read_passages
+from citepipe.retrieve.passages import (
+    Passages,
+    count_words,
+    cut,
+    read_markdown,
+    read_passages,
+    read_plain,
+)
+from citepipe.text.sentences import load_splitter
 
 
 def _read(*paths: Path | str, **more: object) -> Passages:
@@ -148,9 +157,9 @@ def test_links_in_a_circle_are_followed_once(tmp_path: Path) -> None:
     [
         ("a.txt", b"caf\xe9", "a.txt: expected UTF-8 text, byte 3 is not"),
         ("a.md", b"\xff\xfea\x00\x00\xd8", "a.md: expected UTF-16 text, byte 4 is not"),
-        ("a.jsonl", b'{"text": "a"}\n{"text": "\xe9"}', "a.jsonl, line 2: expected UTF-8 text"),
+        ("a.jsonl", b'{"text": "a"}\n{"text": "\xe9"}', "a.jsonl: expected UTF-8 text, byte 24"),
         ("a.jsonl", '{"text": "a"}\n{"text": ', "a.jsonl, line 2: expected JSON, Expecting value"),
-        ("a.jsonl", "[" * 100_000, "a.jsonl, line 1: expected JSON, "),
+        ("a.jsonl", "[" * 100_000, "a.jsonl, line 1: expected JSON of ordinary size and depth"),
         ("a.jsonl", '["text"]', "a.jsonl, line 1: expected an object or a string, got a list"),
         ("a.jsonl", '{"title": "a"}', "a.jsonl, line 1, field text: missing"),
         (
@@ -166,7 +175,7 @@ def test_links_in_a_circle_are_followed_once(tmp_path: Path) -> None:
         (
             "a.jsonl",
             '{"text": "a \\ud83d b"}',
-            "a.jsonl, line 1, field text: expected Unicode text, got half a character",
+            "a.jsonl, line 1: expected Unicode text, got half a character",
         ),
         (
             "a.jsonl",
@@ -218,3 +227,132 @@ def test_what_may_not_be_read_is_one_clear_line(tmp_path: Path) -> None:
         with pytest.raises(InputError, match=f"{path}: cannot be read: Permission denied"):
             _read(tmp_path)
         (tmp_path / path).chmod(0o700)
+
+
+def _cut(text: str, words: int, overlap: int = 0) -> list[str]:
+    (record,) = read_plain(text, Path("a.txt"))
+    return cut(
+        [" ".join(block.split()) for block in record.blocks], words, overlap, load_splitter()
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "words", "overlap", "passages"),
+    [
+        # What fits stays whole.
+        ("One two.\nThree four.\n\nFive six.", 7, 0, ["One two. Three four. Five six."]),
+        (
+            "Mr. A. Berg came. He saw Dr. Lind. They left the U.S. in 1990. It rained.",
+            10,
+            0,
+            ["Mr. A. Berg came. He saw Dr. Lind.", "They left the U.S. in 1990. It rained."],
+        ),
+        # A paragraph ends a passage that has half of its words.
+        (
+            "Aa bb cc. Dd ee.\n\nGg hh ii. Jj kk.",
+            9,
+            0,
+            ["Aa bb cc. Dd ee.", "Gg hh ii. Jj kk."],
+        ),
+        ("Aa bb.\n\nGg hh ii. Jj kk ll.", 7, 0, ["Aa bb. Gg hh ii.", "Jj kk ll."]),
+        ("a b c d e f g h i j k l", 10, 0, ["a b c d e f g h i j", "k l"]),
+        (
+            "Aa bb cc. Dd ee. Ff gg. Hh ii jj. Kk ll mm.",
+            8,
+            4,
+            ["Aa bb cc. Dd ee. Ff gg.", "Dd ee. Ff gg. Hh ii jj.", "Hh ii jj. Kk ll mm."],
+        ),
+        # After `Bb cc.` there is room for the long sentence only.
+        (
+            "Aa. Bb cc. Dd ee ff gg hh ii jj kk ll.",
+            10,
+            5,
+            ["Aa. Bb cc.", "Dd ee ff gg hh ii jj kk ll."],
+        ),
+        # An overlap is never a whole passage.
+        (
+            "Aa bb cc dd ee.\n\nFf gg hh ii jj. Kk ll mm.",
+            10,
+            5,
+            ["Aa bb cc dd ee.", "Ff gg hh ii jj. Kk ll mm."],
+        ),
+        # Of scripts without spaces every character is a word.
+        (
+            "東京は日本の首都です。人口は多いです。京都は古い都です。",
+            20,
+            0,
+            ["東京は日本の首都です。 人口は多いです。", "京都は古い都です。"],
+        ),
+        # Items of lists are not torn apart.
+        (
+            "Hours:\n- Monday nine to five\n- Tuesday ten to\n  four\n* Sunday closed",
+            10,
+            0,
+            ["Hours: - Monday nine to five", "- Tuesday ten to four", "* Sunday closed"],
+        ),
+    ],
+)
+def test_texts_are_cut_at_the_ends_of_paragraphs_and_sentences(
+    text: str, words: int, overlap: int, passages: list[str]
+) -> None:
+    assert _cut(text, words, overlap) == passages
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_nothing_is_lost_and_nothing_too_long(seed: int) -> None:
+    rng = random.Random(seed)
+    ends = [".", "!", "?", "", ",", ".\n\n", "\n- ", "\n\n"]
+    text = "Begin.\n\n" + " ".join(f"{rng.choice('abC')}{i}{rng.choice(ends)}" for i in range(200))
+    words, overlap = rng.randint(10, 40), rng.choice([0, 0, 3, 5])
+    passages = _cut(text, words, overlap)
+    assert max(map(count_words, passages)) <= words
+    if not overlap:
+        assert " ".join(passages).split() == text.split()
+        return
+    done = 0
+    for passage in passages:
+        got = passage.split()
+        # Each goes on from the last, a few words back at most, and further than it.
+        back = next(
+            back for back in range(overlap + 1) if text.split()[done - back :][: len(got)] == got
+        )
+        assert len(got) > back
+        done += len(got) - back
+    assert done == len(text.split())
+
+
+@pytest.mark.parametrize(
+    ("text", "title", "blocks"),
+    [
+        ("A Title\n\nText one.\n\nText\ntwo.", "A Title", ["Text one.", "Text\ntwo."]),
+        ("A sentence.\n\nAnother.", None, ["A sentence.", "Another."]),
+        ("Two lines\nof it\n\nAnother.", None, ["Two lines\nof it", "Another."]),
+        ("Alone", None, ["Alone"]),
+    ],
+)
+def test_the_title_of_a_plain_text(text: str, title: str, blocks: list[str]) -> None:
+    assert list(read_plain(text, Path("a.txt"))) == [("a.txt", title, blocks, None)]
+
+
+@pytest.mark.parametrize(
+    ("text", "title", "blocks"),
+    [
+        ("# Top #\nIntro.\n## Part\nBody.\n", "Top", ["Intro.", "Part: Body."]),
+        ("Intro.\n\n# Top\nBody.", "Top", ["Intro.", "Body."]),
+        ("---\ntitle: 'Front'\ndate: 1\n---\n# Top\nBody.", "Front", ["Top: Body."]),
+        ("---\ntitle: Same\n---\n# Same\nBody.", "Same", ["Body."]),
+        ("Top\n===\n\nBody.\n\nPart\n---\nMore.", "Top", ["Body.", "Part: More."]),
+        ("# Top\n## Why?\nBecause.\n## Empty\n", "Top", ["Why? Because.", "Empty"]),
+        ("# Top\n```\n# no heading\n```\nBody.", "Top", ["# no heading", "Body."]),
+        (
+            'See [the page](http://a.b "T") and ![a map](m.png).<!-- not\nthis --> **So**\nit is.',
+            None,
+            ["See the page and a map. So it is."],
+        ),
+        ("# Top\n## List\n- a b\n- c d", "Top", ["List: a b", "c d"]),
+        ("#" + " word" * 31 + "\nBody.", None, ["word " * 30 + "word: Body."]),
+        ("#hashtag is no heading", None, ["#hashtag is no heading"]),
+    ],
+)
+def test_markdown(text: str, title: str | None, blocks: list[str]) -> None:
+    assert list(read_markdown(text, Path("a.md"))) == [("a.md", title, blocks, None)]
