@@ -72,9 +72,6 @@ def run(scores: Sequence[tuple[str, int, Path]], out_table: Path, out_scores: Pa
 
     Returns:
         A line that says what was written.
-
-    Raises:
-        InputError: a score file is not one.
     """
     import pandas as pd
 
@@ -108,7 +105,7 @@ def read_scores(system: str, seed: int, path: Path, questions: Questions) -> lis
                 for metric, value in result["metrics"].items():
                     if value is None:
                         continue
-                    needed = _needed(metric, verifier)
+                    needed = verifier if asks_verifier(metric) else ""
                     low, high = result["intervals"].get(metric) or (None, None)
                     # MAUVE is of all answers together.
                     n = min(having.get(part, len(rows)) for part in computed([metric]))
@@ -133,17 +130,18 @@ def table(figures: Sequence[Score]) -> list[dict[str, Any]]:
         own = [f for f in figures if f.system == system]
         values = defaultdict(list)
         for f in own:
-            values[f.dataset, f.metric, f.verifier].append(f.value)
+            if f.metric in COLUMNS:
+                values[_column(f.dataset, f.metric, f.verifier, verifiers)].append(f.value)
         row: dict[str, Any] = {"system": system, "seeds": len({f.seed for f in own})}
         for (name, metrics), verifier in product(MEANS.items(), verifiers):
-            keys = [(d, metrics[d], _needed(metrics[d], verifier)) for d in AVERAGED]
-            means = [fmean(values[key]) for key in keys if key in values]
+            columns = [_column(d, metrics[d], verifier, verifiers) for d in AVERAGED]
+            means = [fmean(values[column]) for column in columns if column in values]
             if means:
                 row[f"mean_{name}{_suffix(verifier, verifiers)}"] = fmean(means)
         datasets = _distinct(f.dataset for f in own)
         for verifier, dataset, metric in product(verifiers, datasets, COLUMNS):
-            if (key := (dataset, metric, _needed(metric, verifier))) in values:
-                row[_column(dataset, metric, verifier, verifiers)] = fmean(values[key])
+            if (column := _column(dataset, metric, verifier, verifiers)) in values:
+                row[column] = fmean(values[column])
         rows.append(row)
     return rows
 
@@ -202,13 +200,9 @@ def show(
     return [*lines, ""]
 
 
-def _needed(metric: str, verifier: str) -> str:
-    """The verifier that a metric depends on: this one or none."""
-    return verifier if asks_verifier(metric) else ""
-
-
 def _column(dataset: str, metric: str, verifier: str, verifiers: Sequence[str]) -> str:
-    suffix = _suffix(_needed(metric, verifier), verifiers)
+    """What a figure's column is called; one that needs no verifier has the same under each."""
+    suffix = _suffix(verifier, verifiers) if asks_verifier(metric) else ""
     return f"{dataset}_{COLUMNS[metric]}{suffix}"
 
 

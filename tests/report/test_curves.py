@@ -13,6 +13,8 @@ import pytest
 from citepipe.errors import InputError
 from citepipe.report import curves
 
+Runs = list[tuple[str, int, Path]]
+
 
 def write(path: Path, rows: Iterable[Mapping[str, Any]]) -> Path:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -20,7 +22,7 @@ def write(path: Path, rows: Iterable[Mapping[str, Any]]) -> Path:
 
 
 @pytest.fixture
-def runs(tmp_path: Path) -> list[tuple[str, int, Path]]:
+def runs(tmp_path: Path) -> Runs:
     """A fine-tuned system with one seed; one that learnt from rewards, its second seed shorter."""
     fitted = [{"step": 1, "loss": 2.0, "learning_rate": 0.1}, {"step": 2, "loss": 1.0}]
     fitted += [{"step": step, "eval_loss": loss} for step, loss in ((2, 1.5), (4, 1.25), (6, 1.25))]
@@ -53,7 +55,7 @@ def dots(axes: Any) -> list[tuple[float, float]]:
     return [(line.get_xdata()[0], line.get_ydata()[0]) for line in marks]
 
 
-def test_the_points_are_tidy(runs: list[tuple[str, int, Path]], tmp_path: Path) -> None:
+def test_the_points_are_tidy(runs: Runs, tmp_path: Path):
     summary = curves.run(runs, tmp_path / "curves.svg", tmp_path / "curves.csv")
     with (tmp_path / "curves.csv").open() as stream:
         rows = list(csv.reader(stream))
@@ -65,9 +67,7 @@ def test_the_points_are_tidy(runs: list[tuple[str, int, Path]], tmp_path: Path) 
     assert summary.startswith("curves: 2 systems, 3 runs, 47 points")
 
 
-def test_a_panel_per_fitted_system_and_a_row_per_reinforced_one(
-    runs: list[tuple[str, int, Path]],
-) -> None:
+def test_a_panel_per_fitted_system_and_a_row_per_reinforced_one(runs: Runs):
     loss, *row = curves.draw(curves.read(runs)).axes
     assert loss.get_title() == "dist"
     assert loss.get_ylabel() == "loss (nats per token)"
@@ -78,9 +78,7 @@ def test_a_panel_per_fitted_system_and_a_row_per_reinforced_one(
     assert [axes.get_xlabel() for axes in (loss, *row)] == ["step"] * 6
 
 
-def test_seeds_are_thin_and_their_mean_reaches_as_far_as_all_of_them(
-    runs: list[tuple[str, int, Path]],
-) -> None:
+def test_seeds_are_thin_and_their_mean_reaches_as_far_as_all_of_them(runs: Runs):
     _, reward, parts, *_ = curves.draw(curves.read(runs)).axes
     assert lines(reward) == [
         ([0, 1, 2, 3], [0.5, 0.75, 1.0, 0.625]),
@@ -93,9 +91,7 @@ def test_seeds_are_thin_and_their_mean_reaches_as_far_as_all_of_them(
     assert legend == ["citation recall", "correctness"]
 
 
-def test_the_kept_step_is_the_first_of_the_best_on_dev(
-    runs: list[tuple[str, int, Path]],
-) -> None:
+def test_the_kept_step_is_the_first_of_the_best_on_dev(runs: Runs):
     loss, reward, parts, f1, kl, entropy = curves.draw(curves.read(runs)).axes
     assert dots(loss) == [(4, 1.25)]
     assert dots(reward) == [(2, 1.0), (0, 0.5)]
@@ -103,7 +99,7 @@ def test_the_kept_step_is_the_first_of_the_best_on_dev(
     assert dots(parts) == dots(kl) == dots(entropy) == []
 
 
-def test_preferences_have_a_loss_per_pair(tmp_path: Path) -> None:
+def test_preferences_have_a_loss_per_pair(tmp_path: Path):
     path = write(
         tmp_path / "dpo.jsonl",
         [{"step": 1, "loss": 0.7, "reward_margin": 0.1}, {"step": 1, "eval_loss": 0.6}],
@@ -114,7 +110,7 @@ def test_preferences_have_a_loss_per_pair(tmp_path: Path) -> None:
 
 def test_a_long_curve_is_drawn_as_means_over_stretches(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+):
     monkeypatch.setattr(curves, "POINTS", 3)
     path = write(tmp_path / "m.jsonl", [{"step": i, "loss": i * i} for i in range(1, 7)])
     points = curves.read([("dist", 0, path)])
@@ -124,7 +120,7 @@ def test_a_long_curve_is_drawn_as_means_over_stretches(
 
 
 @pytest.mark.parametrize("count", [1, 12])
-def test_few_and_many_systems_have_a_panel_each(tmp_path: Path, count: int) -> None:
+def test_few_and_many_systems_have_a_panel_each(tmp_path: Path, count: int):
     path = write(tmp_path / "m.jsonl", [{"step": 1, "loss": 1.0}, {"step": 2, "loss": 0.5}])
     figure = curves.draw(curves.read([(f"s{i}", 0, path) for i in range(count)]))
     assert [axes.get_title() for axes in figure.axes] == [f"s{i}" for i in range(count)]
@@ -133,9 +129,7 @@ def test_few_and_many_systems_have_a_panel_each(tmp_path: Path, count: int) -> N
     assert {place[:2] for place in places} == {(1, 1) if count == 1 else (3, 5)}
 
 
-def test_the_same_input_makes_the_same_bytes(
-    runs: list[tuple[str, int, Path]], tmp_path: Path
-) -> None:
+def test_the_same_input_makes_the_same_bytes(runs: Runs, tmp_path: Path):
     import matplotlib as mpl
 
     outs = []
@@ -160,7 +154,7 @@ def test_the_same_input_makes_the_same_bytes(
         (None, "expected at least one trained system"),
     ],
 )
-def test_nothing_to_draw(rows: list[Any] | None, complaint: str, tmp_path: Path) -> None:
+def test_nothing_to_draw(rows: list[Any] | None, complaint: str, tmp_path: Path):
     runs = [] if rows is None else [("s", 0, write(tmp_path / "m.jsonl", rows))]
     with pytest.raises(InputError, match=complaint):
         curves.run(runs, tmp_path / "c.svg", tmp_path / "c.csv")

@@ -10,6 +10,9 @@ import pytest
 from citepipe.errors import InputError
 from citepipe.report.table import run
 
+Rows = list[dict[str, str]]
+Captured = pytest.CaptureFixture[str]
+
 
 def result(ids: str = "abcd", **metrics: float | None) -> dict[str, Any]:
     """A dataset's part of a score file; every interval is the value and 1 to each side, and the
@@ -20,40 +23,36 @@ def result(ids: str = "abcd", **metrics: float | None) -> dict[str, Any]:
     return {"metrics": metrics, "intervals": intervals, "per_example": rows}
 
 
-def written(path: Path) -> list[dict[str, str]]:
-    with path.open() as stream:
-        return list(csv.DictReader(stream))
-
-
-@pytest.fixture
-def runs(tmp_path: Path) -> list[tuple[str, int, Path]]:
-    """`late` with two seeds on three datasets, `early` with one on ASQA; two verifiers."""
-
-    def judged(asqa: float, qampari: float, eli5: float, claims: float) -> dict[str, Any]:
-        return {
-            "asqa": result(citation_f1=asqa, str_em=30.0),
-            "qampari": result(citation_f1=qampari, qampari_rec_top5=60.0, mauve=None),
-            "eli5": result(citation_f1=eli5, claims_nli=claims),
-        }
-
-    files = {
-        ("late", 0): {"lexical": judged(10, 20, 60, 90), "oracle": judged(1, 2, 3, 30)},
-        ("late", 1): {"lexical": judged(30, 20, 60, 90), "oracle": judged(3, 2, 3, 30)},
-        ("early", 0): {"lexical": {"asqa": result(citation_f1=50, str_em=40)}},
+def judged(asqa: float, qampari: float, eli5: float, claims: float) -> dict[str, Any]:
+    return {
+        "asqa": result(citation_f1=asqa, str_em=30.0),
+        "qampari": result(citation_f1=qampari, qampari_rec_top5=60.0, mauve=None),
+        "eli5": result(citation_f1=eli5, claims_nli=claims),
     }
-    paths = []
+
+
+FILES = {
+    ("late", 0): {"lexical": judged(10, 20, 60, 90), "oracle": judged(1, 2, 3, 30)},
+    ("late", 1): {"lexical": judged(30, 20, 60, 90), "oracle": judged(3, 2, 3, 30)},
+    ("early", 0): {"lexical": {"asqa": result(citation_f1=50, str_em=40)}},
+}
+"""`late` with two seeds on three datasets, `early` with one on ASQA; two verifiers."""
+
+
+def tables(folder: Path, files: dict[tuple[str, int], Any]) -> tuple[Rows, Rows]:
+    """The rows of the table, and those of all scores."""
+    scores = []
     for (system, seed), content in files.items():
-        path = tmp_path / f"{system}{seed}.json"
-        path.write_text(json.dumps(content))
-        paths.append((system, seed, path))
-    return paths
+        scores.append((system, seed, folder / f"{system}{seed}.json"))
+        scores[-1][2].write_text(json.dumps(content))
+    outs = folder / "table.csv", folder / "scores.csv"
+    assert run(scores, *outs).startswith("table: ")
+    table, tidy = (list(csv.DictReader(out.read_text().splitlines())) for out in outs)
+    return table, tidy
 
 
-def test_rows_are_means_over_seeds_in_the_given_order(
-    runs: list[tuple[str, int, Path]], tmp_path: Path
-) -> None:
-    run(runs, tmp_path / "table.csv", tmp_path / "scores.csv")
-    late, early = written(tmp_path / "table.csv")
+def test_rows_are_means_over_seeds_in_the_given_order(tmp_path: Path):
+    (late, early), _ = tables(tmp_path, FILES)
     assert (late["system"], late["seeds"]) == ("late", "2")
     assert (early["system"], early["seeds"]) == ("early", "1")
     assert float(late["asqa_citation_f1"]) == 20
@@ -63,67 +62,45 @@ def test_rows_are_means_over_seeds_in_the_given_order(
     assert early["qampari_citation_f1"] == ""
 
 
-def test_means_over_datasets(runs: list[tuple[str, int, Path]], tmp_path: Path) -> None:
-    run(runs, tmp_path / "table.csv", tmp_path / "scores.csv")
-    late, early = written(tmp_path / "table.csv")
+def test_means_over_datasets_are_without_expertqa(tmp_path: Path):
+    (late, early), _ = tables(tmp_path, FILES)
     assert float(late["mean_citation_f1"]) == pytest.approx((20 + 20 + 60) / 3, abs=1e-3)
     assert float(late["mean_correctness"]) == (30 + 60 + 90) / 3
     assert float(late["mean_correctness_oracle"]) == (30 + 60 + 30) / 3
     assert float(early["mean_citation_f1"]) == 50
-
-
-def test_expertqa_stays_out_of_the_means(tmp_path: Path) -> None:
-    content = {"v": {"asqa": result(citation_f1=10), "expertqa": result(citation_f1=90)}}
-    (tmp_path / "s.json").write_text(json.dumps(content))
-    run([("s", 0, tmp_path / "s.json")], tmp_path / "table.csv", tmp_path / "scores.csv")
-    (row,) = written(tmp_path / "table.csv")
+    both = {"asqa": result(citation_f1=10), "expertqa": result(citation_f1=90)}
+    [row], _ = tables(tmp_path, {("s", 0): {"v": both}})
     assert float(row["mean_citation_f1"]) == 10
     assert float(row["expertqa_citation_f1"]) == 90
 
 
-def test_scores_are_tidy_and_name_a_verifier_only_where_one_was_asked(
-    runs: list[tuple[str, int, Path]], tmp_path: Path
-) -> None:
-    run(runs, tmp_path / "table.csv", tmp_path / "scores.csv")
-    rows = written(tmp_path / "scores.csv")
-    assert list(rows[0]) == [
-        "system", "seed", "dataset", "metric", "value", "low", "high", "n", "verifier"
-    ]  # fmt: skip
-    em = [r for r in rows if (r["system"], r["seed"], r["metric"]) == ("late", "0", "str_em")]
-    assert [(r["verifier"], float(r["low"]), r["n"]) for r in em] == [("", 29, "4")]
-    f1 = [r for r in rows if (r["system"], r["seed"], r["dataset"]) == ("late", "1", "asqa")]
-    f1 = [(r["verifier"], float(r["value"]), r["n"]) for r in f1 if r["metric"] == "citation_f1"]
+def test_scores_are_tidy_and_name_a_verifier_only_where_one_was_needed(tmp_path: Path):
+    _, rows = tables(tmp_path, FILES)
+    assert " ".join(rows[0]) == "system seed dataset metric value low high n verifier"
+    found = {tuple(r[key] for key in ("system", "seed", "dataset", "metric", "verifier")): r
+             for r in rows}  # fmt: skip
+    em = found["late", "0", "asqa", "str_em", ""]
+    assert (float(em["value"]), float(em["low"]), float(em["high"]), em["n"]) == (30, 29, 31, "4")
     # Of four answers one has no statements.
-    assert f1 == [("lexical", 30, "3"), ("oracle", 3, "3")]
+    for verifier, value in (("lexical", 30), ("oracle", 3)):
+        f1 = found["late", "1", "asqa", "citation_f1", verifier]
+        assert (float(f1["value"]), f1["n"]) == (value, "3")
     assert not any(r["metric"] == "mauve" for r in rows)
 
 
-def test_the_table_is_shown(
-    runs: list[tuple[str, int, Path]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    summary = run(runs, tmp_path / "table.csv", tmp_path / "scores.csv")
-    lines = capsys.readouterr().err.splitlines()
-    assert summary.startswith("table: 2 systems")
-    late = next(line for line in lines if line.startswith("late"))
+def test_the_table_is_shown(tmp_path: Path, capsys: Captured):
+    tables(tmp_path, FILES)
+    late = next(x for x in capsys.readouterr().err.splitlines() if x.startswith("late"))
     assert " ".join(late.split()) == "late 33.3 20.0 20.0 60.0 | 60.0 30.0 60.0 90.0"
 
 
-def test_systems_scored_on_other_questions_are_named(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    runs = [("s", 0, "abc"), ("t", 0, "bcde"), ("u", 1, "cba")]
-    for system, _, ids in runs:
-        content = {"v": {"asqa": result(ids, str_em=10)}}
-        (tmp_path / system).write_text(json.dumps(content))
-    scores = [(system, seed, tmp_path / system) for system, seed, _ in runs]
-    run(scores, tmp_path / "table.csv", tmp_path / "scores.csv")
+def test_systems_scored_on_other_questions_are_named(tmp_path: Path, capsys: Captured):
+    questions = {("s", 0): "abc", ("t", 0): "bcde", ("u", 1): "cba"}
+    tables(tmp_path, {k: {"v": {"asqa": result(i, str_em=10)}} for k, i in questions.items()})
     [line] = [line for line in capsys.readouterr().err.splitlines() if "scored on" in line]
     assert line.startswith("asqa: t seed 0 was scored on 4 questions, s seed 0 on 3, 2 of them")
 
 
-def test_a_file_without_scores(tmp_path: Path) -> None:
-    (tmp_path / "s.json").write_text('{"lexical": {"asqa": {}}}')
-    with pytest.raises(
-        InputError, match=r"s\.json: expected a score file, broken at 'per_example'"
-    ):
-        run([("s", 0, tmp_path / "s.json")], tmp_path / "table.csv", tmp_path / "scores.csv")
+def test_a_file_without_scores(tmp_path: Path):
+    with pytest.raises(InputError, match=r"s0\.json: expected a score file, broken at 'per_"):
+        tables(tmp_path, {("s", 0): {"lexical": {"asqa": {}}}})
