@@ -28,10 +28,7 @@ Floats = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 
 # The pipeline's defaults, in tokens.
-MAX_LENGTH = 384
-_STRIDE = 128
-_LONGEST_ANSWER = 15
-
+_MAX_LENGTH, _STRIDE, _LONGEST_ANSWER = 384, 128, 15
 _BATCH = 16
 
 # An answer without a word is a text for the reader all the same.
@@ -102,7 +99,7 @@ class Reader:
         if not self._tokenizer.is_fast:
             raise InputError(f"reader {target}: expected a tokenizer with offsets (tokenizer.json)")
         self._target = target
-        self._max_length = min(int(self._tokenizer.model_max_length), MAX_LENGTH)
+        self._max_length = min(int(self._tokenizer.model_max_length), _MAX_LENGTH)
         self.provenance: dict[str, str | int | float | None] = {
             "kind": "extractive reader",
             "model": target,
@@ -138,15 +135,13 @@ class Reader:
         import torch
 
         encoded = self._windows(queries)
-        inputs = {name: encoded[name] for name in self._tokenizer.model_input_names}
+        names, device = self._tokenizer.model_input_names, self._model.device
         with torch.inference_mode():
-            output = self._model(
-                **{name: torch.tensor(x).to(self._model.device) for name, x in inputs.items()}
-            )
+            output = self._model(**{name: encoded[name].to(device) for name in names})
         starts, ends = output.start_logits.cpu().numpy(), output.end_logits.cpu().numpy()
         none = [1.0] * len(queries)
         best = [(0.0, "")] * len(queries)
-        for window, number in enumerate(encoded["overflow_to_sample_mapping"]):
+        for window, number in enumerate(encoded["overflow_to_sample_mapping"].tolist()):
             allowed = np.array([side == 1 for side in encoded.sequence_ids(window)])
             allowed[0] = True
             without, first, last, probability = best_span(starts[window], ends[window], allowed)
@@ -180,7 +175,7 @@ class Reader:
             padding=True,
             padding_side="right",
             return_overflowing_tokens=True,
-            return_offsets_mapping=True,
+            return_tensors="pt",
         )
 
 
@@ -188,12 +183,8 @@ def best_span(start: Floats, end: Floats, allowed: Mask) -> tuple[float, int, in
     """The probability that there is no answer, and the most probable span of a window.
 
     The probability of a span is that of its first token as a start times that of its last as an
-    end, each by a softmax over the tokens that are allowed. No answer is the window's first token.
-
-    Args:
-        start: (T tokens), the logits of a start.
-        end: (T), the logits of an end.
-        allowed: (T), the first token and those of the context.
+    end (`start` and `end` are their logits, (T tokens)), each by a softmax over the tokens that
+    are allowed (T): the first, which stands for no answer, and those of the context.
 
     Returns:
         The probability of none; first and last token of a span of at most 15, its probability.
