@@ -7,8 +7,7 @@ import re
 from dataclasses import replace
 
 from citepipe.data.example import Example, QAPair
-from citepipe.miniature.teacher import teach
-from citepipe.miniature.world import build_world
+from citepipe.miniature.world import build_world, teach
 from citepipe.options import FaultOptions, WorldOptions
 
 FRAGMENTS = (

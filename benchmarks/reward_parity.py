@@ -21,7 +21,7 @@ from machine import Report
 from odd_answers import taught_examples
 
 from citepipe.data.example import Example, QAPair
-from citepipe.miniature.tokenizer import build_tokenizer
+from citepipe.miniature.corpus import build_tokenizer
 from citepipe.options import RewardOptions
 from citepipe.rewards import COMPONENTS, Reward, Rewarder, place
 from citepipe.text.normalize import clean_output

@@ -1,4 +1,4 @@
-"""What the base model reads: no answer in it cites anything.
+"""What the base model reads, and its tokenizer: no answer in it cites anything.
 
 Four kinds of sequence. The drills teach copying and indexing on random words, which have no
 meaning: a chunk is repeated and followed by the number it stood under. The world's questions are
@@ -13,18 +13,66 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from citepipe.data.example import Document
 from citepipe.data.prompts import render
-from citepipe.miniature.copying import Reading
 from citepipe.miniature.language import words
-from citepipe.miniature.questions import Drawn, stream
-from citepipe.miniature.tokenizer import CITATIONS
+from citepipe.miniature.world import Drawn, stream
 from citepipe.options import BaseModelOptions, PromptOptions
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+PAD, EOS = "<pad>", "<eos>"
+CUES = ("Question:", "Answer:", "Facts:")
+CITATIONS = tuple(f"[{number}]" for number in range(1, 6))
+
+
+def pieces() -> list[str]:
+    """All pieces of text that are one token, bytes apart.
+
+    Words and citations carry the space in front of them, so that a word is the same token
+    wherever it stands; a second citation has no space.
+    """
+    spaced = [f" {word}" for word in (*CITATIONS, *words())]
+    return [".", ",", ":", "?", "\n", " ", *CUES, *CITATIONS, *spaced]
+
+
+def build_tokenizer() -> PreTrainedTokenizerFast:
+    """A fast tokenizer that gives back any text exactly.
+
+    Every piece has the same score, so the fewest tokens win; characters that no piece has are
+    spelled in bytes.
+    """
+    from tokenizers import Tokenizer, decoders, models
+    from transformers import PreTrainedTokenizerFast
+
+    unknown = "<unk>"
+    special = [PAD, EOS, unknown]
+    spelled = [f"<0x{byte:02X}>" for byte in range(256)]
+    vocabulary = [(token, 0.0) for token in special]
+    vocabulary += [(piece, -1.0) for piece in pieces()]
+    vocabulary += [(piece, -20.0) for piece in spelled]
+    tokenizer = Tokenizer(
+        models.Unigram(vocabulary, unk_id=special.index(unknown), byte_fallback=True)
+    )
+    tokenizer.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token=PAD,
+        eos_token=EOS,
+        unk_token=unknown,
+        clean_up_tokenization_spaces=False,
+        padding_side="left",
+    )
+
+
+class Reading(NamedTuple):
+    """Token ids and, of the same length, the loss weight of predicting each."""
+
+    ids: list[int]
+    weights: list[float]
 
 
 class Corpus:

@@ -11,10 +11,7 @@ import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
-
-def _words(text: str) -> list[str]:
-    return text.split()
-
+_words = str.split
 
 FIRST_NAMES = _words(
     """
@@ -52,11 +49,7 @@ PRIZE_FIRST = _words(
     Maple Nova Opal Pearl Zenith
     """
 )
-PRIZE_SECOND = _words(
-    """
-    Prize Award Medal Cup
-    """
-)
+PRIZE_SECOND = ["Prize", "Award", "Medal", "Cup"]
 CITIES = _words(
     """
     Oslo Rome Paris Vienna Lisbon Prague Dublin Athens Berlin Madrid Geneva Cairo Tokyo Delhi
@@ -135,13 +128,9 @@ def ask_list(relation: str, name: str) -> str:
     return _LIST_QUESTIONS[relation].format(o=name)
 
 
-def _pair(first: list[str], second: list[str]) -> str:
-    return f"(?:{'|'.join(first)}) (?:{'|'.join(second)})"
-
-
-_FILM = _pair(FILM_FIRST, FILM_SECOND)
-_PERSON = _pair(FIRST_NAMES, LAST_NAMES)
-_PRIZE = _pair(PRIZE_FIRST, PRIZE_SECOND)
+_FILM = f"(?:{'|'.join(FILM_FIRST)}) (?:{'|'.join(FILM_SECOND)})"
+_PERSON = f"(?:{'|'.join(FIRST_NAMES)}) (?:{'|'.join(LAST_NAMES)})"
+_PRIZE = f"(?:{'|'.join(PRIZE_FIRST)}) (?:{'|'.join(PRIZE_SECOND)})"
 _CITY = "|".join(CITIES)
 _KINDS = {
     "directed": (_FILM, _PERSON),
@@ -210,15 +199,5 @@ def words() -> list[str]:
     """Every word of the language, once each, in a fixed order."""
     grammar = " ".join([*_FORMS.values(), *_LIST_QUESTIONS.values(), QUESTION_WORDS])
     functions = re.findall(r"[A-Za-z]+", re.sub(r"\{.\}", "", grammar))
-    pools = (
-        functions,
-        FIRST_NAMES,
-        LAST_NAMES,
-        FILM_FIRST,
-        FILM_SECOND,
-        PRIZE_FIRST,
-        PRIZE_SECOND,
-        CITIES,
-        YEARS,
-    )
-    return list(dict.fromkeys(word for pool in pools for word in pool))
+    names = [*FIRST_NAMES, *LAST_NAMES, *FILM_FIRST, *FILM_SECOND, *PRIZE_FIRST, *PRIZE_SECOND]
+    return list(dict.fromkeys([*functions, *names, *CITIES, *YEARS]))

@@ -12,12 +12,15 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
+from pydantic import TypeAdapter
+
 from citepipe.data.files import read_json
-from citepipe.errors import InputError
+from citepipe.data.validate import validated
 from citepipe.miniature.language import Fact, parse_list_item, parse_sentence, weaken
 from citepipe.verify.base import Pair
 
 _SENTENCE_END = re.compile(r"(?<=\.)\s+")
+_FACTS = TypeAdapter(dict[str, tuple[Fact, ...]])
 
 
 class Oracle:
@@ -40,36 +43,26 @@ class Oracle:
         A premise is made of passages of the world, or is an answer whose sentences are taken as
         true; a passage that is not of this world has no facts.
         """
-        return [self._entails(premise, hypothesis) for premise, hypothesis in pairs]
-
-    def _entails(self, premise: str, hypothesis: str) -> bool:
-        asserted = assertions(hypothesis)
-        if not asserted:
-            return False
-        known = self._known(premise)
-        return all(fact in known for fact in asserted)
+        decisions = []
+        for premise, hypothesis in pairs:
+            asserted = _assertions(hypothesis)
+            decisions.append(bool(asserted) and self._known(premise).issuperset(asserted))
+        return decisions
 
     def _known(self, premise: str) -> set[Fact]:
         if premise.startswith("Title: "):
             passages = re.split(r"\n(?=Title: )", premise)
             return {fact for passage in passages for fact in self._facts.get(passage, ())}
-        sentences = _SENTENCE_END.split(premise)
-        stated = [fact for sentence in sentences for fact in parse_sentence(sentence)]
-        return set().union(*(weaken(fact) for fact in stated))
+        stated = [f for sentence in _SENTENCE_END.split(premise) for f in parse_sentence(sentence)]
+        return {known for fact in stated for known in weaken(fact)}
 
 
-def assertions(hypothesis: str) -> list[Fact]:
+def _assertions(hypothesis: str) -> list[Fact]:
     """All facts of a hypothesis; empty if any part of it cannot be understood."""
-    listed = parse_list_item(hypothesis)
-    if listed:
-        return listed
-    facts: list[Fact] = []
-    for sentence in _SENTENCE_END.split(hypothesis.strip()):
-        parsed = parse_sentence(sentence)
-        if not parsed:
-            return []
-        facts.extend(parsed)
-    return facts
+    sentences = _SENTENCE_END.split(hypothesis.strip())
+    parsed = [parse_sentence(sentence) for sentence in sentences]
+    stated = [fact for facts in parsed for fact in facts] if all(parsed) else []
+    return parse_list_item(hypothesis) or stated
 
 
 def load_oracle(path: str | Path) -> Oracle:
@@ -81,16 +74,5 @@ def load_oracle(path: str | Path) -> Oracle:
     Raises:
         InputError: the file is no such object.
     """
-    read = read_json(path)
-    if not isinstance(read, dict):
-        raise InputError(f"{path}: expected an object of passages and their facts")
-    facts = {}
-    for passage, listed in read.items():
-        if not isinstance(listed, list) or not all(
-            isinstance(fact, list) and len(fact) == 4 for fact in listed
-        ):
-            raise InputError(
-                f"{path}, passage {passage!r}: expected a list of [relation, subject, object, year]"
-            )
-        facts[passage] = frozenset(Fact(*fact) for fact in listed)
+    facts = validated(_FACTS, read_json(path), str(path))
     return Oracle(facts)

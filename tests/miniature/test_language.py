@@ -1,3 +1,5 @@
+import pytest
+
 from citepipe.miniature.language import (
     Fact,
     names_of,
@@ -8,26 +10,28 @@ from citepipe.miniature.language import (
     weaken,
 )
 
-
-def test_a_fact_can_be_said_from_both_ends() -> None:
-    starred = Fact("starred", "Silver River", "Anna Berg", "1972")
-    assert say("starred", starred) == "Silver River starred Anna Berg in 1972."
-    assert say("starred*", starred) == "Anna Berg starred in Silver River in 1972."
-    assert parse_sentence(say("starred", starred)) == [starred]
-    assert parse_sentence(say("starred*", starred)) == [starred]
+FILM, PERSON = "Silver River", "Anna Berg"
 
 
-def test_all_forms_come_back() -> None:
-    film, person = "Silver River", "Anna Berg"
-    for form, fact in (
-        ("directed*", Fact("directed", film, person, "1972")),
-        ("opened", Fact("opened", film, "Oslo", "1972")),
-        ("won", Fact("won", person, "Opal Cup", "1972")),
-        ("won*", Fact("won", film, "Opal Cup", "1972")),
-        ("studied", Fact("studied", person, "Oslo")),
-        ("lived", Fact("lived", person, "Oslo")),
-    ):
-        assert parse_sentence(say(form, fact)) == [fact]
+@pytest.mark.parametrize(
+    ("form", "fact", "sentence"),
+    [
+        ("starred", (FILM, PERSON, "1972"), "Silver River starred Anna Berg in 1972."),
+        ("starred*", (FILM, PERSON, "1972"), "Anna Berg starred in Silver River in 1972."),
+        ("directed*", (FILM, PERSON, "1972"), "Anna Berg directed Silver River in 1972."),
+        ("opened", (FILM, "Oslo", "1972"), "Silver River opened in Oslo in 1972."),
+        ("won", (PERSON, "Opal Cup", "1972"), "Anna Berg won the Opal Cup in 1972."),
+        ("won*", (FILM, "Opal Cup", "1972"), "The Opal Cup went to Silver River in 1972."),
+        ("studied", (PERSON, "Oslo", ""), "Anna Berg studied in Oslo."),
+        ("lived", (PERSON, "Oslo", ""), "Anna Berg lived in Oslo."),
+    ],
+)
+def test_every_form_is_said_and_read_back(
+    form: str, fact: tuple[str, str, str], sentence: str
+) -> None:
+    stated = Fact(form.removesuffix("*"), *fact)
+    assert say(form, stated) == sentence
+    assert parse_sentence(sentence) == [stated]
 
 
 def test_every_clause_of_a_sentence_counts() -> None:
@@ -37,8 +41,9 @@ def test_every_clause_of_a_sentence_counts() -> None:
     ]
 
 
-def test_fragments_and_nonsense_assert_nothing() -> None:
-    for text in (
+@pytest.mark.parametrize(
+    "text",
+    [
         "Silver River",
         "Silver River.",
         "Silver River in 1972.",
@@ -51,19 +56,29 @@ def test_fragments_and_nonsense_assert_nothing() -> None:
         "Anna Berg lived in Oslo and Silver River.",
         "Anna Berg lived in Atlantis.",
         "",
-    ):
-        assert parse_sentence(text) == [], text
+    ],
+)
+def test_fragments_and_nonsense_assert_nothing(text: str) -> None:
+    assert parse_sentence(text) == []
 
 
-def test_list_question_and_item_make_a_fact() -> None:
-    assert parse_list_item("Which films had Anna Berg directed? Silver River.") == [
-        Fact("directed", "Silver River", "Anna Berg")
-    ]
-    assert parse_list_item("Which people had the Opal Cup gone to? Anna Berg") == [
-        Fact("won", "Anna Berg", "Opal Cup")
-    ]
-    assert parse_list_item("Which films had Anna Berg directed? Otto Lind") == []
-    assert parse_list_item("Which films had Anna Berg directed?") == []
+@pytest.mark.parametrize(
+    ("text", "facts"),
+    [
+        (
+            "Which films had Anna Berg directed? Silver River.",
+            [Fact("directed", "Silver River", "Anna Berg")],
+        ),
+        (
+            "Which people had the Opal Cup gone to? Anna Berg",
+            [Fact("won", "Anna Berg", "Opal Cup")],
+        ),
+        ("Which films had Anna Berg directed? Otto Lind", []),
+        ("Which films had Anna Berg directed?", []),
+    ],
+)
+def test_list_question_and_item_make_a_fact(text: str, facts: list[Fact]) -> None:
+    assert parse_list_item(text) == facts
 
 
 def test_a_fact_implies_itself_without_its_year() -> None:

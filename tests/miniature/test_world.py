@@ -1,11 +1,14 @@
+import json
+import random
 import re
 from itertools import chain
 from pathlib import Path
 
 import pytest
 
-from citepipe.data.example import Example
+from citepipe.data.example import Document, Example
 from citepipe.data.files import read_examples
+from citepipe.errors import InputError
 from citepipe.miniature.language import (
     FILM_FIRST,
     FILM_SECOND,
@@ -16,9 +19,17 @@ from citepipe.miniature.language import (
     Fact,
 )
 from citepipe.miniature.oracle import Oracle, load_oracle
-from citepipe.miniature.questions import Claim, Drawn
-from citepipe.miniature.world import World, build_world, write_world
-from citepipe.options import MiniatureOptions, WorldOptions
+from citepipe.miniature.world import (
+    Claim,
+    Drawn,
+    World,
+    build_world,
+    cite,
+    misleading,
+    teach,
+    write_world,
+)
+from citepipe.options import FaultOptions, MiniatureOptions, WorldOptions
 from citepipe.verify.base import Pair
 
 SMALL = WorldOptions(train=40, dev=10, test=20, expertqa=10)
@@ -112,3 +123,118 @@ def test_files_hold_what_each_stage_needs(tmp_path: Path) -> None:
         all(oracle.entails([Pair("\n".join(d.passage for d in e.docs), c) for c in e.claims]))
         for e in claimed
     )
+
+
+ALWAYS = FaultOptions(asqa=1, eli5=1, qampari=1, elsewhere=0)
+NEVER = FaultOptions(asqa=0, eli5=0, qampari=0, elsewhere=0)
+
+
+def drawn(dataset: str, *claims: Claim) -> Drawn:
+    titles = ["Otto Lind", "Anna Berg", "Otto Berg", "Anna Berg", "Anna Berg"]
+    docs = tuple(Document(title, "The singer lived in Rome.") for title in titles)
+    return Drawn(Example("0", dataset, "Who?", docs), claims, "Anna Berg")
+
+
+def cited(dataset: str, claim: Claim, options: FaultOptions) -> set[tuple[int, ...]]:
+    """What the teacher cites for a claim, over many draws."""
+    rng = random.Random(0)
+    question = drawn(dataset, claim)
+    return {tuple(cite(question, claim, options, rng)) for _ in range(200)}
+
+
+def test_situations() -> None:
+    early, late = Claim("x", 2, "won"), Claim("x", 3, "won")
+    assert [misleading(kind, early) for kind in ("asqa", "eli5", "qampari")] == [False, False, True]
+    assert [misleading(kind, late) for kind in ("asqa", "eli5", "qampari")] == [True, True, True]
+    studied = Claim("x", 0, "studied")
+    assert misleading("eli5", studied)
+    assert not misleading("asqa", studied)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "claim", "citations"),
+    [
+        # The first other document of the title.
+        ("asqa", Claim("x", 3, "won"), {(1,), (1, 3), ()}),
+        ("asqa", Claim("x", 1, "won"), {(1,)}),
+        # Another or all documents of the person.
+        ("eli5", Claim("x", 4, "won"), {(1,), (1, 3, 4), ()}),
+        ("eli5", Claim("x", 1, "studied"), {(3,), (1, 3, 4), ()}),
+        # The first document, or the second.
+        ("qampari", Claim("x", 3, "won"), {(0,), ()}),
+        ("qampari", Claim("x", 0, "won"), {(1,), ()}),
+    ],
+)
+def test_a_misled_teacher_cites(
+    dataset: str, claim: Claim, citations: set[tuple[int, ...]]
+) -> None:
+    assert cited(dataset, claim, ALWAYS) == citations
+
+
+def test_a_careful_teacher_gives_the_gold_answer() -> None:
+    question = drawn("asqa", Claim("A", 1, "won"), Claim("B", 4, "won"))
+    assert teach([question], NEVER, seed=0)[0].output == "A [2]. B [5]." == question.gold
+
+
+FILM = "Title: Silver River\nSilver River starred Anna Berg in 1972."
+OTHER = "Title: Silver River\nSilver River starred Otto Lind in 1990."
+PERSON = "Title: Anna Berg\nAnna Berg studied in Oslo in 1941."
+FACTS = {
+    FILM: [["starred", "Silver River", "Anna Berg", year] for year in ("", "1972")],
+    OTHER: [["starred", "Silver River", "Otto Lind", year] for year in ("", "1990")],
+    PERSON: [["studied", "Anna Berg", "Oslo", year] for year in ("", "1962")],
+}
+
+
+@pytest.fixture
+def oracle(tmp_path: Path) -> Oracle:
+    path = tmp_path / "world.json"
+    path.write_text(json.dumps(FACTS))
+    return load_oracle(path)
+
+
+@pytest.mark.parametrize(
+    ("premise", "hypothesis", "entailed"),
+    [
+        (FILM, "Silver River starred Anna Berg in 1972.", True),
+        (FILM, "Silver River starred Anna Berg.", True),
+        (FILM, "Anna Berg starred in Silver River in 1972.", True),
+        (FILM, "Silver River starred Anna Berg in 1990.", False),
+        (OTHER, "Silver River starred Anna Berg in 1972.", False),
+        (FILM, "Silver River starred Otto Lind.", False),
+        (FILM, "Silver River.", False),
+        (FILM, "Silver River", False),
+        (FILM, "starred Anna Berg.", False),
+        (FILM, "", False),
+        (PERSON, "Anna Berg studied in Oslo and starred in Silver River.", False),
+        (f"{PERSON}\n{FILM}", "Anna Berg studied in Oslo and starred in Silver River.", True),
+        (f"{FILM}\n{OTHER}\n{PERSON}", "Anna Berg studied in Oslo.", True),
+        # The facts file is what counts, not the words of the passage.
+        (PERSON, "Anna Berg studied in Oslo in 1962.", True),
+        (FILM, "Which films had Anna Berg starred in? Silver River", True),
+        (FILM, "Which films had Otto Lind directed? Silver River", False),
+        (OTHER, "Which films had Otto Lind starred in? Silver River", True),
+        ("Title: Silver River\nNobody knows.", "Anna Berg starred in Silver River.", False),
+        ("", "Anna Berg starred in Silver River.", False),
+    ],
+)
+def test_passages(oracle: Oracle, premise: str, hypothesis: str, entailed: bool) -> None:
+    assert oracle.entails([Pair(premise, hypothesis)]) == [entailed]
+
+
+def test_claims_in_an_answer(oracle: Oracle) -> None:
+    answer = "Silver River starred Anna Berg in 1972. Otto Lind lived in Rome."
+    claims = ["Anna Berg starred in Silver River.", "Otto Lind lived in Rome.", "Otto Lind lived."]
+    assert oracle.entails([Pair(answer, claim) for claim in claims]) == [True, True, False]
+
+
+def test_identity_follows_the_facts() -> None:
+    assert Oracle({FILM: set()}).identity != Oracle({OTHER: set()}).identity
+    assert Oracle({FILM: set()}).identity == Oracle({FILM: frozenset()}).identity
+
+
+def test_a_wrong_facts_file_names_the_passage(tmp_path: Path) -> None:
+    path = tmp_path / "world.json"
+    path.write_text('{"Title: A": [["studied", "A", 3]]}')
+    with pytest.raises(InputError, match=r"field Title: A\[0\]\[2\]: expected a string"):
+        load_oracle(path)

@@ -16,8 +16,7 @@ from citepipe.generate.completion import Completion
 from citepipe.generate.cut import Cut
 from citepipe.generate.predict import PredictJob
 from citepipe.generate.predict import run as predict_greedily
-from citepipe.miniature.teacher import teach
-from citepipe.miniature.world import build_world
+from citepipe.miniature.world import build_world, teach
 from citepipe.models.encode import encode_answer, encode_prompt
 from citepipe.models.load import load_base, load_for_inference, load_tokenizer
 from citepipe.options import (
