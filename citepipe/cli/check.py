@@ -27,9 +27,10 @@ def add(commands: Any) -> None:
     option, count = check.add_argument, {"type": shared.positive, "default": 5, "metavar": "N"}
     option("input", type=Path, metavar="FILE", help="a JSON list, result file or JSONL")
     option("--dataset", metavar="NAME", help=shared.DATASET_HELP)
-    option("--own-as", default="eli5", metavar="NAME", help="of rows that nothing assigns")
-    option("--documents", help="per question that are kept (data.documents)", **count)
-    option("--lines", help="findings of a kind that get a line", **count)
+    rows = "of rows that nothing assigns; default: eli5"
+    option("--own-as", default="eli5", metavar="NAME", help=rows)
+    option("--documents", help="kept per question (data.documents); default: 5", **count)
+    option("--lines", help="findings of a kind that get a line; default: 5", **count)
     shared.add_json(check)
     check.set_defaults(command=run)
 

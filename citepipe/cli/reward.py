@@ -30,7 +30,7 @@ def add(commands: Any) -> None:
         ("citation-precision", "citation: + if right, - if wrong"),
         ("correctness", "gold answer: + if found, - if not"),
     ):
-        shown = f"reward per {unit}; 0 switches it off"
+        shown = f"reward per {unit}; 0 switches it off{shared.DEFAULT}"
         reward.add_argument(f"--{name}", type=size, default=0.2, metavar="X", help=shown)
     reward.set_defaults(command=run)
 

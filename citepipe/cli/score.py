@@ -27,7 +27,9 @@ def add(commands: Any) -> None:
     shared.add_answers(score)
     shared.add_resampling(score, 1000)
     option = score.add_argument
-    option("--verifier", default="lexical", metavar="SPEC", help=shared.VERIFIER_HELP)
+    option(
+        "--verifier", default="lexical", metavar="SPEC", help=shared.VERIFIER_HELP + shared.DEFAULT
+    )
     option(
         "--metrics",
         type=lambda text: tuple(text.split(",")),
@@ -40,14 +42,14 @@ def add(commands: Any) -> None:
         default="alce",
         help="ALCE's rules with all their peculiarities, or the sane ones: [1, 2] cites both, "
         "[2012] is a year, [0] is no document, an id out of range is a wrong citation, what is "
-        "said or cited twice counts once, an empty answer scores 0",
+        "said or cited twice counts once, an empty answer scores 0" + shared.DEFAULT,
     )
     option(
         "--at-most-citations",
         type=shared.natural,
         default=3,
         metavar="N",
-        help="citations of a statement that count, 0 for all",
+        help="citations of a statement that count, 0 for all" + shared.DEFAULT,
     )
     option("--qa-model", dest="reader", metavar="MODEL", help="the reader of QA-EM, QA-F1, QA-Hit")
     option("--mauve-model", metavar="MODEL", help="the model behind MAUVE")

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from citepipe.options import Options
     from citepipe.verify.base import Verifier
 
+DEFAULT = "; default: %(default)s"
 VERIFIER_HELP = (
     "what decides on entailment: `lexical` (words, no model), a model directory or hub id "
     "(google/t5_xxl_true_nli_mixture is ALCE's), perhaps with settings behind a question mark "
@@ -25,18 +26,11 @@ VERIFIER_HELP = (
 DATASET_HELP = "asqa, qampari, eli5 or expertqa; by default what the rows say, or the file's name"
 
 
-class Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Help with the defaults of arguments, and examples line by line."""
-
-    def _get_help_string(self, action: argparse.Action) -> str | None:
-        missing = action.default is None or isinstance(action.default, bool)
-        return action.help if missing else super()._get_help_string(action)
-
-
 def examples(*lines: str) -> dict[str, Any]:
     """Settings of a parser that ends its help with examples."""
     shown = "".join(f"  citepipe {line}\n" for line in lines)
-    return {"formatter_class": Help, "epilog": f"examples:\n{shown}"}
+    formatter = argparse.RawDescriptionHelpFormatter
+    return {"formatter_class": formatter, "epilog": f"examples:\n{shown}"}
 
 
 def number(kind: type[int] | type[float], expected: str, fits: Callable[[Any], bool]) -> Any:
@@ -69,9 +63,9 @@ def add_answers(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
     add("--dataset", metavar="NAME", help=DATASET_HELP)
     add("--skip-bad", action="store_true", help="leave bad rows out, name and count them")
-    splitters = "sentences: punkt-rules (needs no download), or punkt (NLTK's model, as ALCE)"
+    splitters = "sentences: punkt-rules (needs no download), or punkt (NLTK's, as ALCE)" + DEFAULT
     add("--splitter", default="punkt-rules", metavar="SPEC", help=splitters)
-    add("--device", default="auto", help="where models run: auto, cpu, cuda, cuda:1")
+    add("--device", default="auto", help="where models run: auto, cpu, cuda, cuda:1" + DEFAULT)
     kept = "where a model's decisions are kept; default: ~/.cache/citepipe/decisions.sqlite"
     add("--cache", type=Path, metavar="FILE", help=kept)
     add("--no-cache", action="store_true", help="keep no decisions")
@@ -82,9 +76,15 @@ def add_resampling(command: argparse.ArgumentParser, resamples: int) -> None:
     """The bootstrap."""
     share = number(float, "a number between 0 and 1", lambda value: 0 < value < 1)
     add = command.add_argument
-    add("--resamples", type=positive, default=resamples, metavar="N", help="bootstrap resamples")
-    add("--confidence", type=share, default=0.95, metavar="X", help="coverage of the intervals")
-    add("--seed", type=natural, default=42, metavar="N", help="of the resamples")
+    add(
+        "--resamples",
+        type=positive,
+        default=resamples,
+        metavar="N",
+        help="of the bootstrap" + DEFAULT,
+    )
+    add("--confidence", type=share, default=0.95, metavar="X", help="of the intervals" + DEFAULT)
+    add("--seed", type=natural, default=42, metavar="N", help="of the resamples" + DEFAULT)
 
 
 def add_json(command: argparse.ArgumentParser) -> None:

@@ -207,7 +207,7 @@ def _column(dataset: str, metric: str, verifier: str, verifiers: Sequence[str]) 
 
 
 def _suffix(verifier: str, verifiers: Sequence[str]) -> str:
-    return "" if verifier in ("", verifiers[0]) else f"_{verifier}"
+    return "" if verifier == verifiers[0] else f"_{verifier}"
 
 
 def _distinct(names: Iterable[str]) -> list[str]:

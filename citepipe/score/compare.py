@@ -4,19 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from citepipe.data.files import read_json
 from citepipe.errors import InputError
 from citepipe.score.alce import METRICS
 from citepipe.score.means import columns, paired_differences
 
-
-class _Part(NamedTuple):
-    """The rows of one dataset under one verifier, by id, and what their scores depend on."""
-
-    rows: dict[str, Mapping[str, Any]]
-    terms: Mapping[str, Any]
+Rows = dict[str, Mapping[str, Any]]
 
 
 def compare_files(
@@ -83,10 +78,11 @@ def compare_files(
     return comparisons
 
 
-def _parts(path: Path) -> dict[str, _Part]:
-    """The parts of a score file, by label: of the command's, or of the workflow's."""
+def _parts(path: Path) -> dict[str, tuple[Rows, dict[str, Any]]]:
+    """The parts of a score file of the command or the workflow: by label the rows of one dataset
+    under one verifier, and what their scores depend on."""
     content = read_json(path)
-    parts: dict[str, _Part] = {}
+    parts: dict[str, tuple[Rows, dict[str, Any]]] = {}
     try:
         results: dict[str, Any] = {"": content}
         if "per_example" not in content:
@@ -100,7 +96,7 @@ def _parts(path: Path) -> dict[str, _Part]:
             terms = {name: provenance.get(name) for name in ("identity", "splitter", "switches")}
             for row in result["per_example"]:
                 own = label or str(row["dataset"])
-                rows = parts.setdefault(own, _Part({}, terms)).rows
+                rows = parts.setdefault(own, ({}, terms))[0]
                 if row["id"] in rows:
                     raise InputError(f"{path}: id {row['id']!r} occurs twice in {own}")
                 rows[row["id"]] = {
