@@ -1,4 +1,4 @@
-"""Servers on this machine, with vLLM's API or one of chat completions, which can be made to fail."""
+"""Servers on this machine with vLLM's API, or one of chat completions, that can fail."""
 
 from __future__ import annotations
 

@@ -16,13 +16,8 @@ import yaml
 from citepipe.config import load_config
 from citepipe.inputs import localise
 from citepipe.options import SourcesOptions
-<<<<<<< HEAD
 from citepipe.sources import cache_path
-from tests.teach.chat_server import completion, running
-=======
-from citepipe.sources.cache import Cache
 from tests.generate.loopback_server import ChatServer, chat
->>>>>>> 5d7b4e8 (Servers are queried through the openai library; one cap of spending for a teacher)
 
 from .command import snakemake, stale
 from .tiny import ROOT, rows, write_project
