@@ -264,7 +264,6 @@ class Config(Options):
 
 
 REMOVED_KEYS = {
-    "teacher.endpoint.max_tokens_total": "no longer caps spending; write price_output and max_cost",
     "scratch": "no longer trains a base model from nothing; write a pretrained one as model.base",
 }
 """Keys of earlier versions, and what to write in their place."""

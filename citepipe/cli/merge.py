@@ -43,8 +43,8 @@ def run(arguments: argparse.Namespace) -> None:
     """Write the model that an adapter and its base make."""
     import tempfile
 
-    from citepipe.models.export import dtype_of, export
     from citepipe.models.load import is_ready
+    from citepipe.models.merge import dtype_of, export
     from citepipe.models.released import prepare
     from citepipe.options import ModelOptions
 
@@ -64,7 +64,7 @@ def run(arguments: argparse.Namespace) -> None:
         said = export(
             options,
             trained,
-            arguments.out.resolve(),
+            arguments.out,
             str(arguments.trained),
             arguments.scores,
             arguments.licence,

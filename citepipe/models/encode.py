@@ -12,12 +12,9 @@ from citepipe.options import PromptOptions
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-DAY = {
-    "%d": "26", "%m": "07", "%Y": "2024", "%y": "24", "%B": "July", "%b": "Jul",
-    "%A": "Friday", "%a": "Fri", "%H": "00", "%I": "12", "%M": "00", "%S": "00", "%p": "AM",
-}  # fmt: skip
-"""The one moment at which templates that tell the date are rendered, so that prompts stay the same
-from one day to the next: the date that Llama 3's template has if it is told none."""
+_DATE = "{%- macro strftime_now(form) -%}26 Jul 2024{%- endmacro -%}"
+"""In front of templates that write the date: prompts are then the same from one day to the next. It
+is the date that Llama 3's template writes where there is no clock."""
 
 
 def encode_prompt(
@@ -53,19 +50,25 @@ def encode_answer(
     what the template writes, up to the token that ends the turn. An answer of more than
     `max_tokens` tokens is cut there and then has no end.
     """
-    if prompt.turn is not None:
-        ids = _in_turn(prompt, prompt.turn, answer, tokenizer)
-        return [*ids, prompt.turn.end_id][:max_tokens]
-    whole = _begin(tokenizer, tokenizer(f"{prompt.text} {answer}")["input_ids"])
+    turn = prompt.turn
+    if turn is None:
+        text = f" {answer}"
+        whole = _begin(tokenizer, tokenizer(prompt.text + text)["input_ids"])
+    else:
+        text = f"{turn.before}{answer}{turn.after}"
+        whole = _rendered_ids(tokenizer, prompt.text + text)
     length = len(prompt.token_ids)
     if tuple(whole[:length]) == prompt.token_ids:
         ids = whole[length:]
     else:
         # The tokenizer joined the end of the prompt with the answer; a generated answer never is.
-        ids = tokenizer(f" {answer}", add_special_tokens=False)["input_ids"]
-    ids = [i for i in ids if i != tokenizer.eos_token_id]
-    assert isinstance(tokenizer.eos_token_id, int)
-    return [*ids, tokenizer.eos_token_id][:max_tokens]
+        ids = _rendered_ids(tokenizer, text)
+    if turn is None:
+        assert isinstance(tokenizer.eos_token_id, int)
+        ids = [token for token in ids if token != tokenizer.eos_token_id]
+        return [*ids, tokenizer.eos_token_id][:max_tokens]
+    ids = ids[: ids.index(turn.end_id)] if turn.end_id in ids else ids
+    return [*ids, turn.end_id][:max_tokens]
 
 
 def end_token(tokenizer: PreTrainedTokenizerBase, options: PromptOptions) -> int:
@@ -97,41 +100,25 @@ def _is_chat(tokenizer: PreTrainedTokenizerBase, options: PromptOptions) -> bool
 def _layout(tokenizer: PreTrainedTokenizerBase) -> tuple[str, Turn]:
     """What is to be added to a rendered question, and how the answer follows then.
 
-    Both are read off a conversation with an answer. It differs from a question rendered alone by
-    more than the answer where the template knows no generation prompt (then what is in front of
-    the answer belongs to the prompt), and where it sets a space in front of every answer, as Llama
-    2's does (then that space belongs to the answer).
+    Both are the difference between a question rendered alone and with its answer. That is more
+    than the answer where the template knows no generation prompt (what is in front of the answer
+    then belongs to the prompt), and where it sets a space in front of every answer, as Llama 2's
+    does (that space belongs to the answer).
     """
     question, answer = "Quokka", "Zyzzyva"
-    asked = _render(tokenizer, question)
-    answered = _render(tokenizer, question, answer)
-    place = answered.rfind(answer)
-    if question not in asked or place < 0:
-        raise _failed(tokenizer, "it leaves out what is asked or answered")
-    before = answered[len(asked) : place] if answered.startswith(asked) else ""
+    alone = _render(tokenizer, question)
+    both = _render(tokenizer, question, answer)
+    place = both.rfind(answer)
+    if question not in alone or place < 0:
+        raise _failed(tokenizer, "it leaves out the question or the answer")
+    before, after = both[:place].removeprefix(alone), both[place + len(answer) :]
+    before = before if both.startswith(alone) else ""
     opening = before.rstrip(" ")
-    after = answered[place + len(answer) :]
     marks = tokenizer.added_tokens_decoder
-    for end in _rendered_ids(tokenizer, after):
-        if end in marks:
-            return opening, Turn(before[len(opening) :], after, end)
+    ends = [token for token in _rendered_ids(tokenizer, after) if token in marks]
     assert isinstance(tokenizer.eos_token_id, int)
-    return opening, Turn(before[len(opening) :], "", tokenizer.eos_token_id)
-
-
-def _in_turn(
-    prompt: Prompt, turn: Turn, answer: str, tokenizer: PreTrainedTokenizerBase
-) -> list[int]:
-    """The tokens of an answer up to the end of its turn, which is left out."""
-    text = f"{turn.before}{answer}{turn.after}"
-    ids = _rendered_ids(tokenizer, prompt.text + text)
-    length = len(prompt.token_ids)
-    if tuple(ids[:length]) == prompt.token_ids:
-        ids = ids[length:]
-    else:
-        # The tokenizer joined the end of the prompt with the answer; a generated answer never is.
-        ids = _rendered_ids(tokenizer, text)
-    return ids[: ids.index(turn.end_id)] if turn.end_id in ids else ids
+    turn = (after, ends[0]) if ends else ("", tokenizer.eos_token_id)
+    return opening, Turn(before[len(opening) :], *turn)
 
 
 def _rendered_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
@@ -148,10 +135,11 @@ def _render(tokenizer: PreTrainedTokenizerBase, *messages: str) -> str:
         {"role": "assistant" if place % 2 else "user", "content": message}
         for place, message in enumerate(messages)
     ]
+    template = str(tokenizer.get_chat_template())
     try:
         text = tokenizer.apply_chat_template(
             conversation,
-            chat_template=_timeless(tokenizer.get_chat_template()),
+            chat_template=(_DATE if "strftime_now" in template else "") + template,
             tokenize=False,
             add_generation_prompt=len(messages) % 2 == 1,
             enable_thinking=False,
@@ -159,17 +147,7 @@ def _render(tokenizer: PreTrainedTokenizerBase, *messages: str) -> str:
     # A template is a program that came with the model: it may raise anything.
     except Exception as error:
         raise _failed(tokenizer, str(error) or type(error).__name__) from None
-    assert isinstance(text, str)
-    return text
-
-
-def _timeless(template: str) -> str:
-    """The template with a clock of its own that stands still, if it asks for the time."""
-    if "strftime_now" not in template:
-        return template
-    filters = "".join(f" | replace('{code}', '{text}')" for code, text in DAY.items())
-    clock = f"{{%- macro strftime_now(form) -%}}{{{{ form{filters} }}}}{{%- endmacro -%}}"
-    return clock + template
+    return str(text)
 
 
 def _failed(tokenizer: PreTrainedTokenizerBase, why: str) -> InputError:

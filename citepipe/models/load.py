@@ -1,4 +1,4 @@
-"""Loading tokenizers, base models and adapters; saving adapters with what is needed to use them."""
+"""Loading tokenizers, base models and adapters."""
 
 from __future__ import annotations
 
@@ -11,8 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from citepipe.data.files import read_json
 from citepipe.errors import InputError
-from citepipe.models.fit import check_loaded, settings_for, untie
 from citepipe.models.memory import is_out_of_memory
+from citepipe.models.pretrained import (
+    first_line,
+    four_bit,
+    read_model,
+    read_tokenizer,
+)
 from citepipe.options import ModelOptions
 from citepipe.progress import say
 
@@ -23,6 +28,9 @@ if TYPE_CHECKING:
 
 LOST_AT_MOST = 0.02
 """Of an adapter, by which share it may become less (or more) when it is merged into 16 bits."""
+
+_SAME = 0.01
+"""By which share embeddings may differ that were only rounded, to 16 bits and back."""
 
 
 def device() -> torch.device:
@@ -45,15 +53,7 @@ def load_tokenizer(options: ModelOptions) -> PreTrainedTokenizerBase:
     Raises:
         InputError: there is no tokenizer at `options.base`, or it has no end-of-sequence token.
     """
-    from transformers import AutoTokenizer
-
-    _check_directory(options.base)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(
-            options.base, revision=options.revision, trust_remote_code=False
-        )
-    except (OSError, ValueError) as error:
-        raise InputError(f"model.base {options.base}: no tokenizer there: {_line(error)}") from None
+    tokenizer = read_tokenizer(options.base, options.revision, "model.base")
     if tokenizer.eos_token_id is None:
         raise InputError(f"model.base {options.base}: its tokenizer has no end-of-sequence token")
     if tokenizer.pad_token_id is None:
@@ -69,9 +69,33 @@ def load_base(options: ModelOptions, dtype: str | None = None) -> PreTrainedMode
         dtype: the precision of its weights, by default `options.dtype`.
 
     Raises:
-        InputError: there is no causal language model at `options.base`, or not as asked for.
+        InputError: there is no causal language model at `options.base`, or not as `options` say.
     """
-    return _load(f"model.base {options.base}", options.base, options.revision, options, dtype)
+    return _load("model.base", options.base, options.revision, options, dtype or options.dtype)
+
+
+def load_whole(directory: Path, options: ModelOptions, dtype: str = "float32") -> PreTrainedModel:
+    """A whole trained model of this workflow, on the device, in evaluation mode."""
+    return _load("model", str(directory), None, options, dtype)
+
+
+def _load(
+    what: str, target: str, revision: str | None, options: ModelOptions, dtype: str
+) -> PreTrainedModel:
+    import torch
+
+    # PEFT still uses the old name, and the new one is not there in all versions that will do.
+    for name in ("is_gradient_checkpointing", "gradient_checkpointing_enable"):
+        warnings.filterwarnings("ignore", f"`{name}` is deprecated", FutureWarning)
+    settings: dict[str, Any] = {"dtype": getattr(torch, dtype)}
+    if options.attention is not None:
+        settings["attn_implementation"] = options.attention
+    if options.quantization == "4bit":
+        if device().type != "cuda":
+            raise InputError("model.quantization: 4bit needs a GPU, none is visible")
+        compute = torch.bfloat16 if dtype == "float32" else settings["dtype"]
+        settings = four_bit("model.quantization", compute, device()) | settings
+    return read_model(target, revision, "AutoModelForCausalLM", what, device(), **settings)
 
 
 def load_trainable(
@@ -93,7 +117,7 @@ def load_trainable(
         InputError: no such base or start, or they do not go together.
     """
     import torch
-    from peft import LoraConfig, get_peft_model
+    from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
 
     if options.adapter is None and options.quantization != "none":
         raise InputError(
@@ -101,43 +125,34 @@ def load_trainable(
         )
     if start is not None:
         check_start(start, options)
+    checkpointing = {"use_reentrant": False}
     if options.adapter is None:
         model = load_base(options, "float32") if start is None else load_whole(start, options)
         if options.gradient_checkpointing:
-            model.gradient_checkpointing_enable({"use_reentrant": False})
+            model.gradient_checkpointing_enable(checkpointing)
         return model.requires_grad_(True)
     base = load_base(options)
     if options.quantization == "4bit":
-        from peft import prepare_model_for_kbit_training
-
         base = prepare_model_for_kbit_training(
-            base,
-            use_gradient_checkpointing=options.gradient_checkpointing,
-            gradient_checkpointing_kwargs={"use_reentrant": False},
+            base, options.gradient_checkpointing, gradient_checkpointing_kwargs=checkpointing
         )
     elif options.gradient_checkpointing:
-        base.gradient_checkpointing_enable({"use_reentrant": False})
+        base.gradient_checkpointing_enable(checkpointing)
         base.enable_input_require_grads()
     if start is not None:
-        return load_with_adapter(base, start, adapter_name=name, is_trainable=True)
-    adapter = options.adapter
+        return load_with_adapter(base, start, name, is_trainable=True)
     torch.manual_seed(seed)
     config = LoraConfig(
         task_type="CAUSAL_LM",
-        r=adapter.r,
-        lora_alpha=adapter.alpha,  # type: ignore[arg-type]
-        lora_dropout=adapter.dropout,
-        target_modules=adapter.target_modules,
+        r=options.adapter.r,
+        lora_alpha=options.adapter.alpha,  # type: ignore[arg-type]
+        lora_dropout=options.adapter.dropout,
+        target_modules=options.adapter.target_modules,
     )
     try:
         return get_peft_model(base, config, adapter_name=name)
     except ValueError as error:
-        raise InputError(f"model.adapter.target_modules: {_line(error)}") from None
-
-
-def load_whole(directory: Path, options: ModelOptions, dtype: str = "float32") -> PreTrainedModel:
-    """A whole trained model of this workflow, on the device, in evaluation mode."""
-    return _load(str(directory), str(directory), None, options, dtype)
+        raise InputError(f"model.adapter.target_modules: {first_line(error)}") from None
 
 
 def load_for_inference(options: ModelOptions, trained: Path | None) -> PreTrainedModel:
@@ -175,13 +190,13 @@ def load_for_inference(options: ModelOptions, trained: Path | None) -> PreTraine
     return model.eval()  # type: ignore[return-value]
 
 
-def share_kept_by_merging(model: PeftModel) -> float:
-    """How much of an adapter is left when it is added to the base's weights and rounded.
+def share_kept_by_merging(model: PeftModel, dtype: torch.dtype | None = None) -> float:
+    """How much of an adapter is left when it is added to the base's weights and rounded to `dtype`.
 
-    With D what it adds and M what the rounded sum differs by from the base, over all layers: the
-    sum of M D by the sum of D D. 1 if nothing is lost (or nothing added), 0 if all rounds away.
-    Errors of rounding that are not in the adapter's direction cancel; they are those that 16 bits
-    have in every product.
+    With D what it adds and M what the rounded sum differs by from the rounded base, over all
+    layers: the sum of M D by the sum of D D. 1 if nothing is lost (or nothing added), 0 if all
+    rounds away. Errors of rounding that are not in the adapter's direction cancel; they are those
+    that 16 bits have in every product.
     """
     from peft.tuners.lora import LoraLayer
 
@@ -189,12 +204,13 @@ def share_kept_by_merging(model: PeftModel) -> float:
     for layer in model.modules():
         if not isinstance(layer, LoraLayer):
             continue
-        weight = layer.get_base_layer().weight.data
+        weight: Any = layer.get_base_layer().weight.data
+        target = dtype or weight.dtype
         for adapter in set(layer.active_adapters) & set(layer.lora_A):
-            added = layer.get_delta_weight(adapter).detach()  # type: ignore[operator]
-            merged = (weight + added.to(weight.dtype)).float() - weight.float()
+            added = layer.get_delta_weight(adapter).detach().float()  # type: ignore[operator]
+            merged = (weight.float() + added).to(target).float() - weight.to(target).float()
             found += float((merged * added).sum())
-            whole += float((added.float() ** 2).sum())
+            whole += float((added**2).sum())
     return found / whole if whole else 1.0
 
 
@@ -222,37 +238,30 @@ def computing(options: ModelOptions) -> AbstractContextManager[object]:
 def folded(model: PeftModel | PreTrainedModel, adapter: str) -> Iterator[None]:
     """Run the block with an adapter added into the base's weights: it is quicker to read with.
 
-    PEFT's layers are taken out meanwhile. The weights that were there are put back, not computed
-    back, so nothing is lost in rounding. In 16 bits most of what an adapter adds would be lost, and
-    4 bits cannot be added to: there, and in a model without adapters, nothing is done.
+    The weights that were there are put back, not computed back, so nothing is lost in rounding and
+    a run that goes on from a checkpoint computes the same. In 16 bits most of what an adapter adds
+    would be lost, and 4 bits cannot be added to: there, and in a model without adapters, nothing is
+    done.
     """
     import torch
-    from peft.tuners.lora import LoraLayer
+    from peft import PeftModel
+    from peft.tuners.tuners_utils import BaseTunerLayer
 
-    layers: list[tuple[torch.nn.Module, str, Any]] = [
-        (parent, name, layer)
-        for parent in model.modules()
-        for name, layer in parent.named_children()
-        if isinstance(layer, LoraLayer)
-    ]
-    # Of a model in 4 bits all else is in float32, so only the weights themselves tell.
-    if any(layer.get_base_layer().weight.dtype != torch.float32 for _, _, layer in layers):
+    layers = [layer for layer in model.modules() if isinstance(layer, BaseTunerLayer)]
+    weights = [weight for layer in layers for weight in layer.get_base_layer().parameters()]
+    if not isinstance(model, PeftModel) or any(w.dtype != torch.float32 for w in weights):
         yield
         return
-    kept: list[tuple[torch.nn.Parameter, torch.Tensor]] = []
+    kept = [weight.data for weight in weights]
     try:
-        for parent, name, layer in layers:
-            base = layer.get_base_layer()
-            if adapter in layer.lora_A:
-                kept.append((base.weight, base.weight.data))
-                base.weight.data = base.weight.data + layer.get_delta_weight(adapter)
-            setattr(parent, name, base)
+        # Of a layer with `safe_merge` the sum is a new tensor; the old one stays as it is.
+        model.merge_adapter([adapter], safe_merge=True)
         yield
     finally:
-        for weight, data in kept:
+        for weight, data in zip(weights, kept, strict=True):
             weight.data = data
-        for parent, name, layer in layers:
-            setattr(parent, name, layer)
+        for layer in layers:
+            layer.merged_adapters.clear()
 
 
 def without_dropout(model: PreTrainedModel | PeftModel) -> None:
@@ -298,6 +307,8 @@ def check_trained(path: Path) -> None:
     Raises:
         InputError: it does not.
     """
+    from safetensors import SafetensorError, safe_open
+
     if is_whole(path):
         if not any(path.glob("*.safetensors")):
             raise InputError(f"{path}: expected a model, its weights (*.safetensors) are missing")
@@ -307,116 +318,107 @@ def check_trained(path: Path) -> None:
                 raise InputError(f"{path}: expected a PEFT adapter, {name} is missing")
         if not isinstance(read_json(path / "adapter_config.json"), dict):
             raise InputError(f"{path}/adapter_config.json: expected an object")
-    _check_weights(path)
+    for weights in sorted(path.glob("*.safetensors")):
+        try:
+            with safe_open(weights, framework="np"):
+                pass
+        except SafetensorError as error:
+            raise InputError(f"{weights}: expected safetensors, {error}") from None
 
 
-def load_with_adapter(base: PreTrainedModel, adapter: Path, **settings: Any) -> PeftModel:
+def load_with_adapter(
+    base: PreTrainedModel, adapter: Path, name: str = "default", is_trainable: bool = False
+) -> PeftModel:
     """The base with a trained adapter.
 
     Raises:
-        InputError: the adapter does not fit the base.
+        InputError: the adapter does not fit the base, or is none that is added to weights.
     """
     from peft import PeftModel
+    from peft.tuners.tuners_utils import BaseTuner
 
-    settings = settings_for(base, adapter) | settings
+    settings = _settings_for(base, adapter)
+    if settings:
+        say(f"{adapter}: the embeddings of another vocabulary are left out, they were not trained")
     try:
-        model = PeftModel.from_pretrained(base, adapter, **settings)
+        with warnings.catch_warnings():
+            # What was not loaded is an error here.
+            warnings.simplefilter("ignore")
+            model = PeftModel.from_pretrained(base, adapter, name, is_trainable, **settings)
+            kind = str(model.peft_config[name].peft_type).rpartition(".")[2]
+            if not isinstance(model.base_model, BaseTuner):
+                raise ValueError(f"it is {kind}, expected one that is added to weights")
+            add_adapter(model, adapter, name, is_trainable)
     except (RuntimeError, ValueError, KeyError, TypeError) as error:
         if is_out_of_memory(error):
             raise
         # The first line only says that something does not fit, the second what.
         line = " ".join(str(error).split())[:200]
         raise InputError(f"{adapter}: no adapter that fits the base model: {line}") from None
-    check_loaded(model, adapter, settings.get("adapter_name", "default"))
     return model
 
 
-def _load(
-    what: str, target: str, revision: str | None, options: ModelOptions, dtype: str | None
-) -> PreTrainedModel:
-    import torch
-    from transformers import AutoModelForCausalLM
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
-    # PEFT still asks by the old name, and the new one is not there in all versions that will do.
-    for name in ("is_gradient_checkpointing", "gradient_checkpointing_enable"):
-        warnings.filterwarnings("ignore", f"`{name}` is deprecated", FutureWarning)
-    _check_directory(target)
-    settings: dict[str, Any] = {
-        "dtype": getattr(torch, dtype or options.dtype),
-        # Pickled weights can run code when they are read.
-        "use_safetensors": True,
-        # Nor is a repository's own code run, or the user asked whether to.
-        "trust_remote_code": False,
-    }
-    if options.attention is not None:
-        settings["attn_implementation"] = options.attention
-    if options.quantization == "4bit":
-        settings["quantization_config"] = _four_bit(options)
-        settings["device_map"] = {"": device()}
-    try:
-        model = AutoModelForCausalLM.from_pretrained(target, revision=revision, **settings)
-    except (OSError, ValueError, ImportError, RuntimeError) as error:
-        if is_out_of_memory(error):
-            raise InputError(
-                f"{what}: its weights do not fit into memory; model.quantization: 4bit, "
-                "model.dtype: bfloat16 or a smaller model may do"
-            ) from None
-        if options.attention is not None and "attn" in f"{error} {options.attention}".lower():
-            said = f"model.attention {options.attention}, or no model at {target}"
-            raise InputError(f"{said}: {_line(error)}") from None
-        line = _line(error)
-        if "ignore_mismatched_sizes" in line:
-            line = "its weights have other shapes than its config.json says"
-        raise InputError(f"{what}: no model there: {line}") from None
-    if options.quantization == "none":
-        model.to(device())  # type: ignore[arg-type]  # transformers wraps the method
-    return model.eval()
-
-
-def _check_weights(directory: Path) -> None:
-    """Check that the safetensors files of a directory are whole.
+def add_adapter(model: PeftModel, adapter: Path, name: str, is_trainable: bool = False) -> None:
+    """Load an adapter under a name that is new, or again over one of that name.
 
     Raises:
-        InputError: one is cut off or is something else.
+        ValueError: some of its weights have no place in the model, or places no weights.
     """
-    from safetensors import SafetensorError, safe_open
-
-    for path in sorted(directory.glob("*.safetensors")):
-        try:
-            with safe_open(path, framework="np"):
-                pass
-        except SafetensorError as error:
-            raise InputError(f"{path}: expected safetensors, {error}") from None
+    settings = _settings_for(model.get_base_model(), adapter)
+    report = model.load_adapter(str(adapter), name, is_trainable=is_trainable, **settings)
+    for said, keys in (("has", report.unexpected_keys), ("lacks", report.missing_keys)):
+        if keys:
+            more = f" and {len(keys) - 1} more" if keys[1:] else ""
+            raise ValueError(f"it {said} {keys[0]}{more}, the base has other layers")
 
 
-def _check_directory(base: str) -> None:
-    """A base that looks like a path but is not there must not be asked of the hub."""
-    path = Path(base)
-    looks_local = base.startswith((".", "/", "~")) or base.count("/") != 1
-    if path.exists() and not (path / "config.json").is_file():
-        raise InputError(f"model.base {base}: expected a model directory, config.json is missing")
-    if path.is_dir():
-        _check_weights(path)
-    if looks_local and "/" in base and not path.exists():
-        raise InputError(f"model.base {base}: no such directory")
+def untie(model: PeftModel) -> None:
+    """Give the output layer weights of its own, if the adapter changes what it shares.
 
-
-def _four_bit(options: ModelOptions) -> Any:
+    An adapter on one of two layers that share their weights changes one of them only; merged, they
+    are no longer the same.
+    """
     import torch
-    from transformers import BitsAndBytesConfig
+    from peft.tuners.tuners_utils import BaseTunerLayer
 
-    if device().type != "cuda":
-        raise InputError("model.quantization: 4bit needs a GPU, none is visible")
-    compute = torch.bfloat16 if options.dtype == "float32" else getattr(torch, options.dtype)
-    return BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=compute,
-    )
+    base: Any = model.get_base_model()
+    ends: list[Any] = [base.get_input_embeddings(), base.get_output_embeddings()]
+    layers: list[Any] = [
+        end.get_base_layer() if isinstance(end, BaseTunerLayer) else end for end in ends
+    ]
+    if layers != ends and None not in ends and layers[0].weight is layers[1].weight:
+        weight = layers[1].weight.detach().clone()
+        layers[1].weight = torch.nn.Parameter(weight, requires_grad=False)
 
 
-def _line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0][:200]
+def _settings_for(base: Any, adapter: Path) -> dict[str, Any]:
+    """What PEFT must be given to load an adapter onto this base.
+
+    Where tokens were added to a vocabulary (the authors' code adds one for padding), PEFT saves the
+    embeddings beside the adapter, trained or not. Those of another number of tokens do not fit into
+    the base. If the tokens that both have are as in the base, they were not trained, and can stay
+    away.
+
+    Raises:
+        InputError: the embeddings of another vocabulary were trained.
+    """
+    from safetensors import safe_open
+
+    own: dict[str, torch.Tensor] = base.state_dict()
+    settings: dict[str, Any] = {}
+    with safe_open(adapter / "adapter_model.safetensors", framework="pt") as stream:
+        for key in stream.keys():  # noqa: SIM118  # not a dictionary
+            weight = own.get(key.removeprefix("base_model.model.").replace("base_layer.", ""))
+            if weight is None or list(weight.shape) == stream.get_slice(key).get_shape():
+                continue
+            saved = stream.get_tensor(key).float()
+            both = min(len(saved), len(weight))
+            ours, theirs = weight[:both].float().cpu(), saved[:both]
+            if ours.shape != theirs.shape or (ours - theirs).norm() > _SAME * ours.norm():
+                raise InputError(
+                    f"{adapter}: no adapter that fits the base model: it was trained with "
+                    f"{len(saved)} tokens, their embeddings too, and the base has {len(weight)}; "
+                    "merge it into that base, and use the merged model"
+                )
+            settings = {"ignore_mismatched_sizes": True}
+    return settings

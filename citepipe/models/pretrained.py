@@ -1,11 +1,10 @@
-"""Loading models that only read (verifiers, readers), from their configuration to their weights.
+"""Models and tokenizers as transformers loads them, from their configuration to their weights.
 
-What a model is shows in its configuration, before any weight is read.
-
-Weights are read from safetensors only. A pickled `.bin` file can run code when it is read, and
-`weights_only=True` narrows that without the guarantee that safetensors gives by its format. Hub
-repositories that hold only pickles mostly have a conversion of them as a pull request, which
-transformers finds by itself (`revision=refs/pr/N` names it by hand).
+A wrong directory shows before torch is imported. Weights are read from safetensors only: a pickled
+`.bin` file can run code when it is read, and `weights_only=True` narrows that without the guarantee
+that safetensors gives by its format. Hub repositories that hold only pickles mostly have a
+conversion of them as a pull request, which transformers finds by itself (`revision=refs/pr/N` names
+it by hand). Nor is a repository's own code run, or the user asked whether to.
 """
 
 from __future__ import annotations
@@ -19,8 +18,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from citepipe.errors import InputError
+from citepipe.models.memory import is_out_of_memory
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 DTYPES = ("auto", "float32", "bfloat16", "4bit")
@@ -31,8 +32,6 @@ _CONVERT = (
 _TOKENIZER_FILES = ("tokenizer*", "*.model", "vocab.*")
 _WHOLE_BYTES = 64 * 2**20
 _BYTES_PER_TENSOR = 4096
-# What a bad file or directory makes transformers, tokenizers and safetensors raise.
-_LOADING_ERRORS = (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +64,7 @@ def kind_of(target: str, revision: str | None = None) -> str:
     """`seq2seq` or `classifier`, by a model's configuration alone.
 
     A sequence classifier says so in its architectures (BART's may be one, although it is an
-    encoder-decoder); any other encoder-decoder is asked for a label in words.
+    encoder-decoder); any other encoder-decoder answers with a label in words.
 
     Raises:
         InputError: there is no such model, or it is neither.
@@ -76,35 +75,137 @@ def kind_of(target: str, revision: str | None = None) -> str:
         return "classifier"
     if getattr(config, "is_encoder_decoder", False):
         return "seq2seq"
-    said = ", ".join(architectures) or f"a {config.model_type} without architectures"
+    found = ", ".join(architectures) or f"a {config.model_type} without architectures"
     raise InputError(
         f"verifier {target}: expected an encoder-decoder or a sequence classifier, its "
-        f"config.json says {said}"
+        f"config.json says {found}"
     )
 
 
 def read_config(
     target: str, revision: str | None = None, what: str = "verifier"
 ) -> PretrainedConfig:
-    """The configuration of a model; a directory is looked at before transformers is imported.
+    """The configuration of a model.
 
     Raises:
         InputError: no directory and no model of the hub, or a configuration that cannot be read.
     """
-    directory = Path(target)
-    if directory.exists():
-        _check_directory(directory, what)
+    check_directory(target, what)
     from transformers import AutoConfig
 
     try:
         return AutoConfig.from_pretrained(target, revision=revision, trust_remote_code=False)
-    except _LOADING_ERRORS as error:
-        if directory.exists():
-            raise InputError(f"{what} {target}: config.json: {_line(error)}") from None
+    # What a bad file makes transformers raise is of many kinds, here and below.
+    except Exception as error:
+        line = first_line(error)
+        if Path(target).exists():
+            raise InputError(f"{what} {target}: config.json: {line}") from None
         raise InputError(
             f"{what} {target}: neither a local directory nor a model of the hub that can be "
-            f"reached from here{f' at revision {revision}' if revision else ''}: {_line(error)}"
+            f"reached from here{f' at revision {revision}' if revision else ''}: {line}"
         ) from None
+
+
+def check_directory(target: str, what: str) -> None:
+    """Check that a target is a directory with a model's configuration and weights in safetensors,
+    or that it may be a name at the hub.
+
+    Raises:
+        InputError: it is not.
+    """
+    directory, name = Path(target), f"{what} {target}"
+    if not directory.exists():
+        if target.startswith((".", "/", "~")) or target.count("/") > 1:
+            raise InputError(f"{name}: no such directory")
+        return
+    if not directory.is_dir():
+        raise InputError(f"{name}: expected a directory, it is a file")
+    path = directory / "config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{name}: not a model directory, it has no config.json") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: expected JSON: {error}") from None
+    if not isinstance(config, dict) or not isinstance(config.get("model_type"), str):
+        raise InputError(f"{path}: expected a model's configuration, it has no model_type")
+    if not any(directory.glob("*.safetensors")):
+        if any(directory.glob("*.bin")):
+            raise InputError(f"{name}: its weights are pickled (.bin), not safetensors; {_CONVERT}")
+        raise InputError(f"{name}: it has a config.json but no weights (*.safetensors)")
+
+
+def read_tokenizer(target: str, revision: str | None, what: str) -> PreTrainedTokenizerBase:
+    """The tokenizer of a directory or hub id.
+
+    Raises:
+        InputError: there is none.
+    """
+    check_directory(target, what)
+    directory = Path(target)
+    # transformers would make an empty tokenizer.
+    if directory.is_dir() and not any(
+        next(directory.glob(pattern), None) for pattern in _TOKENIZER_FILES
+    ):
+        names = "tokenizer.json, spiece.model or the like"
+        raise InputError(f"{what} {target}: it has no tokenizer ({names})")
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(target, revision=revision, trust_remote_code=False)
+    except Exception as error:
+        line = first_line(error)
+        raise InputError(f"{what} {target}: no tokenizer that loads: {line}") from None
+
+
+def read_model(
+    target: str, revision: str | None, auto_class: str, what: str, device: Any, **settings: Any
+) -> PreTrainedModel:
+    """A model in evaluation mode.
+
+    Args:
+        target: a directory or hub id.
+        revision: of a hub model.
+        auto_class: the class of transformers that loads it.
+        what: the model is for, in complaints.
+        device: where it goes, unless the settings have a `device_map`.
+        settings: as `from_pretrained` has them.
+
+    Raises:
+        InputError: there is no such model, its weights are no safetensors, are not all there, or do
+            not fit into memory.
+    """
+    check_directory(target, what)
+    import transformers
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    try:
+        model, notes = getattr(transformers, auto_class).from_pretrained(
+            target,
+            revision=revision,
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+            **settings,
+        )
+        if "device_map" not in settings:
+            model.to(device)
+    except Exception as error:
+        line = first_line(error)
+        if is_out_of_memory(error):
+            line = "its weights do not fit into memory; 4bit, bfloat16 or a smaller model may do"
+        elif "ignore_mismatched_sizes" in line:
+            line = "its weights have other shapes than its config.json says"
+        elif not Path(target).exists() and "safetensors" in str(error):
+            line += f"; {_CONVERT}"
+        raise InputError(f"{what} {target}: no model that loads: {line}") from None
+    # The pooler of a bare encoder takes no part in the states of its tokens.
+    missing = sorted(key for key in notes["missing_keys"] if not key.startswith("pooler."))
+    if missing:
+        more = f" and {len(missing) - 1} more" if missing[1:] else ""
+        raise InputError(f"{what} {target}: its weights lack {missing[0]}{more}")
+    return model.eval()
 
 
 def load_checkpoint(
@@ -115,7 +216,7 @@ def load_checkpoint(
     revision: str | None,
     what: str = "verifier",
 ) -> Checkpoint:
-    """Load tokenizer and model.
+    """Load tokenizer and model of what only reads: a verifier, a reader.
 
     Args:
         target: a directory or hub id.
@@ -132,11 +233,9 @@ def load_checkpoint(
     if dtype not in DTYPES:
         raise InputError(f"{what} {target}: dtype {dtype!r}, expected {', '.join(DTYPES)}")
     config = read_config(target, revision, what)
+    tokenizer = read_tokenizer(target, revision, what)
     import torch
-    import transformers
-    from transformers.utils import logging
 
-    logging.disable_progress_bar()
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
         # Of several processes each has a GPU of its own.
@@ -144,93 +243,32 @@ def load_checkpoint(
             device = f"cuda:{os.environ['LOCAL_RANK']}"
     if dtype == "auto":
         dtype = "bfloat16" if device.startswith("cuda") else "float32"
-    settings = _model_settings(f"{what} {target}", dtype, device)
-    try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(
-            target, revision=revision, trust_remote_code=False
-        )
-    except (*_LOADING_ERRORS, ImportError) as error:
-        raise InputError(f"{what} {target}: no tokenizer that loads: {_line(error)}") from None
-    try:
-        model, notes = getattr(transformers, auto_class).from_pretrained(
-            target,
-            revision=revision,
-            trust_remote_code=False,
-            use_safetensors=True,
-            output_loading_info=True,
-            **settings,
-        )
-        if "device_map" not in settings:
-            model = model.to(device)
-    except torch.OutOfMemoryError:
-        raise InputError(
-            f"{what} {target}: its weights do not fit into the memory of {device} in {dtype}"
-        ) from None
-    # safetensors has an exception of its own, and a missing package raises ImportError.
-    except Exception as error:
-        pickled = not Path(target).exists() and "safetensors" in str(error)
-        hint = f"; {_CONVERT}" if pickled else ""
-        raise InputError(f"{what} {target}: no model that loads: {_line(error)}{hint}") from None
-    # The pooler of a bare encoder takes no part in the states of its tokens.
-    missing = sorted(key for key in notes["missing_keys"] if not key.startswith("pooler."))
-    if missing:
-        raise InputError(
-            f"{what} {target}: its weights lack {missing[0]}"
-            + (f" and {len(missing) - 1} more" if missing[1:] else "")
-        )
+    settings: dict[str, Any] = {"dtype": getattr(torch, dtype, None)}
+    if dtype == "4bit":
+        settings = four_bit(f"{what} {target}", torch.bfloat16, device)
+    if device == "cuda":
+        settings["device_map"] = "auto"
+    model = read_model(target, revision, auto_class, what, device, **settings)
     is_local = Path(target).is_dir()
     version = _fingerprint(Path(target)) if is_local else getattr(config, "_commit_hash", None)
-    return Checkpoint(target, version or revision, is_local, dtype, model.eval(), tokenizer)
+    return Checkpoint(target, version or revision, is_local, dtype, model, tokenizer)
 
 
-def _check_directory(directory: Path, what: str) -> None:
-    """Refuse what is no directory of a model with weights that can be read."""
-    name = f"{what} {directory}"
-    if not directory.is_dir():
-        raise InputError(f"{name}: expected a directory, it is a file")
-    path = directory / "config.json"
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{name}: not a model directory, it has no config.json") from None
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: expected JSON: {error}") from None
-    if not isinstance(config, dict) or not isinstance(config.get("model_type"), str):
-        raise InputError(f"{path}: expected a model's configuration, it has no model_type")
-    if not any(directory.glob("*.safetensors")):
-        if any(directory.glob("*.bin")):
-            raise InputError(f"{name}: its weights are pickled (.bin), not safetensors; {_CONVERT}")
-        raise InputError(f"{name}: it has a config.json but no weights (*.safetensors)")
-    # transformers would make an empty tokenizer.
-    if not any(next(directory.glob(pattern), None) for pattern in _TOKENIZER_FILES):
-        raise InputError(f"{name}: it has no tokenizer (tokenizer.json, spiece.model or the like)")
-
-
-def _model_settings(name: str, dtype: str, device: str) -> dict[str, Any]:
+def four_bit(what: str, compute: torch.dtype, device: Any) -> dict[str, Any]:
+    """The settings for weights in NF4 whose products are computed in `compute`."""
     import importlib.util
 
-    import torch
-
-    spread: Any = "auto" if device == "cuda" else {"": device}
-    if dtype != "4bit":
-        # A model on one device needs no map, which would need accelerate.
-        settings: dict[str, Any] = {"dtype": getattr(torch, dtype)}
-        return settings | ({"device_map": spread} if device == "cuda" else {})
-    if importlib.util.find_spec("bitsandbytes") is None:
-        raise InputError(f"{name}: dtype=4bit needs the package bitsandbytes")
     from transformers import BitsAndBytesConfig
 
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise InputError(f"{what}: 4bit needs the package bitsandbytes")
     quantization = BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=torch.bfloat16,
+        bnb_4bit_compute_dtype=compute,
     )
-    return {
-        "dtype": torch.bfloat16,
-        "quantization_config": quantization,
-        "device_map": spread,
-    }
+    return {"dtype": compute, "quantization_config": quantization, "device_map": {"": device}}
 
 
 def _fingerprint(directory: Path) -> str:
@@ -260,6 +298,6 @@ def _fingerprint(directory: Path) -> str:
     return digest.hexdigest()[:16]
 
 
-def _line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
     """The first line of an error's message."""
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)[:200]

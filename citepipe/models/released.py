@@ -7,39 +7,41 @@ The authors' zips hold an adapter in the folder itself (`sft/train.py`) or, afte
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
-import os
 import re
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+import zipfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from citepipe.data.files import read_json, write_json
 from citepipe.errors import InputError
-from citepipe.models.load import check_trained, load_tokenizer, load_trainable
-from citepipe.models.save import publish, save_model, system_errors
-from citepipe.models.torch_file import read_tensors
+from citepipe.models.load import load_tokenizer, load_trainable
+from citepipe.models.save import partial_directory, publish, save_model, system_errors
 from citepipe.options import ModelOptions
 from citepipe.progress import summary
-from citepipe.sources import is_archive, link, unpack
+from citepipe.sources import is_archive, link, sha256_of, unpack
+
+if TYPE_CHECKING:
+    import torch
 
 _POLICY = Path("best_peft") / "policy_adapter"
-_OF_VALUES = re.compile(r"(^|_)value(_|$)")
-_PART = re.compile(r"-\d+-of-0*(\d+)\.")
-_DEEPEST = 8
-_SHOWN = 8
-_ADAPTER = ("adapter_model.safetensors", "adapter_model.bin")
-_WHOLE = (
-    "model.safetensors",
-    "model-*-of-*.safetensors",
-    "pytorch_model.bin",
-    "pytorch_model-*-of-*.bin",
+_WEIGHTS = {
+    "adapter_config.json": ("adapter_model.safetensors", "adapter_model.bin"),
+    "config.json": (
+        "model.safetensors",
+        "model-*-of-*.safetensors",
+        "pytorch_model.bin",
+        "pytorch_model-*-of-*.bin",
+    ),
+}
+"""The files of weights beside each kind of configuration, those that are taken first."""
+_BESIDE = re.compile(
+    r"tokenizer.*|special_tokens_map\.json|added_tokens\.json|.*\.model|vocab.*|merges\.txt|"
+    r"(generation_)?config\.json|chat_template.*"
 )
-_TOKENIZER = ("tokenizer*", "special_tokens_map.json", "added_tokens.json", "*.model", "vocab*")
-_OTHERS = ("config.json", "generation_config.json", "merges.txt", "chat_template*")
+_LARGEST_RATIO = 4
+"""Of all tensors' bytes to the file's: tied weights are there twice, hardly anything more often."""
 
 
 def find_weights(directory: Path) -> Path:
@@ -51,10 +53,15 @@ def find_weights(directory: Path) -> Path:
     Raises:
         InputError: there is none, or there are several.
     """
+    configured = {path.parent for name in _WEIGHTS for path in sorted(directory.rglob(name))}
+    found = sorted(
+        folder
+        for folder in configured
+        if _weights_of(folder) and not re.search(r"(^|_)value(_|$)", folder.name)
+    )
     for folder in (directory, directory / _POLICY):
-        if _has_weights(folder):
+        if folder in found:
             return folder
-    found = [folder for folder in _folders(directory) if _has_weights(folder)]
     policies = [folder for folder in found if folder.parts[-2:] == _POLICY.parts]
     # What was saved on the way to the end is beside or below it.
     chosen = policies or [
@@ -67,15 +74,15 @@ def find_weights(directory: Path) -> Path:
             f"{directory}: expected an adapter (adapter_config.json with its weights) or a model "
             "(config.json with its weights), there is none"
         )
-    names = ", ".join(str(folder.relative_to(directory)) for folder in sorted(chosen)[:_SHOWN])
+    names = ", ".join(str(folder.relative_to(directory)) for folder in chosen[:8])
     raise InputError(f"{directory}: expected one adapter or model, there are several: {names}")
 
 
 def prepare(source: Path, out: Path) -> str:
     """Make a directory of safetensors of somebody's weights.
 
-    Files that can stay as they are become hard links where that works; pickled weights are read
-    without unpickling and written as safetensors. `released.json` says what was what.
+    Files that can stay as they are become hard links where that works; pickled weights are read as
+    tensors only and written as safetensors. `released.json` says what was what.
 
     Args:
         source: an unpacked folder, or an archive.
@@ -89,34 +96,33 @@ def prepare(source: Path, out: Path) -> str:
     """
     if not source.exists():
         raise InputError(f"{source}: no such file or directory")
-    partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
+    if source.is_file() and not is_archive(source):
+        raise InputError(f"{source}: expected a folder, or a zip or tar archive of one")
+    unpacked = out.with_name(f".{out.name}.unpacked")
+    partial = unpacked
     try:
-        with _unpacked(source, partial.with_name(f"{partial.name}.unpacked")) as folder:
-            weights = find_weights(folder)
-            partial.mkdir(parents=True)
-            with system_errors(partial):
-                taken = _take(weights, partial)
-                if _is_adapter(weights):
-                    _write_adapter_config(weights / "adapter_config.json", partial)
-                record = {
-                    "source": str(source),
-                    "found": str(weights.relative_to(folder)),
-                    "files": [dataclasses.asdict(file) for file in taken],
-                }
-                write_json(partial / "released.json", record)
-            try:
-                check_trained(partial)
-            except InputError as error:
-                raise InputError(str(error).replace(str(partial), str(weights))) from None
+        shutil.rmtree(unpacked, ignore_errors=True)
+        if source.is_file():
+            unpack(source, unpacked)
+        folder = source if source.is_dir() else unpacked
+        weights = find_weights(folder)
+        partial = partial_directory(out)
+        with system_errors(partial):
+            files = _take(weights, partial)
+            if (weights / "adapter_config.json").is_file():
+                _write_adapter_config(weights / "adapter_config.json", partial)
+            found = str(weights.relative_to(folder))
+            record = {"source": str(source), "found": found, "files": files}
+            write_json(partial / "released.json", record)
         publish(partial, out)
     except OSError as error:
         raise InputError(f"{out}: cannot be written: {error.strerror or error}") from None
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    converted = sum(file.converted for file in taken)
+        for left in (unpacked, partial):
+            shutil.rmtree(left, ignore_errors=True)
+    converted = sum(bool(file["converted"]) for file in files)
     kind = "adapter" if (out / "adapter_config.json").exists() else "model"
-    return summary("weights", {"kind": kind, "files": len(taken), "converted": converted})
+    return summary("weights", {"kind": kind, "files": len(files), "converted": converted})
 
 
 def write_untrained(options: ModelOptions, out: Path) -> str:
@@ -127,93 +133,75 @@ def write_untrained(options: ModelOptions, out: Path) -> str:
     Raises:
         InputError: there is no base, or not as `options` say.
     """
-    partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
-        tokenizer = load_tokenizer(options)
-        save_model(load_trainable(options, None), partial)
-        tokenizer.save_pretrained(partial)
-        partial.rename(out)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    tokenizer = load_tokenizer(options)
+    model = load_trainable(options, None)
+    partial = partial_directory(out)
+    save_model(model, partial)
+    tokenizer.save_pretrained(partial)
+    publish(partial, out)
     return summary("weights", {"untrained, on": options.base})
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Taken:
-    """A file of weights that was taken over."""
+def read_pickled(path: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a file of `torch.save`, by name, each in memory of its own.
 
-    name: str
-    sha256: str
-    converted: bool
+    `weights_only` lets a pickle make tensors and plain values, and nothing else.
 
+    Raises:
+        InputError: the file is none of tensors, is damaged, or would be far larger in memory.
+    """
+    import torch
 
-@contextmanager
-def _unpacked(source: Path, room: Path) -> Iterator[Path]:
-    if source.is_dir():
-        yield source
-        return
-    if not is_archive(source):
-        raise InputError(f"{source}: expected a folder, or a zip or tar archive of one")
     try:
-        unpack(source, room)
-        yield room
-    finally:
-        shutil.rmtree(room, ignore_errors=True)
-
-
-def _folders(directory: Path, depth: int = 0) -> Iterator[Path]:
-    if depth < _DEEPEST and directory.is_dir():
-        for path in sorted(directory.iterdir()):
-            if path.is_dir() and not path.is_symlink():
-                yield path
-                yield from _folders(path, depth + 1)
-
-
-def _is_adapter(folder: Path) -> bool:
-    return (folder / "adapter_config.json").is_file()
+        with zipfile.ZipFile(path) as archive:
+            # Read in place, a file's own sums are not checked.
+            if (bad := archive.testzip()) is not None:
+                raise ValueError(f"{bad!r} is damaged")
+        value = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        value = value.get("state_dict", value)
+        tensors = {str(k): v for k, v in value.items() if isinstance(v, torch.Tensor)}
+        size = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+        if not tensors or size > max(2**26, _LARGEST_RATIO * path.stat().st_size):
+            raise ValueError("there are none, or more than the file has numbers")
+        contiguous = torch.contiguous_format
+        return {k: v.detach().clone(memory_format=contiguous) for k, v in tensors.items()}
+    # A damaged file makes the reader of pickles raise anything.
+    except Exception as error:
+        # Around it torch advises to load the file without this care.
+        refused = re.search(r"[Uu]nsupported (.*?)(\. Please|\n|$)", str(error))
+        line = f"it has {refused[1]}" if refused else " ".join(str(error).split())[:200]
+        raise InputError(f"{path}: expected tensors only, by torch.save: {line}") from None
 
 
 def _weights_of(folder: Path) -> list[Path]:
     """The files of weights: safetensors if there are any, else pickles."""
-    patterns = _ADAPTER if _is_adapter(folder) else _WHOLE
-    for pattern in patterns:
-        found = sorted(folder.glob(pattern))
-        if found:
-            return found
+    for config, patterns in _WEIGHTS.items():
+        if (folder / config).is_file():
+            return next(filter(None, (sorted(folder.glob(pattern)) for pattern in patterns)), [])
     return []
 
 
-def _has_weights(folder: Path) -> bool:
-    is_value_model = _OF_VALUES.search(folder.name) is not None
-    configured = _is_adapter(folder) or (folder / "config.json").is_file()
-    return configured and not is_value_model and bool(_weights_of(folder))
-
-
-def _take(weights: Path, out: Path) -> list[_Taken]:
-    """Put the weights into `out`, as safetensors, with what belongs to them."""
+def _take(weights: Path, out: Path) -> list[dict[str, str | bool]]:
+    """Put the weights into `out`, as safetensors, with what belongs to them; what each was."""
     from safetensors import SafetensorError, safe_open
     from safetensors.torch import save_file
 
     paths = _weights_of(weights)
-    _check_parts(weights, paths)
-    taken: list[_Taken] = []
+    parts = re.search(r"-\d+-of-0*(\d+)\.", paths[0].name)
+    if parts is not None and int(parts[1]) != len(paths):
+        raise InputError(f"{weights}: expected {parts[1]} parts, there are {len(paths)}")
+    taken: list[dict[str, str | bool]] = []
     shards: dict[str, str] = {}
     for path in paths:
-        with path.open("rb") as stream:
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()
-        pickled = path.suffix != ".safetensors"
+        is_pickled = path.suffix == ".bin"
         # One name for all of a model's files, in parts or not: that of its safetensors.
         name = path.name
-        if pickled:
+        if is_pickled:
             name = name.replace("pytorch_model", "model").removesuffix(".bin") + ".safetensors"
-            tensors = {key: tensor.contiguous() for key, tensor in read_tensors(path).items()}
-            save_file(tensors, out / name, metadata={"format": "pt"})
-            del tensors
+            save_file(read_pickled(path), out / name, metadata={"format": "pt"})
         else:
             link(path, out / name)
-        taken.append(_Taken(path.name, digest, pickled))
+        taken.append({"name": path.name, "sha256": sha256_of(path), "converted": is_pickled})
         try:
             with safe_open(out / name, framework="np") as opened:
                 shards |= dict.fromkeys(opened.keys(), name)
@@ -223,34 +211,10 @@ def _take(weights: Path, out: Path) -> list[_Taken]:
         size = sum((out / name).stat().st_size for name in set(shards.values()))
         index = {"metadata": {"total_size": size}, "weight_map": shards}
         write_json(out / "model.safetensors.index.json", index)
-    for pattern in (*_TOKENIZER, *_OTHERS):
-        for path in sorted(weights.glob(pattern)):
-            if path.is_file() and not (out / path.name).exists():
-                link(path, out / path.name)
+    for path in sorted(weights.iterdir()):
+        if path.is_file() and _BESIDE.fullmatch(path.name):
+            link(path, out / path.name)
     return taken
-
-
-def _check_parts(weights: Path, paths: list[Path]) -> None:
-    """Check that a model in parts is whole.
-
-    Raises:
-        InputError: a part is missing, by the parts' names or by the index that came with them.
-    """
-    for path in paths:
-        of = _PART.search(path.name)
-        if of is not None and int(of[1]) != len(paths):
-            raise InputError(f"{weights}: expected {int(of[1])} parts, there are {len(paths)}")
-    stem = "model.safetensors" if paths[0].suffix == ".safetensors" else "pytorch_model.bin"
-    index = weights / f"{stem}.index.json"
-    if len(paths) < 2 or not index.is_file():
-        return
-    value = read_json(index)
-    listed = value.get("weight_map") if isinstance(value, dict) else None
-    if not isinstance(listed, dict) or not all(isinstance(s, str) for s in listed.values()):
-        raise InputError(f"{index}: expected weight_map, the file of each tensor")
-    absent = sorted(set(listed.values()) - {path.name for path in paths})
-    if absent:
-        raise InputError(f"{index}: {ascii(absent[0])[:80]} is not there")
 
 
 def _write_adapter_config(path: Path, out: Path) -> None:
@@ -259,20 +223,18 @@ def _write_adapter_config(path: Path, out: Path) -> None:
     A key that a newer PEFT has and this one does not know is left out if it is null, false or
     empty; otherwise it would be another adapter.
     """
-    from peft import PEFT_TYPE_TO_CONFIG_MAPPING, PeftType
+    from peft import PEFT_TYPE_TO_CONFIG_MAPPING
 
     config: Any = read_json(path)
     kind = config.get("peft_type") if isinstance(config, dict) else None
-    if not isinstance(kind, str) or kind not in set(PeftType):
+    if not isinstance(kind, str) or kind not in PEFT_TYPE_TO_CONFIG_MAPPING:
         raise InputError(f"{path}, field peft_type: expected a kind of adapter, got {kind!r}")
-    known = {
-        field.name for field in dataclasses.fields(PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(kind)])
-    }
-    unknown = {key: value for key, value in config.items() if key not in known and value}
-    if unknown:
-        key, value = next(iter(unknown.items()))
-        raise InputError(
-            f"{path}, field {key}: the installed PEFT does not know it, and it is set to "
-            f"{json.dumps(value)[:80]}"
-        )
+    fields = dataclasses.fields(PEFT_TYPE_TO_CONFIG_MAPPING[kind])  # type: ignore[index]
+    known = {field.name for field in fields}
+    for key, value in config.items():
+        if key not in known and value:
+            raise InputError(
+                f"{path}, field {key}: the installed PEFT does not know it, and it is set to "
+                f"{json.dumps(value)[:80]}"
+            )
     write_json(out / "adapter_config.json", {key: v for key, v in config.items() if key in known})

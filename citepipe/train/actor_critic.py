@@ -13,8 +13,8 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from citepipe.errors import InputError
-from citepipe.models.fit import settings_for
 from citepipe.models.load import (
+    add_adapter,
     computing,
     folded,
     language_model_of,
@@ -84,10 +84,9 @@ class ActorCritic:
         self._heads: dict[Role, TokenHead] = {"policy": policy, "value": policy}
         value_model: PreTrainedModel | None = None
         if isinstance(self.model, PeftModel):
-            settings = settings_for(language_model_of(self.model), start)
-            self.model.load_adapter(start, "reference", is_trainable=False, **settings)
+            add_adapter(self.model, start, "reference")
             if value == "adapter":
-                self.model.load_adapter(start, "value", is_trainable=True, **settings)
+                add_adapter(self.model, start, "value", is_trainable=True)
             self._heads["reference"] = policy
         else:
             reference = load_whole(start, options, options.dtype).requires_grad_(False)

@@ -5,6 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import struct
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import peft
@@ -14,7 +17,7 @@ import transformers
 
 from citepipe.errors import InputError
 from citepipe.models.load import is_ready, load_for_inference
-from citepipe.models.released import find_weights, prepare, write_untrained
+from citepipe.models.released import find_weights, prepare, read_pickled, write_untrained
 from citepipe.options import ModelOptions
 
 
@@ -91,23 +94,6 @@ def test_every_layout_gives_the_same_model(
     assert sorted(p.name for p in tmp_path.iterdir() if p.name.startswith(".")) == []
 
 
-def test_a_whole_model_in_shards_of_pickles(tiny_base: Path, tmp_path: Path) -> None:
-    model = transformers.AutoModelForCausalLM.from_pretrained(tiny_base)
-    source = tmp_path / "source"
-    source.mkdir()
-    shutil.copy(tiny_base / "config.json", source)
-    state = model.state_dict()
-    names = sorted(state)
-    files = {name: f"pytorch_model-0000{1 + i % 2}-of-00002.bin" for i, name in enumerate(names)}
-    for file in set(files.values()):
-        torch.save({n: state[n] for n in names if files[n] == file}, source / file)
-    index = source / "pytorch_model.bin.index.json"
-    index.write_text(json.dumps({"metadata": {"total_size": 1}, "weight_map": files}))
-    assert prepare(source, tmp_path / "out") == "weights: kind model, files 2, converted 2"
-    loaded = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out")
-    assert torch.equal(_logits(loaded), _logits(model))
-
-
 def test_what_cannot_be_found(adapter: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match=r"expected an adapter .* there is none"):
@@ -155,11 +141,71 @@ def test_the_base_as_it_is(tiny_base: Path, tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out"]
 
 
-def test_a_pickle_that_runs_code(adapter: Path, tmp_path: Path) -> None:
-    folder = _pickled(adapter, tmp_path / "source")
-    torch.save({"a": Path("x")}, folder / "adapter_model.bin")
-    with pytest.raises(InputError, match=r"expected tensors only, it wants to use 'pathlib"):
-        prepare(folder, tmp_path / "out")
+def _written(content: bytes) -> Callable[[Path], None]:
+    return lambda path: _zip(path, {"archive/data.pkl": content, "archive/version": b"3"})
+
+
+def _zip(path: Path, members: dict[str, bytes]) -> None:
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+
+
+def _flipped(path: Path) -> None:
+    torch.save({"a": torch.full((9,), 1.5)}, path)
+    path.write_bytes(path.read_bytes().replace(struct.pack("<f", 1.5), struct.pack("<f", 2.5), 1))
+
+
+NO_TENSORS: dict[str, tuple[Callable[[Path], None], str]] = {
+    "an object": (lambda path: torch.save({"a": Path("x")}, path), "global: GLOBAL pathlib"),
+    "a function": (_written(b"cos\nmkdir\n(VMARK\ntR."), "GLOBAL os.mkdir whose module os"),
+    "an instance": (_written(b"(VMARK\nios\nmkdir\n."), "it has operand"),
+    "no tensors": (lambda path: torch.save({"step": 3}, path), "there are none"),
+    "far too many": (
+        lambda path: torch.save({"a": torch.zeros(1).expand(2**30)}, path),
+        "more than the file has",
+    ),
+    "an old file": (
+        lambda path: torch.save({}, path, _use_new_zipfile_serialization=False),
+        "not a zip file",
+    ),
+    "a changed number": (_flipped, "is damaged"),
+}
+
+
+@pytest.mark.parametrize(("write", "line"), NO_TENSORS.values(), ids=NO_TENSORS)
+def test_pickles_of_anything_but_tensors(
+    write: Callable[[Path], None], line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "a.bin"
+    write(path)
+    with pytest.raises(InputError, match=f"a.bin: expected tensors only, .*{line}") as caught:
+        read_pickled(path)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "MARK").exists()
+
+
+def test_tensors_of_a_pickle_have_memory_of_their_own(tmp_path: Path) -> None:
+    numbers = torch.arange(6.0).reshape(2, 3)
+    state = {"a": numbers, "b": numbers.T, "c": torch.nn.Parameter(numbers[:1].bfloat16())}
+    torch.save({"state_dict": state}, tmp_path / "a.bin")
+    found = read_pickled(tmp_path / "a.bin")
+    assert all(torch.equal(found[name], state[name]) for name in state)
+    found["a"].zero_()
+    assert torch.equal(found["b"], numbers.T)
+    assert found["b"].is_contiguous()
+
+
+def test_a_symbolic_link_is_copied(adapter: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(adapter, tmp_path / "source")
+    (tmp_path / "outside").write_text("{}")
+    (folder / "tokenizer.json").symlink_to(tmp_path / "outside")
+    prepare(folder, tmp_path / "out")
+    assert (tmp_path / "out" / "tokenizer.json").read_text() == "{}"
+    assert not (tmp_path / "out" / "tokenizer.json").samefile(tmp_path / "outside")
+    weights = "adapter_model.safetensors"
+    assert (tmp_path / "out" / weights).samefile(folder / weights)
 
 
 def test_layouts_of_longer_paths_and_of_value_models(adapter: Path, tmp_path: Path) -> None:
@@ -197,23 +243,20 @@ def _in_two(tiny_base: Path, source: Path) -> transformers.PreTrainedModel:
     return model
 
 
-def test_parts_need_no_index(tiny_base: Path, tmp_path: Path) -> None:
+def test_a_whole_model_in_parts(tiny_base: Path, tmp_path: Path) -> None:
     model = _in_two(tiny_base, tmp_path / "source")
-    prepare(tmp_path / "source", tmp_path / "out")
+    assert prepare(tmp_path / "source", tmp_path / "out") == (
+        "weights: kind model, files 2, converted 2"
+    )
     loaded = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out")
     assert torch.equal(_logits(loaded), _logits(model))
 
 
 def test_a_missing_part(tiny_base: Path, tmp_path: Path) -> None:
-    source = tmp_path / "source"
-    _in_two(tiny_base, source)
-    index = source / "pytorch_model.bin.index.json"
-    index.write_text('{"weight_map": {"a": "../../a.bin"}}')
-    with pytest.raises(InputError, match=r"index.json: '../../a.bin' is not there"):
-        prepare(source, tmp_path / "out")
-    (source / "pytorch_model-00001-of-00002.bin").unlink()
+    _in_two(tiny_base, tmp_path / "source")
+    (tmp_path / "source" / "pytorch_model-00001-of-00002.bin").unlink()
     with pytest.raises(InputError, match="expected 2 parts, there are 1"):
-        prepare(source, tmp_path / "out")
+        prepare(tmp_path / "source", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 

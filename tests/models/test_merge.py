@@ -16,8 +16,8 @@ import yaml
 
 from citepipe.cli import main
 from citepipe.errors import InputError
-from citepipe.models.export import dtype_of, export
 from citepipe.models.load import load_base, load_for_inference, share_kept_by_merging
+from citepipe.models.merge import dtype_of, export
 from citepipe.options import ModelOptions
 
 
@@ -141,9 +141,9 @@ def test_the_tokenizer_and_the_card_come_along(tiny_base: Path, tmp_path: Path) 
         "tags": ["citepipe", "citations"],
     }
     for line in (
-        f"| base | `{tiny_base}` |",
-        "| trained weights | `a/b c.zip` |",
-        "| LoRA | r 2, alpha 8 |",
+        f"| base | {tiny_base} |",
+        "| trained weights | a/b c.zip |",
+        "| rank | 2 |",
         "| precision | float32 |",
         "30 steps. On dev questions, from the start to the end:",
         "- dev/loss from 2.5 to 1.25",
@@ -151,8 +151,9 @@ def test_the_tokenizer_and_the_card_come_along(tiny_base: Path, tmp_path: Path) 
         ' "system": "fg_rl",',
     ):
         assert line in body.splitlines()
-    with pytest.raises(InputError, match="expected a new or empty directory"):
-        export(_options(tiny_base), tmp_path / "adapter", out, "x")
+    for taken in (out, Path()):
+        with pytest.raises(InputError, match="expected the name of a new or empty directory"):
+            export(_options(tiny_base), tmp_path / "adapter", taken, "x")
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
@@ -184,7 +185,7 @@ def test_what_rounding_takes_is_said(
     )
     base = _loaded(tmp_path / "base", dtype=torch.bfloat16)
     kept = share_kept_by_merging(peft.PeftModel.from_pretrained(base, tmp_path / "adapter"))
-    assert kept < 0.9
+    assert 0 < kept < 0.9
     line = f"rounded to bfloat16, {kept:.0%} of the adapter is left; float32 keeps all of it"
     assert line in capsys.readouterr().err
     assert said.endswith(f"adapter kept {kept:.1%}")
@@ -195,14 +196,6 @@ def test_a_whole_model_is_written_as_it_is(tiny_base: Path, tmp_path: Path) -> N
     assert torch.equal(_logits(_loaded(tmp_path / "out")), _logits(_loaded(tiny_base)))
 
 
-def test_soft_prompts_cannot_be_merged(tiny_base: Path, tmp_path: Path) -> None:
-    config = peft.PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=3)
-    model = peft.get_peft_model(_loaded(tiny_base), config)
-    model.save_pretrained(str(tmp_path / "adapter"))
-    with pytest.raises(InputError, match="added to weights, this one is PROMPT_TUNING"):
-        export(_options(tiny_base), tmp_path / "adapter", tmp_path / "out", "x")
-
-
 def test_weights_that_are_not_finite(tiny_base: Path, tmp_path: Path) -> None:
     _adapted(tiny_base, tmp_path / "adapter", _lora(), float("inf"))
     with pytest.raises(InputError, match="its sum with the base is not finite"):
@@ -210,17 +203,9 @@ def test_weights_that_are_not_finite(tiny_base: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize(
-    ("scores", "line"),
-    [
-        ([], "expected a score file, it has no metrics"),
-        ({"t5": {"asqa": {"metrics": {"a": "x"}}}}, "metric a of t5, asqa: expected a number"),
-        ({"metrics": {"a": {"b": 1}}}, "metric a: expected a number"),
-    ],
-)
-def test_scores_that_are_none(scores: object, line: str, tiny_base: Path, tmp_path: Path) -> None:
-    (tmp_path / "scores.json").write_text(json.dumps(scores))
-    with pytest.raises(InputError, match=line):
+def test_a_score_file_that_is_none(tiny_base: Path, tmp_path: Path) -> None:
+    (tmp_path / "scores.json").write_text("[]")
+    with pytest.raises(InputError, match="expected a score file, it has no metrics"):
         export(_options(tiny_base), tiny_base, tmp_path / "out", "x", tmp_path / "scores.json")
 
 
