@@ -44,8 +44,7 @@ _PRELOADED = (
     "transformers.models.llama.modeling_llama",
     "citepipe.miniature.world",
     "citepipe.train.sft",
-    "citepipe.train.ppo",
-    "citepipe.train.group_relative",
+    "citepipe.train.rl",
     "citepipe.train.dpo",
 )
 # Longer than any run takes.
@@ -439,18 +438,11 @@ def _sft(folder: Path, own: Path) -> None:
 
 
 def _ppo(folder: Path, own: Path) -> None:
-    from citepipe.options import PPOOptions
-    from citepipe.train.ppo import PPO
-
-    common = _common(folder, own)
-    _reinforce(folder, common, PPO(PPOOptions(**_SAMPLING), common["model"]))
+    _reinforce(folder, _common(folder, own), "ppo")
 
 
 def _grpo(folder: Path, own: Path) -> None:
-    from citepipe.options import GRPOOptions
-    from citepipe.train.group_relative import GRPO
-
-    _reinforce(folder, _common(folder, own), GRPO(GRPOOptions(**_SAMPLING), "fine_grained"))
+    _reinforce(folder, _common(folder, own), "grpo")
 
 
 def _dpo(folder: Path, own: Path) -> None:
@@ -475,18 +467,23 @@ def _dpo(folder: Path, own: Path) -> None:
     )
 
 
-def _reinforce(folder: Path, common: dict[str, Any], method: Any) -> None:
+def _reinforce(folder: Path, common: dict[str, Any], method: str) -> None:
     from citepipe.options import RewardOptions
-    from citepipe.train import learning
+    from citepipe.train import rl
+    from citepipe.train.job import Job
+    from citepipe.train.methods import METHODS
 
-    learning.run(
-        method=method,
+    train, dev = common.pop("train"), common.pop("dev")
+    rl.run(
+        Job(start=folder / "sft" / "peaceful" / "out", **common),
+        train,
+        dev,
+        method,
+        METHODS[method].options(**_SAMPLING),
         reward=RewardOptions(),
         placement="fine_grained",
         verifier="lexical",
         cache=None,
-        start=folder / "sft" / "peaceful" / "out",
-        **common,
     )
 
 
@@ -505,14 +502,14 @@ _SAMPLING: dict[str, Any] = {
     "save_every": 1,
 }
 _OF_LEARNING = {
-    "citepipe.train.learning:collect": "step",
-    "citepipe.train.learning:evaluate": "evaluating",
+    "citepipe.train.rl:Learner.collect": "step",
+    "citepipe.train.rl:Learner.evaluate": "evaluating",
     "citepipe.train.checkpoint:Checkpoints.save": "saving",
     "citepipe.train.checkpoint:Checkpoints.keep_best": "saving",
     "citepipe.train.checkpoint:Checkpoints.copy_best": "publishing",
-    "citepipe.train.learning:write_jsonl": "publishing",
-    "citepipe.train.learning:publish": "publishing",
-    "citepipe.train.learning:discard": "publishing",
+    "citepipe.train.rl:write_jsonl": "publishing",
+    "citepipe.train.rl:publish": "publishing",
+    "citepipe.train.rl:discard": "publishing",
 }
 _OF_TRAINER = {
     "citepipe.train.trainer:AnswerTrainer.training_step": "step",

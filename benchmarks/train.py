@@ -22,7 +22,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -54,11 +54,8 @@ from citepipe.options import (
 from citepipe.rewards import Rewarder
 from citepipe.train import sft
 from citepipe.train.actor_critic import ActorCritic
-from citepipe.train.learning import Targets, update
-from citepipe.train.micro_batches import TokenBudget
-from citepipe.train.ppo import PPO
-from citepipe.train.processes import Processes
-from citepipe.train.rollout import Rollout, collect
+from citepipe.train.methods import METHODS, Rollout, Targets
+from citepipe.train.rl import Learner
 from citepipe.verify.base import Pair
 
 if TYPE_CHECKING:
@@ -207,22 +204,26 @@ class Comparison:
     generator: Generator = field(init=False)
 
     def __post_init__(self) -> None:
-        self.device = str(self.actor.device)
+        self.device = str(self.actor.model.device)
         self.clocks = {name: Clock(self.device) for name in ("ours", "paper")}
         self.sampled = {"ours": [], "paper": []}
-        self.method = PPO(self.options, self.model)
-        self.processes = Processes()
-        self.pad_id = int(self.tokenizer.pad_token_id)
         rows = self.options.prompts_per_step * self.options.samples_per_prompt
         self.generator = HuggingFaceGenerator(self.actor.model, self.tokenizer, rows)
-        self._budget = TokenBudget(self.options.tokens_per_pass, self.device != "cpu", "rl")
-        parameters = [
-            *self.actor.policy_parameters().values(),
-            *self.actor.value_parameters().values(),
-        ]
+        pad_id = int(self.tokenizer.pad_token_id)
+        self._learner = Learner(
+            "ppo",
+            self.options,
+            "fine_grained",
+            self.actor,
+            self.generator,
+            self.rewarder,
+            pad_id,
+            seed=0,
+        )
+        self._optimizer = self._learner.optimizer
         # Every round is to start from the same weights; a step of size 0 costs what any does.
-        self._optimizer = torch.optim.AdamW(parameters, lr=0.0)
-        self._parameters = parameters
+        for group in self._optimizer.param_groups:
+            group["lr"] = 0.0
 
     def restart(self) -> None:
         """Forget what was timed."""
@@ -236,7 +237,7 @@ class Comparison:
         with clock.timing("step"):
             rollout = self.collect(chosen, f"round {round_}", clock)
             with clock.timing("update"):
-                targets = self.method.targets(rollout, self.options.kl_coef)
+                targets = METHODS["ppo"].targets(rollout, self.options, self.options.kl_coef, True)
                 self.update(rollout, targets)
         seconds = clock.seconds
         seconds.setdefault("scoring", []).append(
@@ -249,35 +250,19 @@ class Comparison:
         """Our rollout of some questions; sampling and rewards are timed."""
         generate = clock.timed("sampling", self.generator.generate)
         spans = clock.timed("rewards", self.rewarder.spans)
+        timed = replace(
+            self._learner,
+            generator=SimpleNamespace(generate=generate),  # type: ignore[arg-type]
+            rewarder=SimpleNamespace(spans=spans),  # type: ignore[arg-type]
+        )
         with computing(self.model):
-            return collect(
-                self.actor,
-                SimpleNamespace(generate=generate),
-                SimpleNamespace(spans=spans),  # type: ignore[arg-type]
-                [self.examples[i] for i in chosen],
-                [self.prompts[i] for i in chosen],
-                self.options,
-                "fine_grained",
-                self.pad_id,
-                key,
-                0,
-                self._budget,
-                self.processes,
+            return timed.collect(
+                [self.examples[i] for i in chosen], [self.prompts[i] for i in chosen], key
             )
 
     def update(self, rollout: Rollout, targets: Targets) -> dict[str, float]:
         """Our optimizer step on a whole rollout."""
-        return update(
-            self.actor,
-            self._optimizer,
-            self.method,
-            rollout,
-            targets,
-            range(len(rollout.asked)),
-            self.pad_id,
-            self._budget,
-            self.processes,
-        )
+        return self._learner.update(rollout, targets, range(self.options.prompts_per_step))
 
     def paper_way(self, round_: int, rollout: Rollout, targets: Targets) -> None:
         """A step the paper's way: it samples answers of its own, and goes on with ours."""
@@ -311,12 +296,12 @@ class Comparison:
             for i in self._questions(round_)
             for _ in range(self.options.samples_per_prompt)
         ]
-        texts = [text for asked in rollout.asked for text in asked.texts]
+        texts = [sample.text for sample in rollout.samples]
         return Rewarder(self.one_by_one, RewardOptions()).reward(owners, texts)
 
     def rows(self, rollout: Rollout) -> Rows:
         """The rollout's answers as the paper's way lays them out."""
-        prompts = [asked.prompt for asked in rollout.asked for _ in asked.answers]
+        prompts = [sample.prompt for sample in rollout.samples]
         return self.paper.rows(prompts, _answers(rollout))
 
     def paper_gradients(self, rows: Rows, targets: Targets) -> tuple[float, float]:
@@ -370,7 +355,7 @@ class Comparison:
             apart[f"{name} loss"] = abs(loss - losses[f"{name}_loss"]) / abs(loss)
         for name, our, their in zip(("policy", "value"), *gradients, strict=True):
             apart[f"{name} gradient"] = _relative(their, our)
-        rewards = [own for asked in rollout.asked for own in asked.totals]
+        rewards = [sample.totals for sample in rollout.samples]
         apart["rewards"] = max(
             abs(sum(a.values()) - sum(b.values()))
             for a, b in zip(rewards, self.paper_rewards(round_, rollout), strict=True)
@@ -401,8 +386,7 @@ class Comparison:
         shape = Shape.of(self.actor.model.config.get_text_config(), adapter)
         work = Work.of(
             shape,
-            [len(asked.prompt) for asked in rollout.asked],
-            [[len(answer) for answer in asked.answers] for asked in rollout.asked],
+            *_lengths(rollout, self.options.samples_per_prompt),
         )
         operations = {
             "sampling": work.forward + work.head,
@@ -414,7 +398,14 @@ class Comparison:
 
 
 def _answers(rollout: Rollout) -> list[tuple[int, ...]]:
-    return [answer for asked in rollout.asked for answer in asked.answers]
+    return [sample.token_ids for sample in rollout.samples]
+
+
+def _lengths(rollout: Rollout, count: int) -> tuple[list[int], list[list[int]]]:
+    """Tokens of each question's prompt, and of its `count` answers."""
+    questions = [rollout.samples[i : i + count] for i in range(0, len(rollout.samples), count)]
+    prompts = [len(own[0].prompt) for own in questions]
+    return prompts, [[len(sample.token_ids) for sample in own] for own in questions]
 
 
 def _moved(tensor: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
@@ -545,7 +536,8 @@ def tell_step(comparison: Comparison, report: Report, bar: float) -> bool:
 
 def told_padding(comparison: Comparison, rollout: Rollout) -> str:
     """By how much padding, and prompts once per answer, lengthen what a pass reads."""
-    needed = sum(len(asked.prompt) + sum(map(len, asked.answers)) for asked in rollout.asked)
+    prompts, answers = _lengths(rollout, comparison.options.samples_per_prompt)
+    needed = sum(prompts) + sum(map(sum, answers))
     padded = len(rollout.mask) * (comparison.paper.max_prompt + comparison.paper.max_answer)
     return f"tokens per pass: ours {needed}, paper {padded}, {padded / needed:.1f} times as many"
 
@@ -643,7 +635,7 @@ def compare_ppo(
         rollout, targets = comparison.ours(round_)
         comparison.paper_way(round_, rollout, targets)
     pairs, limits = comparison.one_by_one.asked, comparison.paper
-    prompts = [len(asked.prompt) for asked in rollout.asked]
+    prompts, _ = _lengths(rollout, comparison.options.samples_per_prompt)
     report(
         f"  in the last round: prompts of {statistics.mean(prompts):.0f} tokens (limit "
         f"{limits.max_prompt}), answers of {float(rollout.mask.sum(1).mean()):.0f} (limit "
@@ -766,7 +758,7 @@ def measure(folder: Path, rounds: int, sft_steps: int, report: Report) -> tuple[
 def load_actor(model: ModelOptions, start: Path) -> ActorCritic:
     """Policy, reference and value model, all as the adapter at `start`; the value's head is random,
     for at zero, where it begins in earnest, its adapter would have no gradient."""
-    actor = ActorCritic(model, start, "adapter")
+    actor = ActorCritic(model, start, with_values=True)
     assert actor.head is not None
     torch.manual_seed(0)
     torch.nn.init.normal_(actor.head.weight, std=0.02)

@@ -623,12 +623,6 @@ class RLOptions(TrainingOptions):
 class PPOOptions(RLOptions):
     """Token-level PPO (FineGrainedRLHF), against the model that training starts from."""
 
-    value: Literal["adapter", "shared", "full"] | None = Field(
-        None,
-        description="The value model: an adapter of its own on the policy's base, a head on the "
-        "policy's own states, or a model of its own; null: adapter, or shared where all weights "
-        "are trained.",
-    )
     value_learning_rate: float | None = Field(
         None, gt=0, description="Peak learning rate of the value model; null for the policy's."
     )

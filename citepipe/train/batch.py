@@ -4,12 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import NamedTuple
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
+from citepipe.train.micro_batches import micro_batches
+
 Ids = Sequence[int]
+
+
+class Sample(NamedTuple):
+    """An answer that was sampled, T tokens long."""
+
+    prompt: tuple[int, ...]
+    """Token ids."""
+    token_ids: tuple[int, ...]
+    """(T,), the token that ended the answer included."""
+    text: str
+    rewards: list[float]
+    """(T,)."""
+    totals: dict[str, float]
+    """The sum of each component of the rewards."""
+    log_probs: list[float]
+    """(T,), as the sampler computed them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,51 +115,95 @@ def padding_free(rows: Sequence[Row], device: torch.device) -> Batch:
     return _of_rows(inputs, starts, rows, device)
 
 
-def shared_prompts(
-    prompts: Sequence[Ids], answers: Sequence[Sequence[Ids]], pad_id: int, device: torch.device
+def lay_out(
+    prompts: Sequence[Ids],
+    answers: Sequence[Sequence[Ids]],
+    pad_id: int,
+    device: torch.device,
+    shared: bool,
 ) -> Batch:
-    """A row per question: its prompt once, and its answers one behind the other.
+    """Answers behind their prompts, padded behind.
 
-    An attention mask and position numbers make each answer see the prompt and itself only, so the
-    result is that of `separate_rows`, for the price of one prompt instead of one per answer. The
-    model must take a mask of four dimensions as it is, and attend to all tokens in every layer.
+    If `shared`, a row is a question: its prompt once, and its answers one behind the other. An
+    attention mask and position numbers make each answer see the prompt and itself only, so the
+    result is that of a row per answer, for the price of one prompt. The model must take a mask of
+    four dimensions as it is, and attend to all tokens in every layer. If not, a row is a prompt and
+    one answer, which any causal model reads without a mask.
 
     Args:
         prompts: token ids of G questions.
         answers: per question its answers, at least one token each.
         pad_id: the padding token.
         device: where the tensors go.
+        shared: see above.
     """
-    width = max(len(p) + sum(map(len, own)) for p, own in zip(prompts, answers, strict=True))
-    shape = (len(prompts), width)
-    ids = torch.full(shape, pad_id, dtype=torch.long)
-    positions = torch.zeros(shape, dtype=torch.long)
-    # Tokens of answer k have owner k, those of the prompt have owner 0 and are seen by all.
-    owner = torch.full(shape, -1, dtype=torch.long)
-    before: list[int] = []
-    for row, (prompt, own) in enumerate(zip(prompts, answers, strict=True)):
-        begin = len(prompt)
-        ids[row, :begin] = torch.tensor(prompt)
-        positions[row, :begin] = torch.arange(begin)
-        owner[row, :begin] = 0
-        for number, answer in enumerate(own, start=1):
-            end = begin + len(answer)
-            ids[row, begin:end] = torch.tensor(answer)
-            positions[row, begin:end] = torch.arange(len(prompt), len(prompt) + len(answer))
-            owner[row, begin:end] = number
-            offset = row * width
-            before += [offset + len(prompt) - 1, *range(offset + begin, offset + end - 1)]
-            begin = end
-    owner = owner.to(device)
-    seen = (owner[:, None, :] == owner[:, :, None]) | (owner[:, None, :] == 0)
-    seen &= torch.ones(width, width, dtype=torch.bool, device=device).tril()
-    # Padding sees itself: a row that sees nothing would be NaN.
+    if not shared:
+        prompts = [prompt for prompt, own in zip(prompts, answers, strict=True) for _ in own]
+        answers = [[answer] for own in answers for answer in own]
+    rows, positions, owners, before = [], [], [], []
+    for prompt, own in zip(prompts, answers, strict=True):
+        start, lengths = len(prompt), [len(answer) for answer in own]
+        row = torch.tensor([*prompt, *chain.from_iterable(own)])
+        place = torch.tensor([*range(start), *(start + t for n in lengths for t in range(n))])
+        # Tokens of answer k have owner k, those of the prompt have owner 0 and are seen by all.
+        owners.append(
+            torch.repeat_interleave(torch.arange(len(own) + 1), torch.tensor([start, *lengths]))
+        )
+        # An answer's first token comes after the prompt's last.
+        previous = torch.arange(start - 1, len(row) - 1)
+        before.append(torch.where(place[start:] == start, start - 1, previous))
+        rows.append(row)
+        positions.append(place)
+    ids = pad_sequence(rows, batch_first=True, padding_value=pad_id)
+    width = ids.shape[1]
+    inputs = {"input_ids": ids}
+    if shared:
+        owner = pad_sequence(owners, batch_first=True, padding_value=-1).to(device)
+        seen = (owner[:, None, :] == owner[:, :, None]) | (owner[:, None, :] == 0)
+        # Padding sees itself: a row that sees nothing would be NaN.
+        seen &= torch.ones(width, width, dtype=torch.bool, device=device).tril()
+        inputs["attention_mask"] = seen[:, None]
+        inputs["position_ids"] = pad_sequence(positions, batch_first=True)
     return _batch(
-        {"input_ids": ids, "attention_mask": seen[:, None], "position_ids": positions},
-        torch.tensor(before),
+        inputs,
+        torch.cat([number * width + places for number, places in enumerate(before)]),
         [torch.tensor(answer) for own in answers for answer in own],
         device,
     )
+
+
+def passes(
+    samples: Sequence[Sample], questions: Sequence[range], shared: bool, budget: int
+) -> list[list[range]]:
+    """The answers to some questions, in passes of at most `budget` tokens.
+
+    Answers to a question stay together as far as the budget allows.
+
+    Args:
+        samples: all answers.
+        questions: of each question the places of its answers in `samples`.
+        shared: a prompt stands once in front of its answers, not once per answer.
+        budget: tokens of a pass, padding included; one answer alone may exceed it.
+
+    Returns:
+        per pass the places of its answers, those behind one prompt in a range.
+    """
+
+    def tokens(rows: range) -> int:
+        prompts = 1 if shared else len(rows)
+        return sum(len(samples[row].token_ids) for row in rows) + prompts * len(
+            samples[rows[0]].prompt
+        )
+
+    parts: list[range] = []
+    for rows in questions:
+        together = len(rows)
+        while together > 1 and tokens(rows[:together]) > budget:
+            together = -(-together // 2)
+        parts += [rows[first : first + together] for first in range(0, len(rows), together)]
+    return [
+        [parts[i] for i in chosen] for chosen in micro_batches([tokens(p) for p in parts], budget)
+    ]
 
 
 def _of_rows(

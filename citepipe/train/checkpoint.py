@@ -24,22 +24,20 @@ class Snapshot:
     """Where a run stands, weights and optimizer apart.
 
     Random draws need no state: each has a seed of its own, made from the run's and its place.
-
-    Attributes:
-        step: rollouts done.
-        updates: optimizer steps done.
-        kl_coef: the present weight of the KL penalty.
-        best_step: the rollout after which the best policy was evaluated; None before the first.
-        best_reward: its mean reward on dev.
-        metrics: what was reported so far, an entry per rollout or evaluation.
     """
 
     step: int = 0
+    """Rollouts done."""
     updates: int = 0
+    """Optimizer steps done."""
     kl_coef: float = 0.0
+    """The present weight of the KL penalty."""
     best_step: int | None = None
+    """The rollout after which the best policy was evaluated; None before the first."""
     best_reward: float = float("-inf")
+    """Its mean reward on dev."""
     metrics: list[dict[str, Any]] = field(default_factory=list)
+    """What was reported so far, an entry per rollout or evaluation."""
 
 
 class Checkpoints:
@@ -64,57 +62,47 @@ class Checkpoints:
         final = self._state / f"step-{snapshot.step:08d}"
         partial = partial_directory(final)
         tensors = {f"parameter/{n}": p.detach().contiguous() for n, p in self._parameters.items()}
-        for name, parameter in self._parameters.items():
-            for key, value in self._optimizer.state.get(parameter, {}).items():
-                tensors[f"optimizer/{key}/{name}"] = value.detach().contiguous()
+        for index, state in self._optimizer.state_dict()["state"].items():
+            for key, value in state.items():
+                tensors[f"optimizer/{index}/{key}"] = value.contiguous()
         with system_errors(partial):
             save_file(tensors, partial / "tensors.safetensors")
         write_json(partial / "snapshot.json", asdict(snapshot))
         publish(partial, final)
-        for path in self._state.glob("step-*"):
-            if path != final:
-                shutil.rmtree(path)
-        for path in self._state.glob("best-*"):
-            if path != self._best(snapshot.best_step):
+        kept = final, self._best(snapshot.best_step)
+        for path in [*self._state.glob("step-*"), *self._state.glob("best-*")]:
+            if path not in kept:
                 shutil.rmtree(path)
 
-    def restore(self) -> Snapshot | None:
-        """Load the newest snapshot into weights and optimizer; None if there is no whole one."""
+    def restore(self, snapshot: Snapshot) -> bool:
+        """Load the newest state into a snapshot, weights and optimizer; False if there is none."""
         newest = max(self._state.glob("step-*"), default=None)
         if newest is None:
-            return None
+            return False
         try:
-            snapshot = Snapshot(**read_json(newest / "snapshot.json"))
+            found = Snapshot(**read_json(newest / "snapshot.json"))
             tensors = load_file(newest / "tensors.safetensors")
-            self._check(snapshot, tensors)
-        except (InputError, SafetensorError, TypeError, ValueError, OSError):
+            weights = {name: tensors.pop(f"parameter/{name}") for name in self._parameters}
+            if any(weights[name].shape != own.shape for name, own in self._parameters.items()):
+                raise ValueError("its weights are others")
+            if not self._best(found.best_step).is_dir():
+                raise ValueError("its best policy is missing")
+        except (InputError, SafetensorError, KeyError, TypeError, ValueError, OSError):
             say(f"{newest}: this snapshot is damaged; starting from the beginning")
             shutil.rmtree(newest, ignore_errors=True)
-            return None
+            return False
+        state: dict[int, dict[str, torch.Tensor]] = {}
+        for name, value in tensors.items():
+            _, index, key = name.split("/")
+            state.setdefault(int(index), {})[key] = value
+        groups = self._optimizer.state_dict()["param_groups"]
+        self._optimizer.load_state_dict({"state": state, "param_groups": groups})
         with torch.no_grad():
             for name, parameter in self._parameters.items():
-                parameter.copy_(tensors[f"parameter/{name}"])
-        for name, value in tensors.items():
-            kind, _, rest = name.partition("/")
-            if kind == "optimizer":
-                key, _, parameter_name = rest.partition("/")
-                parameter = self._parameters[parameter_name]
-                # AdamW keeps its step counter on the CPU.
-                device = torch.device("cpu") if key == "step" else parameter.device
-                self._optimizer.state[parameter][key] = value.to(device)
-        return snapshot
-
-    def _check(self, snapshot: Snapshot, tensors: Mapping[str, torch.Tensor]) -> None:
-        """Raise ValueError unless a snapshot has all that is restored from it."""
-        if not self._best(snapshot.best_step).is_dir():
-            raise ValueError("its best policy is missing")
-        shapes = {
-            name.removeprefix("parameter/"): tensor.shape
-            for name, tensor in tensors.items()
-            if name.startswith("parameter/")
-        }
-        if shapes != {name: parameter.shape for name, parameter in self._parameters.items()}:
-            raise ValueError("its weights are others")
+                parameter.copy_(weights[name])
+        for name, value in asdict(found).items():
+            setattr(snapshot, name, value)
+        return True
 
     def keep_best(self, step: int, save: Callable[[Path], None]) -> None:
         """Keep the policy after a step as the best; the one before stays until the next snapshot.

@@ -1,7 +1,4 @@
-"""The processes of a training run, one per device: who does what, and putting it together.
-
-A thin layer over accelerate; with one process everything is as if it were not there.
-"""
+"""The processes of a training run, one per device: who does what, and putting it together."""
 
 from __future__ import annotations
 
@@ -17,12 +14,12 @@ _Item = TypeVar("_Item")
 
 
 class Processes:
-    """Processes that run the same program on parts of the same work.
+    """Processes that run the same program on parts of the same work; a thin layer over accelerate.
 
     Attributes:
         rank: the number of this one.
         count: how many there are.
-        is_main: this is the one that writes and speaks.
+        is_main: this is the one that writes files and lines.
     """
 
     def __init__(self) -> None:
@@ -40,26 +37,16 @@ class Processes:
         if self.count == 1:
             return list(own)
         parts: list[list[_Item]] = gather_object([list(own)])
-        whole = [None] * sum(map(len, parts))
-        for rank, part in enumerate(parts):
-            whole[rank :: self.count] = part  # type: ignore[assignment]
-        return whole  # type: ignore[return-value]
+        return [parts[i % self.count][i // self.count] for i in range(sum(map(len, parts)))]
 
     def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
         """Replace every gradient by the sum over all processes; none counts as zero."""
-        if self.count == 1:
-            return
-        parameters = list(parameters)
-        for parameter in parameters:
-            if parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
-        gradients = [p.grad for p in parameters if p.grad is not None]
-        summed = reduce(torch.cat([gradient.flatten() for gradient in gradients]), "sum")
-        for gradient, part in zip(
-            gradients, summed.split([g.numel() for g in gradients]), strict=True
-        ):
-            gradient.copy_(part.view_as(gradient))
+        if self.count > 1:
+            for parameter in parameters:
+                gradient = parameter.grad
+                gradient = torch.zeros_like(parameter) if gradient is None else gradient
+                parameter.grad = reduce(gradient, "sum")
 
     def wait(self) -> None:
-        """Go on when all processes are here."""
+        """Return when all processes are here."""
         self._state.wait_for_everyone()

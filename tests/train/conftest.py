@@ -78,3 +78,13 @@ def adapter(
         threads=1,
     )
     return folder / "out"
+
+
+@pytest.fixture(scope="session")
+def whole(options: ModelOptions, adapter: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The trained adapter merged into a whole model."""
+    from citepipe.models.load import load_for_inference
+
+    directory = tmp_path_factory.mktemp("whole")
+    load_for_inference(options, adapter).save_pretrained(directory)
+    return directory

@@ -1,10 +1,10 @@
-"""The two layouts of answers with their prompts."""
+"""Answers with their prompts in rows, and rows in passes."""
 
 from __future__ import annotations
 
 import torch
 
-from citepipe.train.batch import Row, padding_free, separate_rows, shared_prompts
+from citepipe.train.batch import Sample, lay_out, passes
 
 CPU = torch.device("cpu")
 PROMPTS = [[5, 6], [9]]
@@ -12,7 +12,7 @@ ANSWERS = [[[11, 12], [13]], [[14], [15]]]
 
 
 def test_a_prompt_stands_once_in_front_of_its_answers() -> None:
-    batch = shared_prompts(PROMPTS, ANSWERS, 1, CPU)
+    batch = lay_out(PROMPTS, ANSWERS, 1, CPU, shared=True)
     assert batch.inputs["input_ids"].tolist() == [[5, 6, 11, 12, 13], [9, 14, 15, 1, 1]]
     assert batch.inputs["position_ids"].tolist() == [[0, 1, 2, 3, 2], [0, 1, 1, 0, 0]]
     seen = batch.inputs["attention_mask"][:, 0]
@@ -26,28 +26,49 @@ def test_a_prompt_stands_once_in_front_of_its_answers() -> None:
     assert batch.before.tolist() == [1, 2, 1, 5, 5]
     assert batch.targets.tolist() == [11, 12, 13, 14, 15]
     assert batch.mask.tolist() == [[1, 1], [1, 0], [1, 0], [1, 0]]
+    assert batch.spread(torch.arange(1.0, 6.0)).tolist() == [[1, 2], [3, 0], [4, 0], [5, 0]]
 
 
-ROWS = [Row.of([5, 6, 7], [8, 9]), Row.of([10], [11]), Row.of([12, 13], [14, 15, 16])]
+def test_each_answer_has_a_row_with_its_prompt() -> None:
+    batch = lay_out(PROMPTS, ANSWERS, 1, CPU, shared=False)
+    assert batch.inputs.keys() == {"input_ids"}
+    assert batch.inputs["input_ids"].tolist() == [
+        [5, 6, 11, 12],
+        [5, 6, 13, 1],
+        [9, 14, 1, 1],
+        [9, 15, 1, 1],
+    ]
+    assert batch.before.tolist() == [1, 2, 5, 8, 12]
+    assert batch.targets.tolist() == [11, 12, 13, 14, 15]
 
 
-def test_rows_are_padded_behind_and_end_before_their_last_token() -> None:
-    batch = separate_rows(ROWS, 1, CPU)
-    assert batch.inputs["input_ids"].tolist() == [[5, 6, 7, 8], [10, 1, 1, 1], [12, 13, 14, 15]]
-    assert batch.before.tolist() == [2, 3, 4, 9, 10, 11]
-    assert batch.targets.tolist() == [8, 9, 11, 14, 15, 16]
-    assert batch.owners.tolist() == [0, 0, 1, 2, 2, 2]
-    assert batch.mask.tolist() == [[1, 1, 0], [1, 0, 0], [1, 1, 1]]
+def _samples(*questions: tuple[int, list[int]]) -> list[Sample]:
+    """Questions with a prompt of so many tokens, and answers of these."""
+    return [
+        Sample((5,) * prompt, (7,) * length, "", [], {}, [])
+        for prompt, lengths in questions
+        for length in lengths
+    ]
 
 
-def test_rows_without_padding_are_one_with_positions_that_begin_anew() -> None:
-    batch = padding_free(ROWS, CPU)
-    assert batch.inputs["input_ids"].tolist() == [[5, 6, 7, 8, 10, 12, 13, 14, 15]]
-    assert batch.inputs["position_ids"].tolist() == [[0, 1, 2, 3, 0, 0, 1, 2, 3]]
-    assert batch.before.tolist() == [2, 3, 4, 6, 7, 8]
-    assert batch.targets.tolist() == [8, 9, 11, 14, 15, 16]
+def test_answers_to_a_question_stay_together_as_far_as_the_budget_allows() -> None:
+    samples = _samples((10, [5, 5, 5, 5]), (10, [4, 4]))
+    first, second = range(4), range(4, 6)
+    # Behind one prompt: 30 and 18 tokens, and two rows of 30 are 60.
+    assert passes(samples, [first, second], shared=True, budget=60) == [[first, second]]
+    assert passes(samples, [first, second], shared=True, budget=59) == [[first], [second]]
+    # Two answers behind a prompt are 20 tokens, and 18.
+    split = passes(samples, [first, second], shared=True, budget=20)
+    assert split == [[range(2)], [range(2, 4)], [second]]
+    # With a prompt each: 60 tokens in all, 30 of two.
+    assert passes(samples, [first], shared=False, budget=30) == [[range(2)], [range(2, 4)]]
 
 
-def test_values_go_back_to_their_answers() -> None:
-    spread = separate_rows(ROWS, 1, CPU).spread(torch.arange(1.0, 7.0))
-    assert spread.tolist() == [[1, 2, 0], [3, 0, 0], [4, 5, 6]]
+def test_rows_of_like_length_share_a_pass_and_the_longest_come_first() -> None:
+    samples = _samples(*[(1, [length]) for length in (4, 1, 8, 3, 4, 2)])
+    found = passes(samples, [range(i, i + 1) for i in range(6)], shared=True, budget=10)
+    # 9 alone; 5 with 5 (10 padded); 4 with 3 (8), and the 2 would make 12.
+    assert [[rows[0] for rows in each] for each in found] == [[2], [0, 4], [3, 5], [1]]
+    # A row over the budget is a pass of its own.
+    found = passes(_samples((4, [3]), (1, [1])), [range(1), range(1, 2)], shared=True, budget=4)
+    assert found == [[range(1)], [range(1, 2)]]

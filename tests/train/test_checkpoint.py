@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import torch
 from torch import nn
 
@@ -15,7 +16,8 @@ Parameters = dict[str, nn.Parameter]
 def _training(state: Path, seed: int) -> tuple[Parameters, torch.optim.Optimizer, Checkpoints]:
     torch.manual_seed(seed)
     parameters = {"a.weight": nn.Parameter(torch.randn(2, 2)), "b": nn.Parameter(torch.randn(3))}
-    optimizer = torch.optim.AdamW(parameters.values(), lr=0.1)
+    groups = [{"params": [own], "peak": 0.1} for own in parameters.values()]
+    optimizer = torch.optim.AdamW(groups, lr=0.1)
     return parameters, optimizer, Checkpoints(state, parameters, optimizer)
 
 
@@ -34,12 +36,15 @@ def test_a_restored_run_goes_on_bit_for_bit(tmp_path: Path) -> None:
     parameters, optimizer, checkpoints = _training(tmp_path, 0)
     _steps(parameters, optimizer, 3)
     _keep(checkpoints, 2)
-    checkpoints.save(Snapshot(3, 6, 0.25, 2, 0.5, [{"step": 1, "kl": 0.1}]))
+    saved = Snapshot(3, 6, 0.25, 2, 0.5, [{"step": 1, "kl": 0.1}])
+    checkpoints.save(saved)
     _steps(parameters, optimizer, 3)
 
     others, other_optimizer, other_checkpoints = _training(tmp_path, 1)
-    restored = other_checkpoints.restore()
-    assert restored == Snapshot(3, 6, 0.25, 2, 0.5, [{"step": 1, "kl": 0.1}])
+    restored = Snapshot()
+    assert other_checkpoints.restore(restored)
+    assert restored == saved
+    assert [group["peak"] for group in other_optimizer.param_groups] == [0.1, 0.1]
     _steps(others, other_optimizer, 3)
     for name, parameter in parameters.items():
         assert torch.equal(parameter, others[name])
@@ -58,30 +63,28 @@ def test_the_newest_snapshot_replaces_the_older_and_their_best(tmp_path: Path) -
     assert sorted(p.name for p in tmp_path.iterdir()) == ["best-00000010", "step-00000010"]
 
 
-def test_a_damaged_snapshot_is_as_none(tmp_path: Path) -> None:
-    _, _, checkpoints = _training(tmp_path, 0)
-    _keep(checkpoints, 0)
-    checkpoints.save(Snapshot(step=3, best_step=0))
-    tensors = tmp_path / "step-00000003" / "tensors.safetensors"
-    tensors.write_bytes(tensors.read_bytes()[:50])
-    assert checkpoints.restore() is None
-    assert not list(tmp_path.glob("step-*"))
-
-
-def test_a_snapshot_of_other_weights_is_as_none_and_changes_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("damage", ["cut off", "other weights", "no best policy"])
+def test_a_damaged_snapshot_is_as_none_and_changes_nothing(tmp_path: Path, damage: str) -> None:
     parameters, optimizer, checkpoints = _training(tmp_path, 0)
     _keep(checkpoints, 0)
     checkpoints.save(Snapshot(step=3, best_step=0))
-    others = {**parameters, "b": nn.Parameter(torch.zeros(4))}
-    before = others["a.weight"].clone()
+    if damage == "cut off":
+        tensors = tmp_path / "step-00000003" / "tensors.safetensors"
+        tensors.write_bytes(tensors.read_bytes()[:50])
+    if damage == "other weights":
+        parameters["b"] = nn.Parameter(torch.zeros(4))
+    if damage == "no best policy":
+        (tmp_path / "best-00000000").rename(tmp_path / "elsewhere")
     with torch.no_grad():
         parameters["a.weight"].add_(1)
-        before.add_(1)
-    assert Checkpoints(tmp_path, others, optimizer).restore() is None
-    assert torch.equal(others["a.weight"], before)
+    before, snapshot = parameters["a.weight"].clone(), Snapshot()
+    assert not Checkpoints(tmp_path, parameters, optimizer).restore(snapshot)
+    assert snapshot == Snapshot()
+    assert torch.equal(parameters["a.weight"], before)
+    assert not list(tmp_path.glob("step-*"))
 
 
-def test_a_snapshot_that_was_cut_off_is_not_there(tmp_path: Path) -> None:
+def test_a_snapshot_that_was_not_finished_is_not_there(tmp_path: Path) -> None:
     _, _, checkpoints = _training(tmp_path, 0)
     (tmp_path / ".step-00000004.partial").mkdir()
-    assert checkpoints.restore() is None
+    assert not checkpoints.restore(Snapshot())

@@ -1,34 +1,27 @@
 """The job of both scripts of reinforcement learning."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from citepipe.options import ModelOptions, RewardOptions
-from citepipe.rewards import Placement
-from citepipe.train import learning
+from citepipe.options import RewardOptions
+from citepipe.train import rl
+from citepipe.train.job import Job
+from citepipe.train.methods import METHODS
 from training import told
 
 
-def learn(
-    snakemake: Any,
-    method_of: Callable[[str, dict[str, Any], ModelOptions, Placement], learning.Method],
-) -> str:
-    """Run reinforcement learning as a rule's inputs, outputs and parameters say.
-
-    Args:
-        snakemake: the job's object.
-        method_of: from a method's name, its options, the base model and where rewards stand.
-    """
+def learn(snakemake: Any) -> str:
+    """Run reinforcement learning as a rule's inputs, outputs and parameters say."""
     cfg = snakemake.params.cfg
     with told(snakemake) as shared:
-        return learning.run(
+        return rl.run(
+            Job(**shared),
             train=Path(snakemake.input.train),
             dev=Path(snakemake.input.dev),
-            method=method_of(cfg["method"], cfg["options"], shared["model"], cfg["placement"]),
+            method=cfg["method"],
+            options=METHODS[cfg["method"]].options(**cfg["options"]),
             reward=RewardOptions(**cfg["reward"]),
             placement=cfg["placement"],
             verifier=cfg["verifier"],
             cache=Path(cfg["cache"]),
-            **shared,
         )

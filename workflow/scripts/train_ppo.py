@@ -9,11 +9,9 @@ if TYPE_CHECKING:
 
 
 def work() -> str:
-    from citepipe.options import PPOOptions
-    from citepipe.train.ppo import PPO
     from reinforcement import learn
 
-    return learn(snakemake, lambda _, options, model, __: PPO(PPOOptions(**options), model))
+    return learn(snakemake)
 
 
 run_stage(snakemake, work, processes=snakemake.resources.gpu)

@@ -1,0 +1,523 @@
+"""Reinforcement learning with rewards on tokens: PPO, GRPO and RLOO by one loop (`run`).
+
+What sets the methods apart is in `methods`, the mathematics in `advantages` and `losses`.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
+from torch.nn.utils.rnn import pad_sequence
+
+from citepipe.data.example import Example
+from citepipe.data.files import read_examples, write_jsonl
+from citepipe.errors import InputError
+from citepipe.generate.completion import Generator, Request, Sampling
+from citepipe.generate.local import HuggingFaceGenerator
+from citepipe.models.encode import encode_prompt, end_token
+from citepipe.models.load import check_start, load_tokenizer
+from citepipe.models.memory import is_out_of_memory
+from citepipe.models.save import partial_directory, publish
+from citepipe.options import RewardOptions, RLOptions
+from citepipe.progress import Progress, say, summary
+from citepipe.rewards import Placement, Rewarder, place, total
+from citepipe.runstate import claim, discard
+from citepipe.train.actor_critic import ActorCritic
+from citepipe.train.advantages import masked_mean
+from citepipe.train.batch import Batch, Sample, passes
+from citepipe.train.checkpoint import Checkpoints, Snapshot
+from citepipe.train.job import Job
+from citepipe.train.losses import kl_loss, policy_loss, value_loss
+from citepipe.train.methods import METHODS, Rollout, Targets
+from citepipe.train.processes import Processes
+
+_Result = TypeVar("_Result")
+
+# A GPU's matrix units are busy from some thousands of tokens on. A CPU is fastest while what it
+# works on stays in its caches.
+_TOKENS_PER_PASS = {"cuda": 4_096, "cpu": 1_024}
+_SMALLEST_PASS = 64
+_SAMPLES_SHOWN = 8
+
+
+def run(
+    job: Job,
+    train: Path,
+    dev: Path,
+    method: str,
+    options: RLOptions,
+    reward: RewardOptions,
+    placement: Placement,
+    verifier: str,
+    cache: Path | None,
+) -> str:
+    """Train a policy on rewards of its own answers; the best one on dev is kept.
+
+    Beside it, its directory holds the tokenizer, `metrics.jsonl`, and the last policy in `last/`.
+
+    Args:
+        job: of what model, from where (which is also the KL reference), to where.
+        train: questions to sample answers to.
+        dev: questions to choose the best policy by.
+        method: a key of `METHODS`.
+        options: that method's.
+        reward: the size of each reward.
+        placement: rewards on the tokens that earned them, or their sum on the last token.
+        verifier: which entailment verifier finds the rewards.
+        cache: file of the verifier's decisions, or None.
+
+    Returns:
+        A line with the run's figures.
+
+    Raises:
+        InputError: bad input, a loss that is not finite (the message names the step; the last
+            saved state stays), or memory that does not suffice.
+    """
+    assert job.start is not None
+    torch.set_num_threads(job.threads)
+    processes = Processes()
+    questions, dev_questions = read_examples(train), read_examples(dev)
+    for path, rows in ((train, questions), (dev, dev_questions)):
+        if not rows:
+            raise InputError(f"{path}: expected questions, it has none")
+    check_start(job.start, job.model)
+    rewarder = Rewarder(verifier, reward, cache)
+    tokenizer = load_tokenizer(job.model)
+    if len(dev_questions) > options.dev_questions:
+        dev_questions = random.Random("dev").sample(dev_questions, options.dev_questions)
+    prompts, dev_prompts = (
+        [encode_prompt(example, job.prompt, tokenizer).token_ids for example in examples]
+        for examples in (questions, dev_questions)
+    )
+    if processes.is_main:
+        claim(job.state, job.fingerprint, method)
+    processes.wait()
+    actor = ActorCritic(job.model, job.start, METHODS[method].has_values)
+    end_id = end_token(tokenizer, job.prompt)
+    generator = HuggingFaceGenerator(actor.model, tokenizer, options.batch_size, end_id)
+    pad_id = int(tokenizer.pad_token_id)
+    learner = Learner(
+        method, options, placement, actor, generator, rewarder, pad_id, job.seed, processes
+    )
+    parameters = actor.policy_parameters() | actor.value_parameters()
+    checkpoints = Checkpoints(job.state, parameters, learner.optimizer)
+    at, per_rollout = learner.snapshot, options.prompts_per_step * options.samples_per_prompt
+    steps = max(1, options.episodes // per_rollout)
+    if checkpoints.restore(at) and processes.is_main:
+        say(f"{method}: going on after step {at.step} of {steps}")
+    processes.wait()
+    progress = Progress(method, steps, "steps", done=at.step)
+    saved = time.monotonic()
+
+    def report(figures: dict[str, float]) -> None:
+        at.metrics.append({"step": at.step, **figures})
+        job.tracker.log(at.step, figures)
+
+    def evaluate() -> None:
+        figures, shown = learner.evaluate(dev_questions, dev_prompts)
+        report(figures)
+        job.tracker.samples(at.step, shown)
+        if figures["dev_reward"] > at.best_reward:
+            at.best_reward, at.best_step = figures["dev_reward"], at.step
+            if processes.is_main:
+                checkpoints.keep_best(at.step, actor.save_policy)
+
+    if at.best_step is None:
+        evaluate()
+    while at.step < steps:
+        # 1. Sample answers to some questions; 2. find and place their rewards; 3. compute
+        #    log-probabilities and values.
+        chosen = questions_of_step(len(questions), at.step, options.prompts_per_step, job.seed)
+        rollout = learner.collect(
+            [questions[i] for i in chosen], [prompts[i] for i in chosen], f"rollout/{at.step}"
+        )
+        # 4. Estimate advantages; 5. update policy and value model.
+        learnt = learner.learn(rollout, steps)
+        at.step += 1
+        figures = rollout.figures | {"kl_coef": at.kl_coef} | learnt
+        report(figures)
+        # 6. Adapt the KL penalty.
+        at.kl_coef = next_kl_coef(at.kl_coef, figures["kl"], per_rollout, options)
+        runaway = figures["kl"] > options.max_kl
+        ended = runaway or at.step == steps
+        # 7. Evaluate now and then; 8. save.
+        if at.step % max(1, steps // options.evaluations) == 0 or ended:
+            evaluate()
+        if processes.is_main:
+            late = time.monotonic() - saved > 60 * options.save_minutes
+            if not ended and (at.step % options.save_every == 0 or late):
+                checkpoints.save(at)
+                saved = time.monotonic()
+            progress.advance(
+                1,
+                sampled_reward=round(figures["reward"], 4),
+                kl=figures["kl"],
+                best_dev_reward=at.best_reward,
+                tokens_per_answer=figures["tokens"],
+            )
+        if runaway:
+            if processes.is_main:
+                limit = f"{METHODS[method].section}.max_kl"
+                say(f"{method}: stopped at step {at.step}, KL {figures['kl']:.3g} > {limit}")
+            break
+    if processes.is_main:
+        if at.best_step == 0:
+            say(f"{method}: no step was better on dev than the start, which is kept")
+        partial = partial_directory(job.out)
+        checkpoints.copy_best(at.best_step, partial)
+        (partial / "last").mkdir()
+        actor.save_policy(partial / "last")
+        tokenizer.save_pretrained(partial)
+        write_jsonl(partial / "metrics.jsonl", at.metrics)
+        publish(partial, job.out)
+        discard(job.state)
+    processes.wait()
+    return summary(
+        method,
+        {
+            "steps": at.step,
+            "episodes": at.step * per_rollout,
+            "best step": at.best_step,
+            "dev reward at start": at.metrics[0]["dev_reward"],
+            "best dev reward": at.best_reward,
+            "steps/s": (progress.done - progress.first) / progress.elapsed,
+        },
+    )
+
+
+@dataclass
+class Learner:
+    """The parts of a run, and what a step does with them.
+
+    Attributes:
+        method: a key of `METHODS`.
+        seed: of the samples and the minibatches.
+        snapshot: where the run stands.
+        optimizer: of the policy, and of the value model; each with its own `peak` learning rate.
+        tokens_per_pass: forward and backward; halved when memory runs out.
+    """
+
+    method: str
+    options: Any
+    placement: Placement
+    actor: ActorCritic
+    generator: Generator
+    rewarder: Rewarder
+    pad_id: int
+    seed: int
+    processes: Processes = field(default_factory=Processes)
+
+    def __post_init__(self) -> None:
+        options = self.options
+        self.snapshot = Snapshot(kl_coef=options.kl_coef)
+        device = "cuda" if self.actor.model.device.type == "cuda" else "cpu"
+        self.tokens_per_pass = options.tokens_per_pass or _TOKENS_PER_PASS[device]
+        value_rate = getattr(options, "value_learning_rate", None)
+        groups = [
+            (self.actor.policy_parameters(), options.learning_rate),
+            (self.actor.value_parameters(), value_rate or options.learning_rate),
+        ]
+        self.optimizer = torch.optim.AdamW(
+            [{"params": list(own.values()), "peak": peak} for own, peak in groups if own],
+            weight_decay=0.0,
+        )
+
+    def collect(
+        self, examples: Sequence[Example], prompts: Sequence[tuple[int, ...]], key: str
+    ) -> Rollout:
+        """Sample `options.samples_per_prompt` answers to each prompt, reward and score them.
+
+        Args:
+            examples: the questions.
+            prompts: their prompts as token ids.
+            key: names the rollout; with the seed it decides the draws.
+        """
+        options, count = self.options, self.options.samples_per_prompt
+        sampling = Sampling(options.temperature, options.top_k, self.seed)
+        length = options.max_new_tokens
+        # Every process does its share of the questions; all get the whole.
+        mine = self.processes.share(range(len(prompts)))
+        requests = [
+            Request(prompts[i], f"{key}/{i}", length, samples=count, sampling=sampling)
+            for i in mine
+        ]
+        with self.actor.sampling():
+            answers = list(chain.from_iterable(self.generator.generate(requests)))
+        owners = [i for i in mine for _ in range(count)]
+        found = self.rewarder.spans([examples[i] for i in owners], [own.text for own in answers])
+        samples = [
+            Sample(
+                prompts[i],
+                answer.token_ids,
+                answer.text,
+                place(rewards, answer.offsets, self.placement),
+                total(rewards),
+                list(answer.log_probs),
+            )
+            for i, answer, rewards in zip(owners, answers, found, strict=True)
+        ]
+        scores = self._within_memory(key, lambda: self._score(samples))
+        own = list(zip(samples, scores, strict=True))
+        whole = self.processes.gather([own[i : i + count] for i in range(0, len(own), count)])
+        return _rollout(list(chain.from_iterable(whole)))
+
+    def learn(self, rollout: Rollout, steps: int) -> dict[str, float]:
+        """All optimizer steps on a rollout, of `steps` in the run.
+
+        Returns:
+            Means over minibatches of what `update` returns.
+
+        Raises:
+            InputError: see `update`.
+        """
+        options, at = self.options, self.snapshot
+        dense = self.placement == "fine_grained"
+        targets = METHODS[self.method].targets(rollout, options, at.kl_coef, dense)
+        updates = steps * options.epochs_per_rollout * options.minibatches
+        figures = []
+        for epoch in range(options.epochs_per_rollout):
+            order = list(range(len(rollout.samples) // options.samples_per_prompt))
+            random.Random(f"{self.seed}/{at.step}/{epoch}").shuffle(order)
+            size = -(-len(order) // options.minibatches)
+            for first in range(0, len(order), size):
+                factor = learning_rate_factor(at.updates, updates, options.warmup_steps)
+                for group in self.optimizer.param_groups:
+                    group["lr"] = factor * group["peak"]
+                figures.append(self.update(rollout, targets, order[first : first + size]))
+                at.updates += 1
+        return {name: _mean([own[name] for own in figures]) for name in figures[0]}
+
+    def update(self, rollout: Rollout, targets: Targets, chosen: Sequence[int]) -> dict[str, float]:
+        """One optimizer step on the answers to the questions `chosen` of a rollout.
+
+        Returns:
+            `policy_loss`, `clipped` (share of tokens) and `grad_norm` of the policy, unless the
+            values learn first, and `value_loss` with a value model.
+
+        Raises:
+            InputError: a loss or gradient is not finite (no weight was changed), or the memory does
+                not suffice.
+        """
+        count, step = self.options.samples_per_prompt, self.snapshot.step
+        policy_learns = step >= getattr(self.options, "value_warmup", 0)
+        questions = [range(count * i, count * (i + 1)) for i in chosen]
+        tokens = float(rollout.mask[list(chain.from_iterable(questions))].sum())
+        mine, where = self.processes.share(questions), f"step {step + 1}"
+
+        def add_gradients() -> dict[str, float]:
+            self.optimizer.zero_grad(set_to_none=True)
+            sums = {"policy_loss": 0.0, "clipped": 0.0} if policy_learns else {}
+            if METHODS[self.method].has_values:
+                sums["value_loss"] = 0.0
+            for rows, batch in self._passes(rollout.samples, mine):
+                self._add_gradients(batch, targets.of(rows, batch.mask), tokens, sums)
+            return sums
+
+        sums = self.processes.gather([self._within_memory(where, add_gradients)])
+        figures = {name: sum(own[name] for own in sums) for name in sums[0]}
+        learning = [group["params"] for group in self.optimizer.param_groups]
+        learning = learning[0 if policy_learns else 1 :]
+        self.processes.sum_gradients(chain.from_iterable(learning))
+        limit = self.options.max_grad_norm
+        norms = [float(nn.utils.clip_grad_norm_(own, limit)) for own in learning]
+        if not all(map(math.isfinite, [*figures.values(), *norms])):
+            section = METHODS[self.method].section
+            raise InputError(
+                f"{self.method}, {where}: the loss is not finite; a lower {section}.learning_rate "
+                f"or a higher {section}.kl_coef may help"
+            )
+        self.optimizer.step()
+        return figures | ({"grad_norm": norms[0]} if policy_learns else {})
+
+    def _add_gradients(
+        self, batch: Batch, old: Targets, tokens: float, sums: dict[str, float]
+    ) -> None:
+        """One forward and backward pass; its part of the figures is added to `sums`."""
+        options, mask = self.options, batch.mask
+
+        def of_policy(log_probs: torch.Tensor) -> torch.Tensor:
+            loss, clipped = policy_loss(
+                log_probs, old.log_probs, old.advantages, mask, options.clip_ratio, tokens
+            )
+            if METHODS[self.method].kl_in_loss:
+                divergence = kl_loss(log_probs, old.reference_log_probs, mask, tokens)
+                loss = loss + self.snapshot.kl_coef * divergence
+            sums["policy_loss"] += loss.item()
+            sums["clipped"] += clipped.item() / tokens
+            return loss
+
+        def of_values(values: torch.Tensor) -> torch.Tensor:
+            assert old.values is not None
+            assert old.returns is not None
+            loss = options.value_coef * value_loss(
+                values, old.values, old.returns, mask, options.clip_value, tokens
+            )
+            sums["value_loss"] += loss.item()
+            return loss
+
+        self.actor.backward(
+            batch,
+            of_policy if "policy_loss" in sums else None,
+            of_values if "value_loss" in sums else None,
+        )
+
+    def evaluate(
+        self, examples: Sequence[Example], prompts: Sequence[tuple[int, ...]]
+    ) -> tuple[dict[str, float], list[dict[str, Any]]]:
+        """Greedy answers to dev questions, and their rewards.
+
+        Returns:
+            `dev_reward` and its components, means over questions; `dev_citation_f1`, `_rec` and
+            `_prec` in percent, means over datasets, judged as the rewards are; `dev_tokens` per
+            answer. And the first few answers with their rewards.
+        """
+        mine = self.processes.share(range(len(prompts)))
+        requests = [Request(prompts[i], f"dev/{i}", self.options.max_new_tokens) for i in mine]
+        with self.actor.sampling():
+            answers = [own[0] for own in self.generator.generate(requests)]
+        judged = self.rewarder.judged([examples[i] for i in mine], [own.text for own in answers])
+        own = []
+        for i, answer, (judgement, rewards) in zip(mine, answers, judged, strict=True):
+            parts = total(rewards)
+            row: dict[str, Any] = {"question": examples[i].question, "answer": answer.text}
+            row |= {"reward": sum(parts.values()), **parts}
+            cited = judgement.citation_rec, judgement.citation_prec
+            own.append((row, examples[i].dataset, cited, len(answer.token_ids)))
+        found = self.processes.gather(own)
+        figures = {
+            f"dev_{name}": _mean([row[name] for row, *_ in found])
+            for name in ("reward", *sorted(found[0][0].keys() - {"question", "answer", "reward"}))
+        }
+        means = [
+            [_mean(part) for part in zip(*(c for _, d, c, _ in found if d == dataset), strict=True)]
+            for dataset in dict.fromkeys(dataset for _, dataset, _, _ in found)
+        ]
+        figures["dev_citation_f1"] = _mean([2 * r * p / (r + p or 1) for r, p in means])
+        figures["dev_citation_rec"] = _mean([recall for recall, _ in means])
+        figures["dev_citation_prec"] = _mean([precision for _, precision in means])
+        figures["dev_tokens"] = _mean([length for *_, length in found])
+        return figures, [row for row, *_ in found[:_SAMPLES_SHOWN]]
+
+    def _score(self, samples: Sequence[Sample]) -> list[tuple[torch.Tensor, ...]]:
+        """Per answer the rows of `Scores` that there are, each (its tokens,), on the CPU."""
+        count = self.options.samples_per_prompt
+        questions = [range(i, i + count) for i in range(0, len(samples), count)]
+        scored: list[tuple[torch.Tensor, ...]] = [()] * len(samples)
+        for rows, batch in self._passes(samples, questions):
+            tensors = [t.cpu() for t in self.actor.scores(batch) if t is not None]
+            for row, own in zip(rows, zip(*tensors, strict=True), strict=True):
+                length = len(samples[row].token_ids)
+                scored[row] = tuple(values[:length].clone() for values in own)
+        return scored
+
+    def _passes(
+        self, samples: Sequence[Sample], questions: Sequence[range]
+    ) -> Iterator[tuple[list[int], Batch]]:
+        """The answers to some questions as the models read them: places in `samples`, a batch."""
+        shared = self.actor.shares_prompts
+        for parts in passes(samples, questions, shared, self.tokens_per_pass):
+            prompts = [samples[rows[0]].prompt for rows in parts]
+            answers = [[samples[row].token_ids for row in rows] for rows in parts]
+            yield list(chain.from_iterable(parts)), self.actor.batch(prompts, answers, self.pad_id)
+
+    def _within_memory(self, where: str, work: Callable[[], _Result]) -> _Result:
+        """Do work that can be done again from its start, in smaller passes if memory runs out."""
+        while True:
+            try:
+                return work()
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+            # Outside of the handler, whose traceback holds the tensors.
+            if self.actor.model.device.type == "cuda":
+                torch.cuda.empty_cache()
+            if self.tokens_per_pass < 2 * _SMALLEST_PASS:
+                raise InputError(
+                    f"{self.method}, {where}: memory ran out with {self.tokens_per_pass} tokens a "
+                    "pass; model.gradient_checkpointing, model.quantization or a smaller model "
+                    "may help"
+                )
+            self.tokens_per_pass //= 2
+            say(
+                f"{self.method}, {where}: memory ran out, goes on with {self.tokens_per_pass} "
+                f"tokens a pass (to keep it: {METHODS[self.method].section}.tokens_per_pass)"
+            )
+
+
+def questions_of_step(count: int, step: int, per_step: int, seed: int) -> list[int]:
+    """Which of `count` questions a step takes: passes over all of them, each in its own order."""
+
+    def order(number: int) -> list[int]:
+        questions = list(range(count))
+        random.Random(f"{seed}/questions/{number}").shuffle(questions)
+        return questions
+
+    places = range(step * per_step, (step + 1) * per_step)
+    return [order(place // count)[place % count] for place in places]
+
+
+def learning_rate_factor(update: int, updates: int, warmup: int) -> float:
+    """Linear warm-up over `warmup` optimizer steps, then linear decay to 0 at `updates`."""
+    if update < warmup:
+        return (update + 1) / warmup
+    return max(0.0, (updates - update) / max(1, updates - warmup))
+
+
+def next_kl_coef(kl_coef: float, kl: float, answers: int, options: RLOptions) -> float:
+    """The KL penalty's weight after a rollout (Ziegler et al. 2019, arXiv 1909.08593, section 2.2).
+
+    It grows where the KL is above `kl_target` and shrinks where it is below, by at most a fifth
+    per `kl_horizon` answers.
+
+    Args:
+        kl_coef: the present weight.
+        kl: of the rollout, per answer (nats).
+        answers: in the rollout.
+        options: target and horizon.
+    """
+    if options.kl_target is None:
+        return kl_coef
+    error = min(max(kl / options.kl_target - 1, -0.2), 0.2)
+    return kl_coef * (1 + error * answers / options.kl_horizon)
+
+
+def _rollout(scored: Sequence[tuple[Sample, tuple[torch.Tensor, ...]]]) -> Rollout:
+    """A rollout of answers with the rows of their `Scores`."""
+    samples = [sample for sample, _ in scored]
+    log_probs, entropy, reference, *values = (
+        pad_sequence(list(rows), batch_first=True)
+        for rows in zip(*(scores for _, scores in scored), strict=True)
+    )
+    rewards, sampled = (
+        pad_sequence([torch.tensor(row) for row in rows], batch_first=True)
+        for rows in ([own.rewards for own in samples], [own.log_probs for own in samples])
+    )
+    lengths = torch.tensor([len(own.token_ids) for own in samples])
+    mask = (torch.arange(int(lengths.max())) < lengths[:, None]).float()
+    figures = {
+        "reward": float(rewards.sum() / len(rewards)),
+        "reward_std": float(rewards.sum(dim=1).std(correction=0)),
+        **{
+            f"reward_{component}": _mean([own.totals[component] for own in samples])
+            for component in sorted(samples[0].totals)
+        },
+        "kl": float((log_probs - reference).sum() / len(rewards)),
+        "entropy": float(masked_mean(entropy, mask)),
+        "tokens": float(mask.sum() / len(rewards)),
+        "sampler_gap": float((sampled - log_probs).abs().max()),
+    }
+    value = values[0] if values else None
+    return Rollout(samples, mask, rewards, log_probs, reference, value, figures)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
