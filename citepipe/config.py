@@ -264,8 +264,8 @@ class Config(Options):
 
 
 REMOVED_KEYS = {
-    "rl.value": "no longer chosen; the value model is an adapter, or without adapters a head on the "
-    "policy's states",
+    "rl.value": "no longer chosen: adapters get a value adapter, training of all weights a head on "
+    "the policy's states",
     "scratch": "no longer trains a base model from nothing; write a pretrained one as model.base",
 }
 """Keys of earlier versions, and what to write in their place."""
