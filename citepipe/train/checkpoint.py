@@ -74,23 +74,23 @@ class Checkpoints:
             if path not in kept:
                 shutil.rmtree(path)
 
-    def restore(self, snapshot: Snapshot) -> bool:
-        """Load the newest state into a snapshot, weights and optimizer; False if there is none."""
+    def restore(self) -> Snapshot | None:
+        """Load the newest snapshot into weights and optimizer; None if there is no whole one."""
         newest = max(self._state.glob("step-*"), default=None)
         if newest is None:
-            return False
+            return None
         try:
-            found = Snapshot(**read_json(newest / "snapshot.json"))
+            snapshot = Snapshot(**read_json(newest / "snapshot.json"))
             tensors = load_file(newest / "tensors.safetensors")
             weights = {name: tensors.pop(f"parameter/{name}") for name in self._parameters}
             if any(weights[name].shape != own.shape for name, own in self._parameters.items()):
                 raise ValueError("its weights are others")
-            if not self._best(found.best_step).is_dir():
+            if not self._best(snapshot.best_step).is_dir():
                 raise ValueError("its best policy is missing")
         except (InputError, SafetensorError, KeyError, TypeError, ValueError, OSError):
             say(f"{newest}: this snapshot is damaged; starting from the beginning")
             shutil.rmtree(newest, ignore_errors=True)
-            return False
+            return None
         state: dict[int, dict[str, torch.Tensor]] = {}
         for name, value in tensors.items():
             _, index, key = name.split("/")
@@ -100,9 +100,7 @@ class Checkpoints:
         with torch.no_grad():
             for name, parameter in self._parameters.items():
                 parameter.copy_(weights[name])
-        for name, value in asdict(found).items():
-            setattr(snapshot, name, value)
-        return True
+        return snapshot
 
     def keep_best(self, step: int, save: Callable[[Path], None]) -> None:
         """Keep the policy after a step as the best; the one before stays until the next snapshot.

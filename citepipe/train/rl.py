@@ -110,9 +110,10 @@ def run(
     )
     parameters = actor.policy_parameters() | actor.value_parameters()
     checkpoints = Checkpoints(job.state, parameters, learner.optimizer)
-    at, per_rollout = learner.snapshot, options.prompts_per_step * options.samples_per_prompt
+    learner.snapshot = at = checkpoints.restore() or learner.snapshot
+    per_rollout = options.prompts_per_step * options.samples_per_prompt
     steps = max(1, options.episodes // per_rollout)
-    if checkpoints.restore(at) and processes.is_main:
+    if at.step and processes.is_main:
         say(f"{method}: going on after step {at.step} of {steps}")
     processes.wait()
     progress = Progress(method, steps, "steps", done=at.step)
