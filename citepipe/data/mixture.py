@@ -6,7 +6,7 @@ import hashlib
 import random
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -88,32 +88,45 @@ def mix(options: DataOptions, out: Path, find_documents: FindDocuments | None = 
     def read(
         name: str,
         paths: Sequence[str],
-        datasets: Sequence[Dataset] | None,
-        dataset: Dataset | None,
-        seen: set[str],
+        wanted: Sequence[Dataset] | None,
+        dataset: Dataset | None = None,
+        seen: Collection[str] = (),
     ) -> list[_Row]:
         rows = [row for path in paths for row in _read(path, dataset, options)]
-        rows = [row for row in rows if datasets is None or row.example.dataset in datasets]
+        rows = [row for row in rows if wanted is None or row.example.dataset in wanted]
         if not rows:
-            raise InputError(
-                f"{', '.join(paths)}: expected rows of dataset {' or '.join(datasets or ())}"
-            )
+            names = " or ".join(wanted or ())
+            raise InputError(f"{', '.join(paths)}: expected rows of dataset {names}")
         if find_documents is None:
             rows = _with_documents(rows, options, counts[name], "finds them some")
         unseen = [row for row in rows if row.question not in seen]
-        counts[name]["leaks"] = len(rows) - len(unseen)
         once = _once(unseen, options)
+        counts[name]["leaks"] = len(rows) - len(unseen)
         counts[name]["repetitions"] = len(unseen) - len(once)
         return once
 
-    found = {d: read(f"test/{d}", [path], [d], d, set()) for d, path in options.test.items()}
-    chosen_tests = _select_tests(found, options)
+    found = {d: read(f"test/{d}", [path], [d], d) for d, path in options.test.items()}
+    where = ", ".join(dict.fromkeys(options.test.values()))
+    sizes = _sizes(options.test_size, {d: len(rows) for d, rows in found.items()}, where)
+    chosen_tests = {
+        d: _select(
+            rows,
+            None if sizes is None else {d: sizes.get(d)},
+            f"{options.seed}/test",
+            options.test[d],
+        )
+        for d, rows in found.items()
+    }
     seen = {row.question for rows in chosen_tests.values() for row in rows}
     splits: dict[str, list[_Row]] = {"train": [], "dev": []}
-    for name, sizes in (("dev", options.dev_size), ("train", options.train_size)):
+    for name in ("dev", "train"):
         paths: list[str] = getattr(options, name)
-        rows = read(name, paths, options.datasets, None, seen)
-        splits[name] = _select(rows, sizes, f"{options.seed}/{name}", ", ".join(paths))
+        where = ", ".join(paths)
+        rows = read(name, paths, options.datasets, seen=seen)
+        datasets = Counter(row.example.dataset for row in rows)
+        available = {d: datasets[d] for d in DATASETS if d in datasets}
+        sizes = _sizes(getattr(options, f"{name}_size"), available, where)
+        splits[name] = _select(rows, sizes, f"{options.seed}/{name}", where)
         seen |= {row.question for row in splits[name]}
     for name, rows in splits.items():
         if not rows:
@@ -247,45 +260,28 @@ def _with_own_ids(examples: Sequence[Example]) -> list[Example]:
     return apart
 
 
-def _select_tests(
-    tests: Mapping[Dataset, list[_Row]], options: DataOptions
-) -> dict[Dataset, list[_Row]]:
-    sizes = options.test_size
-    if isinstance(sizes, int):
-        available = {dataset: len(rows) for dataset, rows in tests.items()}
-        sizes = in_proportion(sizes, available, ", ".join(dict.fromkeys(options.test.values())))
-    return {
-        dataset: _select(
-            rows,
-            None if sizes is None else {dataset: sizes.get(dataset)},
-            f"{options.seed}/test",
-            options.test[dataset],
-        )
-        for dataset, rows in tests.items()
-    }
+def _sizes(size: Any, available: Mapping[Any, int], where: str) -> Mapping[Any, int] | None:
+    """Rows per dataset; None for all."""
+    return in_proportion(size, available, where) if isinstance(size, int) else size
 
 
-def _select(rows: Sequence[_Row], sizes: Any, seed: str, where: str) -> list[_Row]:
+def _select(
+    rows: Sequence[_Row], sizes: Mapping[Any, int | None] | None, seed: str, where: str
+) -> list[_Row]:
     """As many rows of each dataset as the sizes say, shuffled by the seed; all if they are None."""
     if sizes is None:
         return list(rows)
-    by_dataset = {d: [row for row in rows if row.example.dataset == d] for d in DATASETS}
-    if isinstance(sizes, int):
-        counts = {dataset: len(found) for dataset, found in by_dataset.items() if found}
-        sizes = in_proportion(sizes, counts, where)
     chosen: list[_Row] = []
     for dataset, size in sizes.items():
-        found = by_dataset[dataset]
-        if size is None:
-            chosen += found
-            continue
-        if len(found) < size:
+        found = [row for row in rows if row.example.dataset == dataset]
+        if size is not None and len(found) < size:
             raise InputError(
                 f"{where}: expected {size} rows of dataset {dataset}, got {len(found)} "
                 f"(data.{seed.rpartition('/')[2]}_size)"
             )
         # Each dataset has its own draw, so that changing one size leaves the others alone.
-        chosen += random.Random(f"{seed}/{dataset}").sample(found, size)
+        draw = random.Random(f"{seed}/{dataset}")
+        chosen += found if size is None else draw.sample(found, size)
     random.Random(f"{seed}/order").shuffle(chosen)
     return chosen
 

@@ -109,16 +109,11 @@ class Retriever:
 
         Only passages that share a word with the question are found, so that there may be fewer
         than `k`, and none at all for a question without any known word.
-
-        Raises:
-            ValueError: `k` is not positive.
         """
-        if k < 1:
-            raise ValueError(f"k: expected at least 1, got {k}")
         progress = Progress("retrieval", len(questions), "questions", patient=True)
         found = []
         for words in words_of(questions, self._options):
-            scores = self._scores(words).round(_DECIMALS)
+            scores = self.scores(words).round(_DECIMALS)
             candidates = np.flatnonzero(scores > 0)
             # The sort is stable, and candidates stand in the order of the passages.
             best = candidates[np.argsort(-scores[candidates], kind="stable")[:k]]
@@ -146,14 +141,11 @@ class Retriever:
         each = iter(found)
         return [e if e.docs else replace(e, docs=tuple(next(each))) for e in examples]
 
-    def scores(self, question: str) -> NDArray[np.float64]:
-        """The score of every passage, [passages]; 0 for those with none of the question's words.
+    def scores(self, words: Sequence[str]) -> NDArray[np.float64]:
+        """The score of every passage for a question's words, [passages]; 0 for those with none.
 
         A word that the question has twice counts twice.
         """
-        return self._scores(words_of([question], self._options)[0])
-
-    def _scores(self, words: list[str]) -> NDArray[np.float64]:
         ids = self._index.get_tokens_ids(words)
         if not ids:
             return np.zeros(len(self.passages))
