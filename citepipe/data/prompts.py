@@ -136,7 +136,7 @@ def chosen(file: Layout, options: PromptOptions, path: str) -> tuple[Demonstrati
     return tuple(file.demos[i] for i in order.choice(there, options.shots, replace=False))
 
 
-def shown_documents(demonstration: Demonstration, options: PromptOptions) -> Sequence[Document]:
+def shown_documents(demonstration: Demonstration, options: PromptOptions) -> tuple[Document, ...]:
     """The documents that a demonstration shows.
 
     Where the shorter texts of documents are shown, those with the word irrelevant (or Irrelevant)
@@ -150,36 +150,27 @@ def shown_documents(demonstration: Demonstration, options: PromptOptions) -> Seq
     return (relevant or without)[:at_most]
 
 
-def render(
-    example: Example,
-    options: PromptOptions,
-    docs: Sequence[Document] | None = None,
-    demo_words: int | None = None,
-) -> str:
+def render(example: Example, options: PromptOptions, demo_words: int | None = None) -> str:
     """The prompt's text, which ends where the answer begins (after `Answer:`, before a space).
 
     With a prompt file it is, byte for byte, what ALCE's program makes of it (`make_demo` in
     `utils.py`), the answers of demonstrations without a space in front included.
 
     Args:
-        example: the question.
+        example: the question, with the documents to show.
         options: templates.
-        docs: the documents to show, by default the example's.
         demo_words: of each document of a demonstration, at most; None for all.
 
     Raises:
         InputError: a prompt file is bad.
     """
-    layout, demos, question = _parts(example, options, docs, demo_words)
+    layout, demos, question = _parts(example, options, demo_words)
     text = "".join(f"{asked}{answer}{layout.demo_sep}" for asked, answer in demos)
     return (text + question).strip()
 
 
 def conversation(
-    example: Example,
-    options: PromptOptions,
-    docs: Sequence[Document] | None = None,
-    demo_words: int | None = None,
+    example: Example, options: PromptOptions, demo_words: int | None = None
 ) -> tuple[str, ...]:
     """The prompt as messages of a chat, the user's first and last.
 
@@ -187,25 +178,21 @@ def conversation(
     for each demonstration in front of the question. Arguments and errors are those of `render`.
     """
     if not options.demo_turns:
-        return (render(example, options, docs, demo_words),)
-    _, demos, question = _parts(example, options, docs, demo_words)
+        return (render(example, options, demo_words),)
+    _, demos, question = _parts(example, options, demo_words)
     return *(message.strip() for pair in demos for message in pair), question.strip()
 
 
 def _parts(
-    example: Example,
-    options: PromptOptions,
-    docs: Sequence[Document] | None,
-    demo_words: int | None,
+    example: Example, options: PromptOptions, demo_words: int | None
 ) -> tuple[Layout, list[tuple[str, str]], str]:
     """The layout, its demonstrations as questions in the template and answers, the question."""
     layout = _layout(options, example.dataset)
     demos = []
     for demo in layout.demos:
-        shown = _cut(shown_documents(demo, options), demo_words)
-        demos.append((_asked(layout, demo.question, shown, options).rstrip(), demo.answer))
-    docs = example.docs if docs is None else docs
-    return layout, demos, _asked(layout, example.question, docs, options)
+        docs = _cut(shown_documents(demo, options), demo_words)
+        demos.append((_asked(layout, demo.question, docs, options).rstrip(), demo.answer))
+    return layout, demos, _asked(layout, example.question, example.docs, options)
 
 
 def _asked(layout: Layout, question: str, docs: Sequence[Document], options: PromptOptions) -> str:
@@ -249,9 +236,9 @@ def fit(
     """
 
     def attempt(words: int | None, demo_words: int | None) -> Prompt:
-        docs = _cut(example.docs, words)
-        messages = () if wrap is None else conversation(example, options, docs, demo_words)
-        text = render(example, options, docs, demo_words) if wrap is None else wrap(messages)
+        cut = replace(example, docs=_cut(example.docs, words))
+        messages = () if wrap is None else conversation(cut, options, demo_words)
+        text = render(cut, options, demo_words) if wrap is None else wrap(messages)
         shortened = words is not None or demo_words is not None
         return Prompt(text, tuple(encode(text)), shortened, turn, messages)
 
@@ -288,14 +275,14 @@ def _texts(doc: Document) -> dict[str, str]:
     return {name: text for name, text in texts.items() if text is not None}
 
 
-def _cut(docs: Sequence[Document], words: int | None) -> Sequence[Document]:
+def _cut(docs: tuple[Document, ...], words: int | None) -> tuple[Document, ...]:
     """Documents of which every text is cut to its first words; None cuts nothing."""
     if words is None:
         return docs
-    return [
+    return tuple(
         replace(doc, **{name: " ".join(text.split()[:words]) for name, text in _texts(doc).items()})
         for doc in docs
-    ]
+    )
 
 
 def _most_words(docs: Iterable[Document]) -> int:
