@@ -512,10 +512,10 @@ _OF_LEARNING = {
     "citepipe.train.rl:discard": "publishing",
 }
 _OF_TRAINER = {
-    "citepipe.train.trainer:AnswerTrainer.training_step": "step",
-    "citepipe.train.trainer:AnswerTrainer.evaluate": "evaluating",
-    "citepipe.train.trainer:AnswerTrainer._save_checkpoint": "saving",
-    "citepipe.train.trainer:AnswerTrainer._write_model": "saving",
+    "citepipe.train.trainer:Trainer.learn": "step",
+    "citepipe.train.checkpoint:Checkpoints.save": "saving",
+    "citepipe.train.checkpoint:Checkpoints.keep_best": "saving",
+    "citepipe.train.checkpoint:Checkpoints.copy_best": "publishing",
     "citepipe.train.trainer:write_jsonl": "publishing",
     "citepipe.train.trainer:publish": "publishing",
     "citepipe.train.trainer:discard": "publishing",

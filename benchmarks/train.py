@@ -42,7 +42,7 @@ from citepipe.generate.completion import Generator
 from citepipe.generate.detokenize import Detokenizer
 from citepipe.generate.local import HuggingFaceGenerator
 from citepipe.models.encode import encode_prompt
-from citepipe.models.load import computing, language_model_of, load_tokenizer, load_trainable
+from citepipe.models.load import computing, language_model_of, load_tokenizer
 from citepipe.options import (
     AdapterOptions,
     ModelOptions,
@@ -56,6 +56,7 @@ from citepipe.train import sft
 from citepipe.train.actor_critic import ActorCritic
 from citepipe.train.methods import METHODS, Rollout, Targets
 from citepipe.train.rl import Learner
+from citepipe.train.trainer import Item, Trainer
 from citepipe.verify.base import Pair
 
 if TYPE_CHECKING:
@@ -434,23 +435,15 @@ class SFTComparison:
         model: ModelOptions,
         start: Path | None,
         tokenizer: PreTrainedTokenizerBase,
-        items: Sequence[sft.Item],
+        items: Sequence[Item],
         options: SFTOptions,
         longest: int,
         state: Path,
     ) -> None:
         self.model, self.items, self.longest = model, list(items), longest
         self.pad_id = int(tokenizer.pad_token_id)
-        self._trainer = sft.SFTTrainer(
-            "sft",
-            load_trainable(model, start),
-            model,
-            options,
-            self.items,
-            self.items,
-            self.pad_id,
-            state,
-            0,
+        self._trainer = Trainer(
+            "sft", sft.losses, model, options, tokenizer, start, state, "", 0, None
         )
         self.learner = self._trainer.model
         self.learner.train()
@@ -470,7 +463,7 @@ class SFTComparison:
 
     def ours(self) -> float:
         """Our gradients; the loss."""
-        return float(self._trainer.training_step(self.learner, self.items))
+        return self._trainer.learn(self.items, 1)["loss"]
 
     def paper_way(self, rows_at_once: int, length: int | None) -> float:
         """Gradients the paper's way; the loss."""

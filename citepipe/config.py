@@ -267,6 +267,11 @@ REMOVED_KEYS = {
     "rl.value": "no longer chosen: adapters get a value adapter, training of all weights a head on "
     "the policy's states",
     "scratch": "no longer trains a base model from nothing; write a pretrained one as model.base",
+    **dict.fromkeys(
+        ("sft.fsdp", "rs_sft.fsdp"),
+        "weights are no longer sharded; remove it, and for models that do not fit into one device "
+        "write model.adapter, model.gradient_checkpointing or model.quantization: 4bit",
+    ),
 }
 """Keys of earlier versions, and what to write in their place."""
 

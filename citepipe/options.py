@@ -499,6 +499,18 @@ class TrainingOptions(Options):
     )
 
 
+Schedule = Literal[
+    "linear",
+    "cosine",
+    "cosine_with_restarts",
+    "polynomial",
+    "constant",
+    "constant_with_warmup",
+    "inverse_sqrt",
+]
+"""Those of transformers that need nothing but the number of steps and of those that warm up."""
+
+
 class SupervisedOptions(TrainingOptions):
     """Passes over a fixed set of answers or pairs of answers."""
 
@@ -507,7 +519,7 @@ class SupervisedOptions(TrainingOptions):
     batch_size: int = Field(
         2, ge=1, description="Answers (or pairs) per optimizer step, over all devices."
     )
-    schedule: str = Field("cosine", description="A transformers learning-rate schedule.")
+    schedule: Schedule = Field("cosine", description="A transformers learning-rate schedule.")
     warmup: float = Field(0.03, ge=0, lt=1, description="Share of the steps that warm up.")
     max_output_tokens: int = Field(200, ge=1, description="Longer answers are cut (tokens).")
     evaluations: int = Field(
@@ -518,10 +530,6 @@ class SupervisedOptions(TrainingOptions):
 class SFTOptions(SupervisedOptions):
     """Supervised fine-tuning on cited answers, loss on the answer only."""
 
-    fsdp: bool = Field(
-        False, description="Shard weights and optimizer over the devices (all weights trained)."
-    )
-
 
 class DPOOptions(SupervisedOptions):
     """DPO (Rafailov et al. 2023, arXiv 2305.18290); an answer is preferred for its reward."""
@@ -529,7 +537,7 @@ class DPOOptions(SupervisedOptions):
     epochs: float = Field(1, gt=0, description="Passes over the pairs.")
     batch_size: int = Field(8, ge=1, description="Pairs per optimizer step, over all devices.")
     learning_rate: float = Field(5e-6, gt=0, description="Peak learning rate (AdamW).")
-    schedule: str = Field("linear", description="A transformers learning-rate schedule.")
+    schedule: Schedule = Field("linear", description="A transformers learning-rate schedule.")
     warmup: float = Field(0.1, ge=0, lt=1, description="Share of the steps that warm up.")
     beta: float = Field(0.1, gt=0, description="How strongly the start's probabilities hold.")
     label_smoothing: float = Field(

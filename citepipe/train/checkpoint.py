@@ -85,7 +85,7 @@ class Checkpoints:
             weights = {name: tensors.pop(f"parameter/{name}") for name in self._parameters}
             if any(weights[name].shape != own.shape for name, own in self._parameters.items()):
                 raise ValueError("its weights are others")
-            if not self._best(snapshot.best_step).is_dir():
+            if snapshot.best_step is not None and not self._best(snapshot.best_step).is_dir():
                 raise ValueError("its best policy is missing")
         except (InputError, SafetensorError, KeyError, TypeError, ValueError, OSError):
             say(f"{newest}: this snapshot is damaged; starting from the beginning")
@@ -119,4 +119,4 @@ class Checkpoints:
         shutil.copytree(self._best(step), directory, dirs_exist_ok=True)
 
     def _best(self, step: int | None) -> Path:
-        return self._state / f"best-{step:08d}"
+        return self._state / f"best-{step or 0:08d}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -54,29 +55,39 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.fixture(scope="session")
-def adapter(
-    tmp_path_factory: pytest.TempPathFactory,
-    options: ModelOptions,
-    prompt: PromptOptions,
-    files: dict[str, Path],
-) -> Path:
+def supervised(
+    options: ModelOptions, prompt: PromptOptions, files: dict[str, Path]
+) -> dict[str, Any]:
+    """Arguments of `sft.run` without folders: six steps of five answers, a dev loss every other."""
+    return {
+        "train": files["train"],
+        "dev": files["dev"],
+        "model": options,
+        "prompt": prompt,
+        "options": SFTOptions(
+            max_steps=6,
+            batch_size=5,
+            learning_rate=1e-2,
+            evaluations=3,
+            save_every=2,
+            max_grad_norm=1.0,
+        ),
+        "start": None,
+        "fingerprint": "a",
+        "seed": 0,
+        "threads": 1,
+    }
+
+
+@pytest.fixture(scope="session")
+def adapter(tmp_path_factory: pytest.TempPathFactory, supervised: dict[str, Any]) -> Path:
     """The adapter that a short supervised run on the train questions makes."""
     from citepipe.train import sft
 
     folder = tmp_path_factory.mktemp("adapter")
-    sft.run(
-        train=files["train"],
-        dev=files["dev"],
-        model=options,
-        prompt=prompt,
-        options=SFTOptions(max_steps=20, batch_size=4, learning_rate=1e-2, evaluations=2),
-        start=None,
-        out=folder / "out",
-        state=folder / "state",
-        fingerprint="a",
-        seed=0,
-        threads=1,
-    )
+    options = SFTOptions(max_steps=20, batch_size=4, learning_rate=1e-2, evaluations=2)
+    call = supervised | {"options": options}
+    sft.run(**call, out=folder / "out", state=folder / "state")
     return folder / "out"
 
 

@@ -14,30 +14,22 @@ from safetensors.torch import load_file
 from citepipe.data.files import read_examples, read_jsonl, write_examples
 from citepipe.errors import InputError
 from citepipe.models.load import load_base, load_for_inference, load_tokenizer
-from citepipe.options import ModelOptions, PromptOptions, SFTOptions
+from citepipe.options import ModelOptions, PromptOptions
 from citepipe.train import sft
 
 
-def test_only_the_answer_and_the_end_of_sequence_are_learnt(
-    options: ModelOptions, prompt: PromptOptions, files: dict[str, Path]
+@pytest.mark.parametrize(("limit", "cut"), [(200, False), (3, True)])
+def test_only_the_answer_is_learnt_with_its_end_unless_it_is_cut(
+    limit: int, cut: bool, options: ModelOptions, prompt: PromptOptions, files: dict[str, Path]
 ) -> None:
     tokenizer = load_tokenizer(options)
-    item = sft.encode_examples(read_examples(files["train"])[:1], prompt, tokenizer, 200)[0]
+    item = sft.encode_examples(read_examples(files["train"])[:1], prompt, tokenizer, limit)[0]
     (row,) = item.rows
-    learnt = row.token_ids[len(row.token_ids) - row.answer :].tolist()
-    assert tokenizer.decode(learnt[:-1]) == " Silver River was directed by Anna Berg in 1995 [1]."
-    assert learnt[-1] == tokenizer.eos_token_id
+    asked, learnt = row.token_ids[: -row.answer], row.token_ids[-row.answer :]
+    assert tokenizer.decode(asked).endswith("\nAnswer:")
+    answer = tokenizer(" Silver River was directed by Anna Berg in 1995 [1].")["input_ids"]
+    assert learnt.tolist() == (answer[:3] if cut else [*answer, tokenizer.eos_token_id])
     assert item.weight == len(learnt)
-    assert tokenizer.decode(row.token_ids[: -row.answer]).endswith("\nAnswer:")
-
-
-def test_an_answer_over_the_limit_is_cut_without_an_end(
-    options: ModelOptions, prompt: PromptOptions, files: dict[str, Path]
-) -> None:
-    tokenizer = load_tokenizer(options)
-    item = sft.encode_examples(read_examples(files["train"])[:1], prompt, tokenizer, 3)[0]
-    assert item.rows[0].answer == 3
-    assert tokenizer.eos_token_id not in item.rows[0].token_ids
 
 
 def test_training_lowers_the_dev_loss_and_leaves_an_adapter(adapter: Path) -> None:
@@ -50,22 +42,11 @@ def test_training_lowers_the_dev_loss_and_leaves_an_adapter(adapter: Path) -> No
 
 
 @pytest.fixture
-def call(
-    options: ModelOptions, prompt: PromptOptions, files: dict[str, Path], tmp_path: Path
-) -> dict[str, Any]:
-    return {
-        "train": files["train"],
-        "dev": files["dev"],
-        "model": options,
-        "prompt": prompt,
-        "options": SFTOptions(max_steps=2, batch_size=4, evaluations=1),
-        "start": None,
-        "out": tmp_path / "out",
-        "state": tmp_path / "state",
-        "fingerprint": "a",
-        "seed": 0,
-        "threads": 1,
-    }
+def call(supervised: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
+    """Two steps in a folder of their own."""
+    options = supervised["options"].model_copy(update={"max_steps": 2, "evaluations": 1})
+    folders = {"out": tmp_path / "out", "state": tmp_path / "state"}
+    return supervised | folders | {"options": options}
 
 
 class _Tracker:
@@ -88,7 +69,7 @@ def test_losses_are_means_over_tokens_of_answers_and_tracked(
     assert options.adapter is not None
     adapter = options.adapter.model_copy(update={"dropout": 0.0})
     call["model"] = options.model_copy(update={"adapter": adapter})
-    call["options"] = SFTOptions(max_steps=1, batch_size=3, evaluations=1)
+    call["options"] = call["options"].model_copy(update={"max_steps": 1, "batch_size": 3})
     tracker = _Tracker()
     sft.run(**call, tracker=tracker)  # type: ignore[arg-type]
     tokenizer, base = load_tokenizer(options), load_base(options)
@@ -108,9 +89,7 @@ def test_losses_are_means_over_tokens_of_answers_and_tracked(
     assert first["loss"] == pytest.approx(loss(base), abs=1e-5)
     trained = PeftModel.from_pretrained(base, call["out"]).eval()
     assert evaluation["eval_loss"] == pytest.approx(loss(trained), abs=1e-5)
-    assert [step for step, _ in tracker.logged] == [1, 1]
-    assert tracker.logged[0][1]["loss"] == first["loss"]
-    assert tracker.logged[1][1]["eval_loss"] == evaluation["eval_loss"]
+    assert [{"step": step, **figures} for step, figures in tracker.logged] == [first, evaluation]
 
 
 def test_all_weights_can_be_trained_and_gone_on_from(
@@ -122,14 +101,13 @@ def test_all_weights_can_be_trained_and_gone_on_from(
     changed = [n for n, v in load_base(options).state_dict().items() if (v != trained[n]).any()]
     assert any("mlp" in name for name in changed)
     assert any("embed" in name for name in changed)
-    again = {"start": call["out"], "out": tmp_path / "again", "model": whole}
-    sft.run(**{**call, **again})
+    sft.run(**{**call, "start": call["out"], "out": tmp_path / "again", "model": whole})
     assert (tmp_path / "again" / "model.safetensors").is_file()
 
 
 def test_an_adapter_is_gone_on_from(call: dict[str, Any], adapter: Path) -> None:
-    call["options"] = SFTOptions(max_steps=1, learning_rate=1e-9, evaluations=1)
-    sft.run(**{**call, "start": adapter})
+    slow = call["options"].model_copy(update={"max_steps": 1, "learning_rate": 1e-9})
+    sft.run(**{**call, "start": adapter, "options": slow})
     before = load_file(adapter / "adapter_model.safetensors")
     after = load_file(call["out"] / "adapter_model.safetensors")
     for name, value in before.items():
@@ -146,38 +124,15 @@ def test_gradient_checkpointing_changes_nothing(call: dict[str, Any], tmp_path: 
         torch.testing.assert_close(checkpointed[name], value, atol=1e-6, rtol=0)
 
 
-def test_rows_without_answers_are_one_clear_line(call: dict[str, Any], tmp_path: Path) -> None:
+def test_rows_without_answers(
+    call: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     empty = tmp_path / "empty.json"
     write_examples(empty, [replace(e, output=None) for e in read_examples(call["dev"])])
     with pytest.raises(InputError, match=r"empty\.json: expected rows with an answer"):
         sft.run(**{**call, "train": empty})
     assert not call["out"].exists()
     assert not call["state"].exists()
-
-
-def test_without_answers_to_dev_questions_a_tenth_of_the_others_is_kept(
-    call: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    empty = tmp_path / "empty.json"
-    write_examples(empty, [replace(e, output=None) for e in read_examples(call["dev"])])
-    answers = sum(bool(example.output) for example in read_examples(call["train"]))
-    kept = -(-answers // 10)
-    said = sft.run(**{**call, "dev": empty})
-    assert f"answers {answers - kept}, " in said
-    assert f"{kept} of {answers} answers are kept" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("changed", "complaint"),
-    [
-        ({"schedule": "cosin"}, r"sft\.schedule: expected one of linear, cosine, .*'cosin'"),
-        ({"fsdp": True}, r"sft\.fsdp: .*model\.adapter"),
-    ],
-)
-def test_options_that_cannot_be_come_before_any_model(
-    changed: dict[str, Any], complaint: str, call: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delattr(sft, "load_trainable")
-    options = call["options"].model_copy(update=changed)
-    with pytest.raises(InputError, match=complaint):
-        sft.run(**{**call, "options": options})
+    # Without answers to dev questions every tenth of the twelve others is kept.
+    assert "sft: answers 10, " in sft.run(**{**call, "dev": empty})
+    assert "no dev question has an answer; 2 others choose" in capsys.readouterr().err
