@@ -47,6 +47,7 @@ def test_an_end_of_sequence_that_a_tokenizer_appends_is_not_part_of_the_prompt(t
 
 QUESTION = Example("0", "asqa", "Who?", (Document("T", " ".join(["It was Zoë."] * 40)),))
 SHORT = PromptOptions(instruction="Say.", max_input_tokens=400)
+LONG = SHORT.model_copy(update={"max_input_tokens": 4000})
 
 CHATML = (
     "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n"
@@ -105,62 +106,75 @@ def chat_tokenizer(kind: str, template: str) -> Any:
     return tokenizer
 
 
-@pytest.fixture(params=KINDS)
-def kind(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
+ASKED = "Say.\n\nQuestion: {}?\n\n[1] T: {}.\n\nAnswer:"
+MESSAGES = [
+    {"role": "user", "content": ASKED.format("A", "a a a a")},
+    {"role": "assistant", "content": "One [1]."},
+    {"role": "user", "content": ASKED.format("B", "b b b b")},
+    {"role": "assistant", "content": "Two [1]."},
+    {"role": "user", "content": ASKED.format("Who", "It was Zoë")},
+]
 
 
-def conversation(answer: str | None, options: PromptOptions = SHORT) -> list[dict[str, str]]:
-    asked = [{"role": "user", "content": render(QUESTION, options)}]
-    return asked if answer is None else [*asked, {"role": "assistant", "content": answer}]
+@pytest.fixture
+def turns(tmp_path: Path) -> PromptOptions:
+    demos = [
+        {"question": f"{name}?", "answer": answer, "docs": [{"title": "T", "text": text}]}
+        for name, answer, text in [("A", "One [1].", "a a a a."), ("B", " Two [1].", "b b b b.")]
+    ]
+    value = {
+        "instruction": "Say.",
+        "demo_sep": "\n\n\n",
+        "demo_prompt": "{INST}\n\nQuestion: {Q}\n\n{D}\nAnswer: {A}",
+        "doc_prompt": "[{ID}] {T}: {P}\n",
+        "demos": demos,
+    }
+    path = tmp_path / "asqa.json"
+    path.write_text(json.dumps(value))
+    return PromptOptions(files={"asqa": str(path)}, shots=2, demo_turns=True, max_input_tokens=4000)
 
 
-def test_a_chat_prompt_is_the_template_with_one_message_of_the_user(kind: str) -> None:
-    name, template, _ = KINDS[kind]
-    tokenizer = chat_tokenizer(name, template)
-    options = SHORT.model_copy(update={"max_input_tokens": 4000})
-    prompt = encode_prompt(QUESTION, options, tokenizer)
-    text = tokenizer.apply_chat_template(
-        conversation(None), tokenize=False, add_generation_prompt=True, enable_thinking=False
-    )
-    assert prompt.text == text + ("### assistant:\n" if kind == "roles" else "")
-    assert list(prompt.token_ids) == tokenizer(prompt.text, add_special_tokens=False)["input_ids"]
-    assert prompt.token_ids.count(tokenizer.bos_token_id) == text.count("<s>")
-
-
-def test_prompt_and_answer_are_the_tokens_of_the_whole_conversation(kind: str) -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_prompt_and_answer_are_the_tokens_of_the_whole_conversation(
+    kind: str, turns: PromptOptions
+) -> None:
     name, template, end = KINDS[kind]
     tokenizer = chat_tokenizer(name, template)
-    options = SHORT.model_copy(update={"max_input_tokens": 4000})
-    prompt = encode_prompt(QUESTION, options, tokenizer)
-    answer = encode_answer(prompt, "Zoë [1]. He.", tokenizer, 200)
-    whole = tokenizer.apply_chat_template(
-        conversation("Zoë [1]. He."), tokenize=False, enable_thinking=False
-    )
-    if kind == "roles":
-        whole = whole.rstrip("\n") + end
-    ids = tokenizer(whole, add_special_tokens=False)["input_ids"]
-    # A template may go on behind the end of the turn, by a line break.
-    assert [*prompt.token_ids, *answer] == ids[: len(prompt.token_ids) + len(answer)]
-    assert tokenizer.decode(ids[len(prompt.token_ids) + len(answer) :]) in ("", "\n")
-    assert answer[-1] == tokenizer.convert_tokens_to_ids(end) == end_token(tokenizer, options)
-    assert answer.count(answer[-1]) == 1
-    space = " " if template == LLAMA_2 else ""
-    assert tokenizer.decode(answer[:-1]).strip(" ") == "Zoë [1]. He."
-    assert tokenizer.decode([*prompt.token_ids, *answer[:-1]]).endswith(
-        f"{prompt.text[-3:]}{space}Zoë [1]. He.{space}"
-    )
+    settings = {"tokenize": False, "enable_thinking": False}
+    # A question alone, and one behind demonstrations that have turns of their own.
+    alone = [{"role": "user", "content": render(EXAMPLE, LONG)}]
+    for options, messages in ((LONG, alone), (turns, MESSAGES)):
+        prompt = encode_prompt(EXAMPLE, options, tokenizer)
+        text = tokenizer.apply_chat_template(messages, add_generation_prompt=True, **settings)
+        assert prompt.text == text + ("### assistant:\n" if kind == "roles" else "")
+        encoded = tokenizer(prompt.text, add_special_tokens=False)["input_ids"]
+        assert list(prompt.token_ids) == encoded
+        assert prompt.token_ids.count(tokenizer.bos_token_id) == text.count("<s>")
+        answer = encode_answer(prompt, "Zoë [1]. He.", tokenizer, 200)
+        answered = [*messages, {"role": "assistant", "content": "Zoë [1]. He."}]
+        whole = tokenizer.apply_chat_template(answered, **settings)
+        if kind == "roles":
+            whole = whole.rstrip("\n") + end
+        ids = tokenizer(whole, add_special_tokens=False)["input_ids"]
+        both = [*prompt.token_ids, *answer]
+        # A template may go on behind the end of the turn, by a line break.
+        assert both == ids[: len(both)]
+        assert tokenizer.decode(ids[len(both) :]) in ("", "\n")
+        assert answer[-1] == tokenizer.convert_tokens_to_ids(end) == end_token(tokenizer, options)
+        assert answer.count(answer[-1]) == 1
+        space = " " if template == LLAMA_2 else ""
+        assert tokenizer.decode(both[:-1]).endswith(f"{prompt.text[-3:]}{space}Zoë [1]. He.{space}")
 
 
+@pytest.mark.parametrize("kind", KINDS)
 def test_documents_are_shortened_so_that_the_whole_message_fits(kind: str) -> None:
-    name, template, _ = KINDS[kind]
-    tokenizer = chat_tokenizer(name, template)
-    whole = encode_prompt(QUESTION, SHORT.model_copy(update={"max_input_tokens": 4000}), tokenizer)
+    tokenizer = chat_tokenizer(*KINDS[kind][:2])
+    whole = encode_prompt(QUESTION, LONG, tokenizer)
     budget = len(whole.token_ids) - 1
-    options = SHORT.model_copy(update={"max_input_tokens": budget})
-    prompt = encode_prompt(QUESTION, options, tokenizer)
-    assert not whole.shortened
-    assert prompt.shortened
+    prompt = encode_prompt(
+        QUESTION, LONG.model_copy(update={"max_input_tokens": budget}), tokenizer
+    )
+    assert (whole.shortened, prompt.shortened) == (False, True)
     assert len(prompt.token_ids) <= budget
     # All but the last word of the document is left.
     assert prompt.text.count("Zoë.") == whole.text.count("Zoë.") - 1
@@ -232,67 +246,22 @@ def test_a_template_that_fails_is_one_clear_line(template: str, complaint: str) 
         assert "\n" not in str(caught.value)
 
 
-ASKED = "Say.\n\nQuestion: {}?\n\n[1] T: {}.\n\nAnswer:"
-MESSAGES = [
-    {"role": "user", "content": ASKED.format("A", "a a a a")},
-    {"role": "assistant", "content": "One [1]."},
-    {"role": "user", "content": ASKED.format("B", "b b b b")},
-    {"role": "assistant", "content": "Two [1]."},
-    {"role": "user", "content": ASKED.format("Who", "It was Zoë")},
-]
-
-
-@pytest.fixture
-def options(tmp_path: Path) -> PromptOptions:
-    demos = [
-        {"question": f"{name}?", "answer": answer, "docs": [{"title": "T", "text": text}]}
-        for name, answer, text in [("A", "One [1].", "a a a a."), ("B", " Two [1].", "b b b b.")]
-    ]
-    value = {
-        "instruction": "Say.",
-        "demo_sep": "\n\n\n",
-        "demo_prompt": "{INST}\n\nQuestion: {Q}\n\n{D}\nAnswer: {A}",
-        "doc_prompt": "[{ID}] {T}: {P}\n",
-        "demos": demos,
-    }
-    path = tmp_path / "asqa.json"
-    path.write_text(json.dumps(value))
-    return PromptOptions(files={"asqa": str(path)}, shots=2, demo_turns=True, max_input_tokens=4000)
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_demonstration_is_a_message_and_its_answer(kind: str, options: PromptOptions) -> None:
-    name, template, _ = KINDS[kind]
-    tokenizer = chat_tokenizer(name, template)
-    prompt = encode_prompt(EXAMPLE, options, tokenizer)
-    text = tokenizer.apply_chat_template(
-        MESSAGES, tokenize=False, add_generation_prompt=True, enable_thinking=False
-    )
-    assert prompt.text == text + ("### assistant:\n" if kind == "roles" else "")
-    answered = [*MESSAGES, {"role": "assistant", "content": "Zoë [1]."}]
-    whole = tokenizer.apply_chat_template(answered, tokenize=False, enable_thinking=False)
-    answer = encode_answer(prompt, "Zoë [1].", tokenizer, 500)
-    ids = tokenizer(whole, add_special_tokens=False)["input_ids"]
-    both = [*prompt.token_ids, *answer[:-1]]
-    assert ids[: len(both)] == both
-
-
-def test_without_a_template_all_is_one_text(options: PromptOptions) -> None:
+def test_without_a_template_all_is_one_text(turns: PromptOptions) -> None:
     tokenizer = chat_tokenizer(*KINDS["chatml"][:2])
-    plain = options.model_copy(update={"chat": "plain"})
-    together = options.model_copy(update={"demo_turns": False})
+    plain = turns.model_copy(update={"chat": "plain"})
+    together = turns.model_copy(update={"demo_turns": False})
     assert encode_prompt(EXAMPLE, plain, tokenizer).text == render(EXAMPLE, together)
 
 
-def test_demonstrations_in_turns_lose_words_too(options: PromptOptions) -> None:
+def test_demonstrations_in_turns_lose_words_too(turns: PromptOptions) -> None:
     tokenizer = chat_tokenizer(*KINDS["chatml"][:2])
-    whole = len(encode_prompt(EXAMPLE, options, tokenizer).token_ids)
-    short = options.model_copy(update={"max_input_tokens": whole - 1})
+    whole = len(encode_prompt(EXAMPLE, turns, tokenizer).token_ids)
+    short = turns.model_copy(update={"max_input_tokens": whole - 1})
     prompt = encode_prompt(EXAMPLE, short, tokenizer)
     assert prompt.shortened
     assert len(prompt.token_ids) < whole
     assert "It was Zoë." in prompt.text
     assert "a a a a." not in prompt.text
-    least = options.model_copy(update={"max_input_tokens": 20})
+    least = turns.model_copy(update={"max_input_tokens": 20})
     with pytest.raises(InputError, match="tokens without any document text"):
         encode_prompt(EXAMPLE, least, tokenizer)

@@ -10,40 +10,21 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
-import peft
 import pytest
 import torch
-import transformers
 
 from citepipe.errors import InputError
 from citepipe.models.load import is_ready, load_for_inference
 from citepipe.models.released import find_weights, prepare, read_pickled, write_untrained
-from citepipe.options import ModelOptions
-
-
-def _options(base: Path, dtype: str = "float32") -> ModelOptions:
-    return ModelOptions.model_validate({"base": str(base), "dtype": dtype})
+from tests.models.tiny import adapted, loaded, logits, options
 
 
 @pytest.fixture(scope="module")
 def adapter(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An adapter that adds something to every layer."""
     folder = tmp_path_factory.mktemp("adapter")
-    model = transformers.AutoModelForCausalLM.from_pretrained(tiny_base)
-    torch.manual_seed(0)
-    config = peft.LoraConfig(task_type="CAUSAL_LM", r=2, target_modules="all-linear")
-    wrapped = peft.get_peft_model(model, config)
-    for name, weights in wrapped.named_parameters():
-        if "lora_" in name:
-            torch.nn.init.normal_(weights, std=0.3)
-    wrapped.save_pretrained(str(folder))
+    adapted(tiny_base, folder)
     return folder
-
-
-def _logits(model: torch.nn.Module) -> torch.Tensor:
-    with torch.no_grad():
-        found: torch.Tensor = model(torch.tensor([[3, 5, 7, 9]])).logits
-    return found
 
 
 def _pickled(adapter: Path, folder: Path) -> Path:
@@ -86,11 +67,13 @@ def test_every_layout_gives_the_same_model(
     assert not list((tmp_path / "out").glob("*.bin"))
     record = json.loads((tmp_path / "out" / "released.json").read_text())
     assert record["found"] == inner
-    assert [file["converted"] for file in record["files"]] == [True]
-    options = _options(tiny_base)
-    found = _logits(load_for_inference(options, tmp_path / "out"))
-    assert torch.equal(found, _logits(load_for_inference(options, adapter)))
-    assert not torch.equal(found, _logits(load_for_inference(options, None)))
+    pickled = (tmp_path / "source" / inner / "adapter_model.bin").read_bytes()
+    digest = hashlib.sha256(pickled).hexdigest()
+    assert record["files"] == [{"name": "adapter_model.bin", "sha256": digest, "converted": True}]
+    base = options(tiny_base)
+    found = logits(load_for_inference(base, tmp_path / "out"))
+    assert torch.equal(found, logits(load_for_inference(base, adapter)))
+    assert not torch.equal(found, logits(load_for_inference(base, None)))
     assert sorted(p.name for p in tmp_path.iterdir() if p.name.startswith(".")) == []
 
 
@@ -107,12 +90,6 @@ def test_what_cannot_be_found(adapter: Path, tmp_path: Path) -> None:
         prepare(tmp_path / "text", tmp_path / "out")
     with pytest.raises(InputError, match="no such file or directory"):
         prepare(tmp_path / "absent", tmp_path / "out")
-
-
-def test_checkpoints_on_the_way_are_passed_over(adapter: Path, tmp_path: Path) -> None:
-    _pickled(adapter, tmp_path / "sft")
-    _pickled(adapter, tmp_path / "sft" / "checkpoint-100")
-    assert find_weights(tmp_path) == tmp_path / "sft"
 
 
 @pytest.mark.parametrize(
@@ -134,10 +111,10 @@ def test_a_configuration_that_means_another_adapter(
 
 
 def test_the_base_as_it_is(tiny_base: Path, tmp_path: Path) -> None:
-    options = _options(tiny_base)
-    assert write_untrained(options, tmp_path / "out") == f"weights: untrained, on {tiny_base}"
-    found = _logits(load_for_inference(options, tmp_path / "out"))
-    assert torch.equal(found, _logits(load_for_inference(options, None)))
+    base = options(tiny_base)
+    assert write_untrained(base, tmp_path / "out") == f"weights: untrained, on {tiny_base}"
+    found = logits(load_for_inference(base, tmp_path / "out"))
+    assert torch.equal(found, logits(load_for_inference(base, None)))
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out"]
 
 
@@ -208,17 +185,24 @@ def test_a_symbolic_link_is_copied(adapter: Path, tmp_path: Path) -> None:
     assert (tmp_path / "out" / weights).samefile(folder / weights)
 
 
-def test_layouts_of_longer_paths_and_of_value_models(adapter: Path, tmp_path: Path) -> None:
-    long = Path("tasks/qa_feedback/model_outputs/rl-fg/best_peft/policy_adapter")
-    _pickled(adapter, tmp_path / "zip" / long)
-    assert find_weights(tmp_path / "zip") == tmp_path / "zip" / long
-    for name in ("last_policy_peft", "last_value_peft"):
-        _pickled(adapter, tmp_path / "ppo" / name)
-    assert find_weights(tmp_path / "ppo") == tmp_path / "ppo" / "last_policy_peft"
-    for name in ("best_peft", "best_peft_corr_rec"):
-        _pickled(adapter, tmp_path / "two" / "rl" / name / "policy_adapter")
-        _pickled(adapter, tmp_path / "two" / "rl" / name / "value_adapter")
-    assert find_weights(tmp_path / "two") == tmp_path / "two/rl/best_peft/policy_adapter"
+@pytest.mark.parametrize(
+    ("folders", "expected"),
+    [
+        (["tasks/rl-fg/best_peft/policy_adapter"], "tasks/rl-fg/best_peft/policy_adapter"),
+        (["sft", "sft/checkpoint-100"], "sft"),
+        (["last_policy_peft", "last_value_peft"], "last_policy_peft"),
+        (
+            ["rl/best_peft/policy_adapter", "rl/best_peft_corr_rec/policy_adapter"],
+            "rl/best_peft/policy_adapter",
+        ),
+    ],
+)
+def test_checkpoints_on_the_way_and_value_models_are_passed_over(
+    folders: list[str], expected: str, adapter: Path, tmp_path: Path
+) -> None:
+    for folder in folders:
+        _pickled(adapter, tmp_path / folder)
+    assert find_weights(tmp_path) == tmp_path / expected
 
 
 def test_a_second_time_replaces_the_first(adapter: Path, tmp_path: Path) -> None:
@@ -230,34 +214,22 @@ def test_a_second_time_replaces_the_first(adapter: Path, tmp_path: Path) -> None
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "source"]
 
 
-def _in_two(tiny_base: Path, source: Path) -> transformers.PreTrainedModel:
-    """A model in two pickled parts, without an index."""
-    model = transformers.AutoModelForCausalLM.from_pretrained(tiny_base)
+def test_a_whole_model_in_parts(tiny_base: Path, tmp_path: Path) -> None:
+    model = loaded(tiny_base)
+    source = tmp_path / "source"
     source.mkdir()
     shutil.copy(tiny_base / "config.json", source)
     state = model.state_dict()
-    names = sorted(state)
-    for part in (0, 1):
-        path = source / f"pytorch_model-0000{part + 1}-of-00002.bin"
-        torch.save({name: state[name] for name in names[part::2]}, path)
-    return model
-
-
-def test_a_whole_model_in_parts(tiny_base: Path, tmp_path: Path) -> None:
-    model = _in_two(tiny_base, tmp_path / "source")
-    assert prepare(tmp_path / "source", tmp_path / "out") == (
-        "weights: kind model, files 2, converted 2"
-    )
-    loaded = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out")
-    assert torch.equal(_logits(loaded), _logits(model))
-
-
-def test_a_missing_part(tiny_base: Path, tmp_path: Path) -> None:
-    _in_two(tiny_base, tmp_path / "source")
-    (tmp_path / "source" / "pytorch_model-00001-of-00002.bin").unlink()
+    parts = [source / f"pytorch_model-0000{part}-of-00002.bin" for part in (1, 2)]
+    for number, path in enumerate(parts):
+        torch.save({name: state[name] for name in sorted(state)[number::2]}, path)
+    line = "weights: kind model, files 2, converted 2"
+    assert prepare(source, tmp_path / "out") == line
+    assert torch.equal(logits(loaded(tmp_path / "out")), logits(model))
+    parts[0].unlink()
     with pytest.raises(InputError, match="expected 2 parts, there are 1"):
-        prepare(tmp_path / "source", tmp_path / "out")
-    assert not (tmp_path / "out").exists()
+        prepare(source, tmp_path / "other")
+    assert not (tmp_path / "other").exists()
 
 
 @pytest.mark.parametrize(
@@ -272,17 +244,6 @@ def test_what_is_no_weights(name: str, content: bytes, adapter: Path, tmp_path: 
         prepare(folder, tmp_path / "out")
     assert str(caught.value).startswith(f"{folder / name}: expected ")
     assert not (tmp_path / "out").exists()
-
-
-def test_the_record_has_the_digest_of_the_source(adapter: Path, tmp_path: Path) -> None:
-    prepare(adapter, tmp_path / "out")
-    source = (adapter / "adapter_model.safetensors").read_bytes()
-    [file] = json.loads((tmp_path / "out" / "released.json").read_text())["files"]
-    assert file == {
-        "name": "adapter_model.safetensors",
-        "sha256": hashlib.sha256(source).hexdigest(),
-        "converted": False,
-    }
 
 
 def test_a_full_disk_is_one_line(
