@@ -4,10 +4,10 @@
 
 A server in a process of its own answers at once, always the same: 40 tokens with their
 log-probabilities as vLLM words them, whole or as a stream with an event a token. The server engine
-asks it, and by turns others that only send and receive the same bytes: one httpx client for all,
-which looks for a free connection at every request; an httpx client per connection, which the engine
-builds upon; and sockets that know how long the answer is, the least that there is. What the engine
-adds to httpx is the checks, the text, the offsets and the end of every answer.
+asks it through the openai library, and by turns others that only send and receive the same bytes:
+one httpx client for all, which looks for a free connection at every request; an httpx client per
+connection; and sockets that know how long the answer is, the least that there is. What the engine
+adds is the library's work, the checks, the text, the offsets and the end of every answer.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 from machine import RESULTS, Report
 
 from citepipe.generate.completion import Request, SegmentEnd
@@ -77,7 +77,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5, help="runs of each, by turns")
     parser.add_argument("--out", type=Path, default=RESULTS / "server.txt")
     arguments = parser.parse_args()
-    report = Report(arguments.out, "httpx", "httpcore", "h11")
+    report = Report(arguments.out, "openai", "httpx2", "httpcore2", "h11")
     tokenizer = load_tokenizer(ModelOptions(base=str(_BASE)))
     answers = _answers(list(range(100, 100 + _TOKENS)), tokenizer.eos_token_id)
     here, there = multiprocessing.Pipe()
@@ -134,8 +134,7 @@ def _compare(
     generator = ServerGenerator(options, "base", None, tokenizer, end_id)
     prompt = tuple(50 + i % 100 for i in range(_PROMPT))
     request = Request(prompt, "asqa/1", 200, samples=count, segment_end=way.segment_end)
-    body = generator._body(request, 0) | ({"stream": True} if way.segment_end else {})
-    data = json.dumps(body, separators=(",", ":")).encode()
+    data = json.dumps(generator._body(request, 0), separators=(",", ":")).encode()
 
     def engine() -> None:
         [own] = generator.generate([request])
@@ -176,11 +175,11 @@ def _compare(
 
 async def _by_httpx(url: str, data: bytes, concurrency: int, way: Way, number: int) -> None:
     each = concurrency // number
-    limits = httpx.Limits(max_connections=each, max_keepalive_connections=each)
+    limits = httpx2.Limits(max_connections=each, max_keepalive_connections=each)
     async with AsyncExitStack() as stack:
         clients = [
             await stack.enter_async_context(
-                httpx.AsyncClient(limits=limits, verify=False, trust_env=False)
+                httpx2.AsyncClient(limits=limits, verify=False, trust_env=False)
             )
             for _ in range(number)
         ]

@@ -266,6 +266,7 @@ class Config(Options):
 REMOVED_KEYS = {
     "rl.value": "no longer chosen: adapters get a value adapter, training of all weights a head on "
     "the policy's states",
+    "teacher.endpoint.max_tokens_total": "no longer caps spending; write price_output and max_cost",
     "scratch": "no longer trains a base model from nothing; write a pretrained one as model.base",
     **dict.fromkeys(
         ("sft.fsdp", "rs_sft.fsdp"),

@@ -342,7 +342,10 @@ class ServerOptions(Options):
     )
     concurrency: int = Field(64, ge=1, description="Requests under way at once.")
     timeout: float = Field(
-        300.0, gt=0, description="Seconds without a byte after which an answer is given up."
+        300.0,
+        gt=0,
+        description="Seconds without a byte after which an answer is given up; a request with all "
+        "its retries has so many for each of them.",
     )
     retries: int = Field(
         8, ge=0, description="How often a failed request is tried again, with growing pauses."
@@ -371,7 +374,7 @@ class ServerOptions(Options):
             port = parts.port
         except ValueError as error:
             raise ValueError(f"expected an http or https URL: {error}") from None
-        readable = url.isprintable() and " " not in url
+        readable = url.isascii() and url.isprintable() and " " not in url
         if parts.scheme not in ("http", "https") or not host or port == 0 or not readable:
             raise ValueError("expected an http or https URL such as http://127.0.0.1:8000/v1")
         if parts.username is not None or parts.query or parts.fragment:
@@ -413,9 +416,6 @@ class EndpointOptions(ServerOptions):
         description="Spending, of all runs on these results, ends before this. Of a question not "
         "yet answered a prompt counts a token per byte, and an answer `max_tokens` or as many as "
         "were billed for the longest one.",
-    )
-    max_tokens_total: int | None = Field(
-        None, gt=0, description="The same for tokens, of prompts and answers together."
     )
 
     @model_validator(mode="after")

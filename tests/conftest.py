@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from pathlib import Path
 
@@ -48,3 +49,18 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model.save_pretrained(directory)
     tokenizer.save_pretrained(directory)
     return directory
+
+
+@pytest.fixture
+def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The pauses of a client between attempts, in seconds, which are not waited for."""
+    slept: list[float] = []
+    sleep = asyncio.sleep
+
+    async def pause(seconds: float) -> None:
+        slept.append(seconds)
+        await sleep(min(seconds, 0.001))
+
+    monkeypatch.setattr("asyncio.sleep", pause)
+    monkeypatch.setattr("anyio.sleep", pause)
+    return slept

@@ -1,26 +1,19 @@
-"""The generator that asks an OpenAI-compatible server, such as vLLM."""
+"""The generator behind an OpenAI-compatible server, such as vLLM."""
 
 from __future__ import annotations
 
 import hashlib
-import math
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing, suppress
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
+
+import openai
+from pydantic import BaseModel, Field, FiniteFloat
 
 from citepipe.errors import InputError
-from citepipe.generate.client import (
-    PASSING,
-    AttemptError,
-    Client,
-    Pauses,
-    RefusedError,
-    one_line,
-    parse_json,
-)
-from citepipe.generate.completion import Completion, Done, FinishReason, Request
+from citepipe.generate.client import BrokenAnswerError, Client, RefusedError
+from citepipe.generate.completion import Completion, Done, Request
 from citepipe.generate.cut import Cut
 from citepipe.generate.detokenize import Detokenizer
 from citepipe.models.load import check_trained, is_whole
@@ -31,14 +24,40 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 START = (
-    "VLLM_ALLOW_RUNTIME_LORA_UPDATING=True vllm serve {base} --enable-lora --max-lora-rank 64 "
+    "VLLM_ALLOW_RUNTIME_LORA_UPDATING=True vllm serve MODEL --enable-lora --max-lora-rank 64 "
     "--generation-config vllm"
 )
 """The command that starts a server which loads adapters by request."""
 
-_ID_MARK = "token_id:"
-# Tokens in front of a text that is tokenised anew: some tokenizers treat a text's begin otherwise.
-_TOKENS_BEFORE = 8
+
+class _LogProbs(BaseModel):
+    token_logprobs: list[FiniteFloat]
+
+
+class _Choice(BaseModel):
+    """A completion, or a part of one in a stream."""
+
+    text: str
+    finish_reason: Literal["stop", "length"] | None = None
+    stop_reason: int | str | None = None
+    token_ids: list[int] | None = None
+    logprobs: _LogProbs | None = None
+
+
+class _Completion(BaseModel):
+    choices: list[_Choice] = Field(max_length=1)
+
+
+class _Model(BaseModel):
+    """What a server has under a name: a base model, or an adapter of one (`parent`)."""
+
+    id: str
+    root: str | None = None
+    parent: str | None = None
+
+
+class _Models(BaseModel):
+    data: list[_Model]
 
 
 class ServerGenerator:
@@ -46,11 +65,9 @@ class ServerGenerator:
 
     Text and offsets come from the server's token ids through our own tokenizer, so they are those
     of `HuggingFaceGenerator`. The draws are the server's: its seed is a function of the sampling's
-    seed and the request's key, so a request gets the same seed whatever it is asked with, but the
-    tokens are not those of another engine. Log-probabilities are the model's own if the server
-    tells those (vLLM: `--logprobs-mode raw_logprobs`, its default).
-
-    Of a server that tells no token ids the text is tokenised, and there are no log-probabilities.
+    seed and the request's key, so a request has the same seed in whatever batch, but the tokens are
+    not those of another engine. Log-probabilities are the model's own if the server returns those
+    (vLLM: `--logprobs-mode raw_logprobs`, its default).
 
     Args:
         options: where the server is.
@@ -59,10 +76,9 @@ class ServerGenerator:
             running; None for the bare base.
         tokenizer: the model's.
         end_id: the token that ends an answer; the tokenizer's end of sequence ends it too.
-        pauses: between two attempts.
 
     Raises:
-        InputError: there is no such server, or it has not got the model.
+        InputError: there is no such server, or it does not serve the model.
     """
 
     def __init__(
@@ -72,44 +88,28 @@ class ServerGenerator:
         trained: Path | None,
         tokenizer: PreTrainedTokenizerBase,
         end_id: int,
-        pauses: Pauses | None = None,
     ) -> None:
         self.options = options
         self.detokenizer = Detokenizer(tokenizer)
+        self.vocabulary = len(tokenizer)
         self.end_id = end_id
         self.end_ids = frozenset(i for i in (end_id, tokenizer.eos_token_id) if i is not None)
-        self._tells_ids: bool | None = None
         self._adapter: Path | None = None
-        self._loaded = False
+        self._has_loaded = False
         if trained is not None:
             check_trained(trained)
-        self._client = Client(options, pauses)
+        self._client = Client(options)
         try:
             self.model = self._client.run(self._find_model(base, trained))
         except BaseException:
             self._client.close()
             raise
 
-    def __enter__(self) -> ServerGenerator:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
     def close(self) -> None:
         """Take the adapter off the server again, if that can be done, and leave."""
-        if self._loaded:
-            self._loaded = False
+        if self._has_loaded:
             with suppress(InputError):
-                body = {"lora_name": self.model}
-                self._client.run(
-                    self._client.ask("POST", "unload_lora_adapter", bytes, body, retries=0)
-                )
+                self._client.run(self._post_once("/unload_lora_adapter", lora_name=self.model))
         self._client.close()
 
     @property
@@ -123,54 +123,37 @@ class ServerGenerator:
         """See `Generator.generate`; what to keep is the server's business.
 
         Raises:
-            InputError: the server is gone, or says no. What it has completed before, and what it
-                completes of the requests under way, `done` has been told of.
+            InputError: the server is gone, or refuses. `done` has received what was completed
+                before, and what was under way and could be completed.
         """
         found: list[list[Completion | None]] = [[None] * r.samples for r in requests]
 
-        async def complete(place: tuple[int, int]) -> Completion:
-            return await self._complete(requests[place[0]], place[1])
-
-        def finished(place: tuple[int, int], completion: Completion) -> None:
+        async def complete(place: tuple[int, int]) -> None:
             number, sample = place
+            completion = await self._complete(requests[number], sample)
             found[number][sample] = completion
             if done is not None:
                 done(number, sample, completion)
 
         places = [(n, i) for n, request in enumerate(requests) for i in range(request.samples)]
-        self._client.each(places, complete, finished)
+        self._client.run(self._client.each(places, complete))
         return [[completion for completion in own if completion is not None] for own in found]
 
     async def _complete(self, request: Request, sample: int) -> Completion:
         if request.max_new_tokens < 1:
             return self._cut(request).completion((), (), "length")
         body = self._body(request, sample)
-        for _ in range(self.options.retries):
-            try:
-                return await self._ask(request, body)
-            except RefusedError as error:
-                # Another process that used the same adapter may have taken it off.
-                if error.status != 404 or self._adapter is None:
-                    raise
-                await self._load_adapter(self._adapter)
-        return await self._ask(request, body)
-
-    async def _ask(self, request: Request, body: dict[str, Any]) -> Completion:
-        if request.segment_end is not None:
-            return await self._client.stream(
-                "completions", {**body, "stream": True}, lambda: _Answer(self, request)
-            )
-
-        def parse(data: bytes) -> Completion:
-            answer = _Answer(self, request)
-            completion = answer.add(parse_json(data), whole=True)
-            assert completion is not None
-            return completion
-
-        return await self._client.ask("POST", "completions", parse, body)
+        try:
+            return await self._client.attempt(lambda: self._receive(request, body))
+        except RefusedError as error:
+            # Another process that used the same adapter may have taken it off.
+            if error.status != 404 or self._adapter is None:
+                raise
+            await self._load_adapter(self._adapter)
+        return await self._client.attempt(lambda: self._receive(request, body))
 
     def _body(self, request: Request, sample: int) -> dict[str, Any]:
-        """What is asked for, with nothing left to the server's own defaults."""
+        """What is requested, with nothing left to the server's own defaults."""
         return {
             "model": self.model,
             "prompt": [*request.prompt, *request.prefix],
@@ -185,8 +168,7 @@ class ServerGenerator:
             "stop_token_ids": sorted(self.end_ids),
             "logprobs": 1,
             "return_token_ids": True,
-            # What servers know that do not know the line above.
-            "return_tokens_as_token_ids": True,
+            "stream": request.segment_end is not None,
         }
 
     def _cut(self, request: Request) -> Cut:
@@ -194,26 +176,104 @@ class ServerGenerator:
             self.detokenizer, request.prefix, request.stop, request.segment_end, self.end_ids
         )
 
+    async def _receive(self, request: Request, body: dict[str, Any]) -> Completion:
+        """One attempt at an answer, left as soon as its end is known."""
+        cut = self._cut(request)
+        ids: list[int] = []
+        log_probs: list[float] = []
+        text = ""
+        async with aclosing(self._choices(body)) as choices:
+            async for choice in choices:
+                first = len(ids)
+                ids += self._token_ids(choice)
+                log_probs += choice.logprobs.token_logprobs if choice.logprobs else []
+                text += choice.text
+                if log_probs and len(log_probs) != len(ids):
+                    raise BrokenAnswerError(
+                        f"sent {len(log_probs)} log-probabilities for {len(ids)} tokens"
+                    )
+                for place in range(first, min(len(ids), request.max_new_tokens)):
+                    ended = cut.add(ids[place])
+                    if ended is not None:
+                        return cut.completion(ids[: place + 1], log_probs[: place + 1], ended)
+                if len(ids) > request.max_new_tokens:
+                    raise BrokenAnswerError(f"sent {len(ids)} tokens or more, see max_new_tokens")
+                if choice.finish_reason == "length":
+                    return cut.completion(ids, log_probs, "length")
+                if choice.finish_reason == "stop" and isinstance(choice.stop_reason, str):
+                    return cut.completion(ids, log_probs, "stop")
+                if choice.finish_reason == "stop":
+                    # The last token is an end that only the server knows, or the end is left out.
+                    piece = self.detokenizer.pieces(ids[-1])[1] if ids else ""
+                    is_text = piece and text.endswith(piece) and ids[-1] != choice.stop_reason
+                    if not ids or is_text:
+                        return cut.completion([*ids, self.end_id], (), "end")
+                    return cut.completion(ids, log_probs, "end")
+        raise BrokenAnswerError("ended in the middle of the answer")
+
+    async def _choices(self, body: dict[str, Any]) -> AsyncGenerator[_Choice, None]:
+        """The completion, whole or piece by piece; a server stops when its stream is left."""
+        if not body["stream"]:
+            answer = await self._client.api.post("/completions", body=body, cast_to=object)
+            for choice in _Completion.model_validate(answer).choices:
+                yield choice
+            return
+        stream = await self._client.api.post(
+            "/completions",
+            body=body,
+            cast_to=object,
+            stream=True,
+            stream_cls=openai.AsyncStream[object],
+        )
+        async with stream:
+            try:
+                async for event in stream:
+                    for choice in _Completion.model_validate(event).choices:
+                        yield choice
+            except openai.APIError as error:
+                problem = str(error.__cause__ or "") or error.message
+                raise BrokenAnswerError(f"broke off its stream: {problem}") from None
+
+    def _token_ids(self, choice: _Choice) -> list[int]:
+        if choice.token_ids is None and choice.text:
+            raise InputError(
+                f"{self.options.url}: returns no token ids (`token_ids`, which vLLM from 0.10.2 on "
+                "adds to a completion for `return_token_ids`); expected a server that does"
+            )
+        ids = choice.token_ids or []
+        wrong = [i for i in ids if not 0 <= i < self.vocabulary]
+        if wrong:
+            raise InputError(
+                f"{self.options.url}: sent token {wrong[0]}, but the tokenizer of model.base has "
+                f"{self.vocabulary}; expected it to serve that model"
+            )
+        return ids
+
     async def _find_model(self, base: str, trained: Path | None) -> str:
-        """The name of the model to ask for, which the server has then."""
-        served = await self._client.ask("GET", "models", _served)
+        """The server's name of the model that answers."""
+
+        async def models() -> list[_Model]:
+            answer = await self._client.api.get("/models", cast_to=object)
+            return _Models.model_validate(answer).data
+
+        served = {model.id: model for model in await self._client.attempt(models)}
         url, name = self.options.url, self.options.model
         if name is not None and name not in served:
             names = ", ".join(served) or "nothing"
             raise InputError(f"{url}: expected it to serve server.model {name}, it serves {names}")
-        bases = [key for key, card in served.items() if not card.get("parent")]
+        bases = [key for key, model in served.items() if not model.parent]
         if name is None and not bases:
             raise InputError(f"{url}: expected it to serve a model, it serves none")
         if trained is not None and is_whole(trained):
             for key in bases if name is None else [name]:
-                if _is_same(str(trained), key, served[key]):
+                if _is_same(str(trained), served[key]):
                     return key
             raise InputError(
                 f"{url}: expected it to serve {trained}, a whole model; start it with that "
                 f"directory, it serves {', '.join(bases)}"
             )
         chosen = bases[0] if name is None else name
-        if not served[chosen].get("parent") and not _is_same(base, chosen, served[chosen]):
+        if not _is_same(base, served[chosen]):
             say(f"{url}: serves {chosen}; model.base is {base}, expected the same model")
         if trained is None:
             return chosen
@@ -222,143 +282,23 @@ class ServerGenerator:
 
     async def _load_adapter(self, adapter: Path) -> str:
         name = f"citepipe-{adapter_digest(adapter)}"
-        body = {"lora_name": name, "lora_path": str(adapter)}
         try:
-            # A server error is what vLLM answers if an adapter is not one for its model.
-            await self._client.ask(
-                "POST", "load_lora_adapter", bytes, body, passing=PASSING - {500}
-            )
+            await self._post_once("/load_lora_adapter", lora_name=name, lora_path=str(adapter))
         except RefusedError as error:
-            if "already been loaded" in error.message or "already loaded" in error.message:
+            if "already been loaded" in error.words:
                 return name
-            if error.status == 405 or (
-                error.status == 404 and error.message.lower() in ("", "not found")
-            ):
-                command = START.format(base="MODEL")
-                raise InputError(
-                    f"{self.options.url}: loads no adapters by request; start it with: {command}"
-                ) from None
-            raise InputError(
-                f"{self.options.url}: the adapter {adapter} was not loaded: {error.message}"
-            ) from None
-        self._loaded = True
+            if error.status == 405 or (error.status, error.words) == (404, "Not Found"):
+                problem = f"loads no adapters by request; start it with: {START}"
+            else:
+                problem = f"the adapter {adapter} was not loaded: {error.words}"
+            raise InputError(f"{self.options.url}: {problem}") from None
+        self._has_loaded = True
         return name
 
-    def _tells(self, ids: bool) -> None:
-        """Note whether the server tells token ids, which may not change."""
-        if self._tells_ids is None:
-            self._tells_ids = ids
-            if not ids:
-                say(
-                    f"{self.options.url}: tells no token ids; answers are tokenised anew and have "
-                    "no log-probabilities"
-                )
-        elif self._tells_ids and not ids:
-            raise AttemptError("left out the token ids")
-
-
-class _Answer:
-    """One answer as it comes: in one piece, or piece by piece."""
-
-    def __init__(self, generator: ServerGenerator, request: Request) -> None:
-        self.ended = False
-        self._generator = generator
-        self._request = request
-        self._cut = generator._cut(request)
-        self._token_ids: list[int] = []
-        self._log_probs: list[float] = []
-        self._text = ""
-
-    def add(self, event: Any, whole: bool = False) -> Completion | None:
-        """See `client.Reader`.
-
-        Args:
-            event: a completion object of the API, or a part of one.
-            whole: there is nothing more to come.
-        """
-        choice = _choice(event, whole)
-        if choice is None:
-            return None
-        text, finish = choice.get("text"), choice.get("finish_reason")
-        if not isinstance(text, str):
-            raise AttemptError("sent a completion without a text")
-        if finish not in ("stop", "length") and (whole or finish is not None):
-            raise AttemptError(f"finish_reason: expected stop or length, sent {_shown(finish)}")
-        self.ended = finish is not None
-        token_ids, log_probs = _tokens(choice)
-        if token_ids is None and self._token_ids and not text:
-            token_ids = []
-        if token_ids is None:
-            if text or whole:
-                self._generator._tells(False)
-            self._text += text
-            return self._from_text(finish, choice.get("stop_reason"))
-        if self._text and not self._token_ids:
-            raise AttemptError("left out some of the token ids")
-        self._generator._tells(True)
-        self._text += text
-        return self._from_ids(token_ids, log_probs, finish, choice.get("stop_reason"))
-
-    def _from_ids(
-        self, token_ids: list[int], log_probs: list[float], finish: str | None, reason: Any
-    ) -> Completion | None:
-        most = self._request.max_new_tokens
-        self._log_probs += log_probs
-        for place, token_id in enumerate(token_ids, len(self._token_ids)):
-            self._token_ids.append(token_id)
-            ended = self._cut.add(token_id)
-            if ended is not None:
-                return self._completion(ended, self._log_probs[: place + 1])
-            if len(self._token_ids) > most:
-                raise AttemptError(f"sent more than the {most} tokens that were asked for")
-        if finish == "length":
-            return self._completion("length", self._log_probs)
-        if finish is None:
-            return None
-        if isinstance(reason, str):
-            return self._completion("stop", self._log_probs)
-        # Either the last token is an end that the server alone knows, or it left the end out.
-        last = self._token_ids[-1] if self._token_ids else None
-        piece = "" if last is None else self._generator.detokenizer.pieces(last)[1]
-        if last is None or (last != reason and piece and self._text.endswith(piece)):
-            self._token_ids.append(self._generator.end_id)
-            return self._completion("end", [])
-        return self._completion("end", self._log_probs)
-
-    def _from_text(self, finish: str | None, reason: Any) -> Completion | None:
-        request, text = self._request, self._text
-        ended: FinishReason
-        if any(string in text for string in request.stop):
-            ended = "stop"
-        elif request.segment_end is not None and request.segment_end(text) is not None:
-            ended = "segment"
-        elif finish is None:
-            return None
-        elif finish == "length":
-            ended = "length"
-        else:
-            ended = "stop" if isinstance(reason, str) else "end"
-        self._token_ids = self._tokenised(text)
-        if ended == "end":
-            self._token_ids.append(self._generator.end_id)
-        return self._completion(ended, [])
-
-    def _tokenised(self, text: str) -> list[int]:
-        """Token ids of a text that stands behind the prompt and its prefix."""
-        detokenizer = self._generator.detokenizer
-        before = detokenizer.decode(
-            [*self._request.prompt, *self._request.prefix][-_TOKENS_BEFORE:]
-        )
-
-        def encode(words: str) -> list[int]:
-            return list(detokenizer.tokenizer(words, add_special_tokens=False)["input_ids"])
-
-        head, both = encode(before), encode(before + text)
-        return both[len(head) :] if both[: len(head)] == head else encode(text)
-
-    def _completion(self, finish: FinishReason, log_probs: Sequence[float]) -> Completion:
-        _check_count(log_probs, self._token_ids)
-        return self._cut.completion(self._token_ids, log_probs, finish)
+    async def _post_once(self, path: str, **body: str) -> None:
+        """Send a request without retries: 500 is also what vLLM answers to a bad adapter."""
+        api = self._client.api.with_options(max_retries=0)
+        await self._client.attempt(lambda: api.post(path, body=body, cast_to=object))
 
 
 def server_seed(request: Request, sample: int) -> int:
@@ -369,83 +309,16 @@ def server_seed(request: Request, sample: int) -> int:
 
 
 def adapter_digest(adapter: Path) -> str:
-    """Names what an adapter's files hold.
-
-    Raises:
-        InputError: they cannot be read.
-    """
+    """Names what an adapter's files hold."""
     digest = hashlib.blake2b(digest_size=8)
-    try:
-        for path in sorted(adapter.glob("adapter_*")):
-            with path.open("rb") as stream:
-                own = hashlib.file_digest(stream, hashlib.blake2b).digest()
-            digest.update(path.name.encode() + b"\0" + own)
-    except OSError as error:
-        raise InputError(f"{adapter}: expected an adapter: {error}") from None
+    for path in sorted(adapter.glob("adapter_*")):
+        with path.open("rb") as stream:
+            own = hashlib.file_digest(stream, hashlib.blake2b).digest()
+        digest.update(path.name.encode() + b"\0" + own)
     return digest.hexdigest()
 
 
-def _served(data: bytes) -> dict[str, dict[str, Any]]:
-    """What a server serves, by name."""
-    value = parse_json(data)
-    cards = value.get("data") if isinstance(value, dict) else None
-    if not isinstance(cards, list) or not all(
-        isinstance(card, dict) and isinstance(card.get("id"), str) for card in cards
-    ):
-        raise AttemptError(f"expected a list of models, sent {_shown(value)}")
-    return {card["id"]: card for card in cards}
-
-
-def _is_same(model: str, name: str, card: dict[str, Any]) -> bool:
+def _is_same(model: str, served: _Model) -> bool:
     """Whether a model (a directory, or a name on the hub) is what the server has under a name."""
-    return any(
-        isinstance(other, str)
-        and (other == model or Path(other).resolve() == Path(model).resolve())
-        for other in (name, card.get("root"))
-    )
-
-
-def _choice(event: Any, whole: bool) -> dict[str, Any] | None:
-    choices = event.get("choices") if isinstance(event, dict) else None
-    if not isinstance(choices, list) or not all(isinstance(c, dict) for c in choices):
-        raise AttemptError(f"expected a completion, sent {_shown(event)}")
-    if not choices and not whole:
-        return None
-    if len(choices) != 1:
-        raise AttemptError(f"sent {len(choices)} completions, expected 1")
-    return choices[0]
-
-
-def _tokens(choice: dict[str, Any]) -> tuple[list[int] | None, list[float]]:
-    """Token ids of a choice, None if it has none, and log-probabilities, none if it has none."""
-    known = choice.get("logprobs")
-    known = known if isinstance(known, dict) else {}
-    token_ids, log_probs = choice.get("token_ids"), known.get("token_logprobs")
-    words = known.get("tokens")
-    if token_ids is None and isinstance(words, list):
-        marked = [w[len(_ID_MARK) :] for w in words if isinstance(w, str) and _ID_MARK in w[:9]]
-        if len(marked) == len(words) and all(w.isdecimal() for w in marked):
-            token_ids = [int(w) for w in marked]
-    if token_ids is None:
-        return None, []
-    if not isinstance(token_ids, list) or not all(
-        type(i) is int and 0 <= i < 2**31 for i in token_ids
-    ):
-        raise AttemptError(f"expected token ids, sent {_shown(token_ids)}")
-    if log_probs is None:
-        return token_ids, []
-    if not isinstance(log_probs, list) or not all(
-        type(p) in (int, float) and math.isfinite(p) for p in log_probs
-    ):
-        raise AttemptError(f"expected log-probabilities, sent {_shown(log_probs)}")
-    _check_count(log_probs, token_ids)
-    return token_ids, [float(p) for p in log_probs]
-
-
-def _check_count(log_probs: Sequence[float], token_ids: Sequence[int]) -> None:
-    if log_probs and len(log_probs) != len(token_ids):
-        raise AttemptError(f"sent {len(log_probs)} log-probabilities for {len(token_ids)} tokens")
-
-
-def _shown(value: Any) -> str:
-    return f"'{one_line(str(value), 60)}'"
+    names = [name for name in (served.id, served.root) if name is not None]
+    return any(name == model or Path(name).resolve() == Path(model).resolve() for name in names)

@@ -1,10 +1,9 @@
-"""Cited answers to distil: those that come with the data, made from human ones, or asked for."""
+"""Cited answers to distil: those that come with the data, made from human ones, or a model's."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
-from functools import cache as once
+from dataclasses import replace
 from pathlib import Path
 
 from citepipe.data.example import Example
@@ -17,11 +16,11 @@ from citepipe.rewards import Rewarder
 from citepipe.teach.attribute import attribute
 from citepipe.teach.endpoint import Endpoint
 from citepipe.text.sentences import load_splitter
-from citepipe.verify.base import Verifier, load_verifier
+from citepipe.verify.base import load_verifier
 
 _HINTS = {
     "given": "teacher.citations: attribute makes them from human answers, endpoint asks a model",
-    "attribute": "no sentence of any human answer is supported by the documents",
+    "attribute": "no sentence of any human answer in field answer is supported by the documents",
     "endpoint": "the endpoint answered none of the questions",
 }
 
@@ -39,7 +38,7 @@ def teach(
 ) -> str:
     """Write the train and dev examples with the cited answers that will be distilled.
 
-    Every example is kept, since sampling and RL ask questions without a teacher's answer too.
+    Every example is kept, since sampling and RL use questions without a teacher's answer too.
 
     Args:
         train: the train questions.
@@ -50,67 +49,53 @@ def teach(
         cache: where a model's decisions are kept.
         journal: where answers of an endpoint are written down; kept for later runs.
         out_train: the train questions with their answers.
-        out_dev: the dev questions with theirs; `account.json` beside it says what was spent.
+        out_dev: the dev questions with theirs; `account.json` beside it holds what was spent.
 
     Raises:
         InputError: not a single example of a file has a cited answer in the end.
     """
-    counts: dict[str, object] = {}
-    splits = [
-        ("train", train, read_examples(train), out_train),
-        ("dev", dev, read_examples(dev), out_dev),
-    ]
+    splits = {"train": (train, out_train), "dev": (dev, out_dev)}
+    examples = {name: read_examples(source) for name, (source, _) in splits.items()}
     account = out_dev.with_name("account.json")
     account.unlink(missing_ok=True)
-    endpoint = None
+    counts: dict[str, object] = {}
     if options.citations == "endpoint":
-        _check_prompt(options, {e.dataset for _, _, examples, _ in splits for e in examples})
         if options.endpoint is None:
             raise InputError("teacher.endpoint: missing, expected where the teacher is")
+        _check_prompt(options, {e.dataset for own in examples.values() for e in own})
         endpoint = Endpoint(options.endpoint, options.prompt, journal)
-
-    @once
-    def judge() -> Verifier:
-        return load_verifier(verifier, cache)
-
-    @once
-    def rewarder() -> Rewarder:
-        # Not every question has gold answers; citations are what is to be learnt.
-        return Rewarder(verifier, reward.model_copy(update={"correctness": 0.0}), cache)
-
-    try:
-        for name, source, examples, out in splits:
-            examples = _answered(examples, options, judge, reward.splitter, endpoint)
-            weak = 0
-            if options.min_reward is not None:
-                examples, weak = _good(examples, options.min_reward, rewarder())
-            answered = sum(bool(example.output) for example in examples)
-            if not answered:
-                hint = _HINTS[options.citations]
-                if options.citations == "attribute" and not any(e.answer for e in examples):
-                    hint = "there is no human answer in field answer either"
-                if weak:
-                    hint = f"{weak} answers earn less than teacher.min_reward"
-                raise InputError(
-                    f"{source}: expected rows with the teacher's cited answer in field output, "
-                    f"none has one ({hint})"
-                )
-            if answered < len(examples):
-                left = f", {weak} of them too weak a one" if weak else ""
-                say(
-                    f"teach: {len(examples) - answered} of {len(examples)} {name} rows have no "
-                    f"answer{left}"
-                )
-            write_examples(out, examples)
-            counts[f"{name} answers"] = answered
-    finally:
-        if endpoint is not None:
+        try:
+            for name, own in examples.items():
+                examples[name] = _completed(own, endpoint.answer)
+        finally:
             endpoint.close()
-            write_json(account, asdict(endpoint.account))
-    if endpoint is not None:
-        spent = endpoint.account
-        counts["tokens"] = spent.prompt_tokens + spent.answer_tokens
-        counts["cost"] = spent.cost
+            spent = endpoint.account()
+            write_json(account, spent)
+        counts = {"tokens": spent["prompt_tokens"] + spent["answer_tokens"], "cost": spent["cost"]}
+    elif options.citations == "attribute":
+        judge, splitter = load_verifier(verifier, cache), load_splitter(reward.splitter)
+        for name, own in examples.items():
+            examples[name] = _completed(own, lambda rows: attribute(rows, judge, splitter, options))
+    if options.min_reward is not None:
+        # Not every question has gold answers; citations are what is to be learnt.
+        citations = reward.model_copy(update={"correctness": 0.0})
+        rewarder = Rewarder(verifier, citations, cache)
+    for name, (source, out) in splits.items():
+        own, weak = examples[name], 0
+        if options.min_reward is not None:
+            own, weak = _good(own, options.min_reward, rewarder)
+        answered = sum(bool(example.output) for example in own)
+        if not answered:
+            hint = f"{weak} answers earn less than teacher.min_reward" if weak else None
+            raise InputError(
+                f"{source}: expected rows with the teacher's cited answer in field output, none "
+                f"has one ({hint or _HINTS[options.citations]})"
+            )
+        if answered < len(own):
+            left = f", {weak} of them too weak a one" if weak else ""
+            say(f"teach: {len(own) - answered} of {len(own)} {name} rows have no answer{left}")
+        write_examples(out, own)
+        counts[f"{name} answers"] = answered
     return summary("teach", counts)
 
 
@@ -123,23 +108,12 @@ def _check_prompt(options: TeacherOptions, datasets: set[str]) -> None:
         raise InputError(f"teacher.{line}" if line.startswith("prompt.") else line) from None
 
 
-def _answered(
-    examples: Sequence[Example],
-    options: TeacherOptions,
-    judge: Callable[[], Verifier],
-    splitter: str,
-    endpoint: Endpoint | None,
+def _completed(
+    examples: Sequence[Example], answer: Callable[[Sequence[Example]], list[Example]]
 ) -> list[Example]:
     """The examples, those without a cited answer with one where it can be had."""
-    without = [example for example in examples if not example.output]
-    if options.citations == "given" or not without:
-        return list(examples)
-    if endpoint is not None:
-        found = endpoint.answer(without)
-    else:
-        found = attribute(without, judge(), load_splitter(splitter), options)
-    by_place = iter(found)
-    return [example if example.output else next(by_place) for example in examples]
+    made = iter(answer([example for example in examples if not example.output]))
+    return [example if example.output else next(made) for example in examples]
 
 
 def _good(

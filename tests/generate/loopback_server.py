@@ -1,4 +1,4 @@
-"""A server with vLLM's API on this machine, which can be told to go wrong."""
+"""Servers on this machine with vLLM's API, or one of chat completions, that can fail."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ import itertools
 import json
 import socket
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, Self
 
 Token = tuple[int, float]
 Answer = Callable[[dict[str, Any]], Iterable[Token]]
@@ -19,77 +20,37 @@ Answer = Callable[[dict[str, Any]], Iterable[Token]]
 Wrong = Callable[["Handler", dict[str, Any]], None]
 """Answers a request otherwise than a server should."""
 
-ID_STYLES = ("token_ids", "marked", "none")
-
 
 class Handler(BaseHTTPRequestHandler):
     """One connection."""
 
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
-    server: Server
+    server: _Listener
 
     def log_message(self, format: str, *args: object) -> None:
         """Nothing is logged."""
 
-    def setup(self) -> None:
-        super().setup()
-        self.server.connections.append(self.request)
-        if self.server.is_dead:
-            self.hang_up()
-
-    def handle(self) -> None:
-        with contextlib.suppress(OSError, ValueError):
-            super().handle()
-
-    def finish(self) -> None:
-        with contextlib.suppress(OSError, ValueError):
-            super().finish()
-
     def do_GET(self) -> None:
-        self.server.headers_seen.append(dict(self.headers))
-        loop = self.server.owner
-        if loop.wrong_models is not None:
-            loop.wrong_models(self, {})
-        elif self.path == "/v1/models":
-            self.send_json(200, {"object": "list", "data": loop.models()})
-        else:
-            self.send_json(404, {"detail": "Not Found"})
+        self.server.owner.respond(self, {})
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        loop = self.server.owner
-        self.server.headers_seen.append(dict(self.headers))
-        if self.path == "/v1/load_lora_adapter":
-            loop.load(self, body)
-        elif self.path == "/v1/unload_lora_adapter":
-            loop.adapters.pop(body["lora_name"], None)
-            loop.unloaded.append(body["lora_name"])
-            self.send_bytes(200, b"Success", "text/plain")
-        elif self.path == "/v1/completions":
-            loop.complete(self, body)
-        else:
-            self.send_json(404, {"detail": "Not Found"})
+        owner = self.server.owner
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        owner.requests.append((self.path, headers, body))
+        wrong = owner.wrong_prompts.get(body.get("prompt", [None])[0])
+        if wrong is None and owner.wrong and "unload" not in self.path:
+            wrong = owner.wrong.popleft()
+        (wrong or owner.respond)(self, body)
 
     def send_json(self, status: int, value: Any, *headers: str) -> None:
         self.send_bytes(status, json.dumps(value).encode(), "application/json", *headers)
 
-    def send_bytes(
-        self, status: int, data: bytes, kind: str, *headers: str, length: int | None = None
-    ) -> None:
-        """A whole answer; `length` is what it says of its length."""
-        lines = [
-            f"HTTP/1.1 {status} Words",
-            f"Content-Type: {kind}",
-            f"Content-Length: {len(data) if length is None else length}",
-            *headers,
-        ]
-        self.wfile.write("\r\n".join([*lines, "", ""]).encode() + data)
-
-    def send_raw(self, data: bytes) -> None:
-        """Bytes, then the end of the connection."""
-        self.wfile.write(data)
-        self.hang_up()
+    def send_bytes(self, status: int, data: bytes, kind: str, *headers: str) -> None:
+        lines = [f"HTTP/1.1 {status} Words", f"Content-Type: {kind}"]
+        lines += [f"Content-Length: {len(data)}", *headers, "", ""]
+        self.wfile.write("\r\n".join(lines).encode() + data)
 
     def hang_up(self) -> None:
         self.close_connection = True
@@ -97,44 +58,111 @@ class Handler(BaseHTTPRequestHandler):
             self.request.shutdown(socket.SHUT_RDWR)
 
     def begin_stream(self) -> None:
-        self.wfile.write(
-            b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
-            b"Transfer-Encoding: chunked\r\n\r\n"
-        )
+        head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
+        self.wfile.write(head + b"Transfer-Encoding: chunked\r\n\r\n")
 
     def send_chunk(self, data: bytes) -> None:
         self.wfile.write(b"%x\r\n%s\r\n" % (len(data), data))
 
 
-class Server(ThreadingHTTPServer):
+class _Listener(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 128
 
-    def __init__(self, owner: LoopbackServer, port: int) -> None:
+    def __init__(self, owner: HttpServer, port: int) -> None:
         self.owner = owner
-        self.is_dead = False
         self.connections: list[socket.socket] = []
-        self.headers_seen = owner.headers_seen
         super().__init__(("127.0.0.1", port), Handler)
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        connection, address = super().get_request()
+        self.connections.append(connection)
+        return connection, address
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Connections that break are what the tests are about."""
 
 
-class LoopbackServer:
-    """Serves completions.
-
-    Args:
-        answer: what the model says; it may go on for ever.
-        decode: from token ids to text.
-        end_id: the model's end of sequence.
-        ids: how token ids are told: in `token_ids`, as marked words among the log-probabilities
-            (older servers), or not at all.
+class HttpServer:
+    """What both servers share.
 
     Attributes:
-        bodies: of every request for a completion.
-        wrong: what is done with the next requests instead, one by one.
+        requests: path, headers and body of every POST.
+        wrong: what is done with the next POSTs instead, one by one.
         wrong_prompts: the same by the first token of the prompt, always.
+        over: set when the test is.
+    """
+
+    def __init__(self) -> None:
+        self.requests: list[tuple[str, dict[str, str], dict[str, Any]]] = []
+        self.wrong: deque[Wrong] = deque()
+        self.wrong_prompts: dict[int | None, Wrong] = {}
+        self.over = threading.Event()
+        self.port = 0
+        self.start()
+
+    def respond(self, handler: Handler, body: dict[str, Any]) -> None:
+        raise NotImplementedError
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/v1"
+
+    def start(self) -> None:
+        """Listen, on the port of before if there was one."""
+        self.listener = _Listener(self, self.port)
+        self.port = self.listener.server_address[1]
+        threading.Thread(target=self.listener.serve_forever, args=(0.005,), daemon=True).start()
+
+    def die(self) -> None:
+        """Drop every connection and listen no more."""
+        threading.Thread(target=self.listener.shutdown, daemon=True).start()
+        self.listener.socket.close()
+        for connection in self.listener.connections:
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.over.set()
+        self.die()
+
+
+class ChatServer(HttpServer):
+    """An endpoint of chat completions, which `answer` makes from a request's body."""
+
+    def __init__(self) -> None:
+        self.answer: Callable[[dict[str, Any]], Any] = lambda _: chat(" Yes [1].\nMore.")
+        super().__init__()
+
+    def respond(self, handler: Handler, body: dict[str, Any]) -> None:
+        handler.send_json(200, self.answer(body))
+
+
+def chat(
+    text: Any, finish: str | None = "stop", usage: tuple[int, int] | None = (100, 10)
+) -> dict[str, Any]:
+    """A chat completion."""
+    message = {"role": "assistant", "content": text}
+    value: dict[str, Any] = {"choices": [{"message": message, "finish_reason": finish}]}
+    if usage is not None:
+        value["usage"] = {"prompt_tokens": usage[0], "completion_tokens": usage[1]}
+    return value
+
+
+class LoopbackServer(HttpServer):
+    """Serves completions as vLLM does.
+
+    Args:
+        answer: what the model generates; it may go on for ever.
+        decode: from token ids to text.
+        end_id: the model's end of sequence.
+        has_ids: token ids are returned.
+
+    Attributes:
+        served: what the list of models says; None for what is right.
         left: counts clients that left in the middle of a stream.
     """
 
@@ -145,92 +173,49 @@ class LoopbackServer:
         end_id: int,
         model: str = "base",
         root: str = "base",
-        ids: str = "token_ids",
+        has_ids: bool = True,
         adapters_by_request: bool = True,
     ) -> None:
-        assert ids in ID_STYLES
         self.answer, self.decode, self.end_id = answer, decode, end_id
-        self.model, self.root, self.ids = model, root, ids
+        self.model, self.root, self.has_ids = model, root, has_ids
         self.adapters_by_request = adapters_by_request
         self.adapters: dict[str, str] = {}
-        self.unloaded: list[str] = []
-        self.bodies: list[dict[str, Any]] = []
-        self.headers_seen: list[dict[str, str]] = []
-        self.wrong: deque[Wrong] = deque()
-        self.wrong_prompts: dict[int, Wrong] = {}
-        self.wrong_models: Wrong | None = None
+        self.served: Any = None
         self.left = threading.Semaphore(0)
-        self.released = threading.Event()
-        self._server: Server | None = None
-        self.port = 0
-        self.start()
+        super().__init__()
 
     @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}/v1"
+    def bodies(self) -> list[dict[str, Any]]:
+        """Of every request for a completion."""
+        return [body for path, _, body in self.requests if path == "/v1/completions"]
 
-    def start(self) -> None:
-        """Listen, on the port of before if there was one."""
-        server = self._server = Server(self, self.port)
-        self.port = server.server_address[1]
-        threading.Thread(target=server.serve_forever, args=(0.005,), daemon=True).start()
-
-    def die(self) -> None:
-        """Drop every connection and listen no more."""
-        server = self._server
-        if server is None:
-            return
-        self._server = None
-        server.is_dead = True
-        threading.Thread(target=server.shutdown, daemon=True).start()
-        server.socket.close()
-        for connection in server.connections:
-            with contextlib.suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
-
-    def __enter__(self) -> LoopbackServer:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.released.set()
-        self.die()
-
-    def models(self) -> list[dict[str, Any]]:
-        adapters = [
-            {"id": name, "root": path, "parent": self.model} for name, path in self.adapters.items()
-        ]
-        return [*adapters, {"id": self.model, "root": self.root, "parent": None}]
-
-    def load(self, handler: Handler, body: dict[str, Any]) -> None:
-        name = body["lora_name"]
-        if not self.adapters_by_request:
-            handler.send_json(404, {"detail": "Not Found"})
-        elif name in self.adapters:
+    def respond(self, handler: Handler, body: dict[str, Any]) -> None:
+        name = body.get("lora_name", "")
+        if handler.path == "/v1/models":
+            own = [{"id": n, "root": p, "parent": self.model} for n, p in self.adapters.items()]
+            own.append({"id": self.model, "root": self.root, "parent": None})
+            handler.send_json(200, self.served or {"object": "list", "data": own})
+        elif handler.path == "/v1/unload_lora_adapter":
+            self.adapters.pop(name, None)
+            handler.send_bytes(200, b"Success", "text/plain")
+        elif handler.path == "/v1/load_lora_adapter" and name in self.adapters:
             message = f"The lora adapter '{name}' has already been loaded."
             handler.send_json(400, {"error": {"message": message, "code": 400}})
-        elif self.wrong:
-            self.wrong.popleft()(handler, body)
-        else:
+        elif handler.path == "/v1/load_lora_adapter" and self.adapters_by_request:
             self.adapters[name] = body["lora_path"]
             handler.send_bytes(200, b"Success: LoRA adapter added.", "text/plain")
-
-    def complete(self, handler: Handler, body: dict[str, Any]) -> None:
-        self.bodies.append(body)
-        wrong = self.wrong_prompts.get(body["prompt"][0])
-        if wrong is None and self.wrong:
-            wrong = self.wrong.popleft()
-        if wrong is not None:
-            wrong(handler, body)
+        elif handler.path != "/v1/completions":
+            handler.send_json(404, {"detail": "Not Found"})
         elif body["model"] not in (self.model, *self.adapters):
             message = f"The model `{body['model']}` does not exist."
             handler.send_json(404, {"error": {"message": message, "code": 404}})
-        elif body.get("stream"):
+        elif body["stream"]:
             self.send_stream(handler, body)
         else:
             handler.send_json(200, self.completion(body))
 
     def pieces(self, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        """What a stream says, a token a time; the last has a finish reason."""
+        """What a stream sends, a token a time; the last has a finish reason."""
         ids: list[int] = []
         shown = ""
         for token_id, log_prob in self.answer(body):
@@ -242,45 +227,29 @@ class LoopbackServer:
             stops = [s for s in body["stop"] if s in text]
             finish = reason = None
             if ended:
-                finish = "stop"
-                reason = None if token_id == self.end_id else token_id
+                finish, reason = "stop", None if token_id == self.end_id else token_id
             elif stops:
                 finish, reason = "stop", stops[0]
                 text = text[: text.find(stops[0])]
             elif len(ids) == body["max_tokens"]:
                 finish = "length"
-            piece = {
-                "index": 0,
-                "text": text[len(shown) :],
-                "finish_reason": finish,
-                "stop_reason": reason,
-                **self.told([token_id], [log_prob]),
-            }
+            piece = {"text": text[len(shown) :], "finish_reason": finish, "stop_reason": reason}
+            if self.has_ids:
+                piece |= {"token_ids": [token_id], "logprobs": {"token_logprobs": [log_prob]}}
             shown = text
             yield piece
             if finish is not None:
                 return
 
-    def told(self, ids: list[int], log_probs: list[float]) -> dict[str, Any]:
-        if self.ids == "none":
-            return {"logprobs": None}
-        known: dict[str, Any] = {"token_logprobs": log_probs}
-        known["tokens"] = [f"token_id:{i}" for i in ids]
-        return {"logprobs": known} | ({"token_ids": ids} if self.ids == "token_ids" else {})
-
-    def completion(self, body: dict[str, Any]) -> dict[str, Any]:
+    def completion(self, body: dict[str, Any], **changes: Any) -> dict[str, Any]:
+        """A whole answer, with changes in its only choice."""
         pieces = list(self.pieces(body))
         choice: dict[str, Any] = {**pieces[-1], "text": "".join(p["text"] for p in pieces)}
-        if self.ids != "none":
+        if self.has_ids:
             log_probs = [x for p in pieces for x in p["logprobs"]["token_logprobs"]]
-            words = [x for p in pieces for x in p["logprobs"]["tokens"]]
-            choice |= self.told([int(w.removeprefix("token_id:")) for w in words], log_probs)
-        return {"object": "text_completion", "model": body["model"], "choices": [choice]}
-
-    def events(self, body: dict[str, Any]) -> Iterator[bytes]:
-        for piece in self.pieces(body):
-            yield b"data: " + json.dumps({"choices": [piece]}).encode() + b"\n\n"
-        yield b"data: [DONE]\n\n"
+            choice["token_ids"] = [i for p in pieces for i in p["token_ids"]]
+            choice["logprobs"] = {"token_logprobs": log_probs}
+        return {"object": "text_completion", "choices": [choice | changes]}
 
     def send_stream(
         self, handler: Handler, body: dict[str, Any], events: int | None = None
@@ -288,97 +257,70 @@ class LoopbackServer:
         """Stream the answer, or its first events."""
         handler.begin_stream()
         try:
-            for event in itertools.islice(self.events(body), events):
-                handler.send_chunk(event)
+            for piece in itertools.islice(self.pieces(body), events):
+                handler.send_chunk(b"data: %s\n\n" % json.dumps({"choices": [piece]}).encode())
         except OSError:
             self.left.release()
             raise
         if events is None:
+            handler.send_chunk(b"data: [DONE]\n\n")
             handler.send_chunk(b"")
 
 
 def status(code: int, value: Any, *headers: str) -> Wrong:
-    """An HTTP error."""
+    """An answer with a status."""
     return lambda handler, body: handler.send_json(code, value, *headers)
 
 
-def page(text: str, code: int = 200) -> Wrong:
+def page(text: str, code: int = 200, kind: str = "text/html") -> Wrong:
     """A page in place of JSON."""
-    return lambda handler, body: handler.send_bytes(code, text.encode(), "text/html")
+    return lambda handler, body: handler.send_bytes(code, text.encode(), kind)
 
 
 def raw(data: bytes) -> Wrong:
     """Bytes that need not be HTTP, then the end of the connection."""
-    return lambda handler, body: handler.send_raw(data)
+
+    def wrong(handler: Handler, body: dict[str, Any]) -> None:
+        handler.wfile.write(data)
+        handler.hang_up()
+
+    return wrong
 
 
-def silent(begin: bytes = b"") -> Wrong:
-    """Some bytes, then nothing until the test is over."""
+def drip(begin: bytes, drop: bytes = b"", seconds: float = 0.02) -> Wrong:
+    """Some bytes, then more now and then until the test is over, or silence."""
 
     def wrong(handler: Handler, body: dict[str, Any]) -> None:
         handler.wfile.write(begin)
-        handler.server.owner.released.wait(20)
+        until = time.monotonic() + 20
+        while not handler.server.owner.over.wait(seconds) and time.monotonic() < until:
+            handler.wfile.write(drop)
         handler.hang_up()
 
     return wrong
-
-
-def lying(change: int) -> Wrong:
-    """A whole answer that says it is longer, then silence, or shorter, then the end."""
-
-    def wrong(handler: Handler, body: dict[str, Any]) -> None:
-        data = json.dumps(handler.server.owner.completion(body)).encode()
-        handler.send_bytes(200, data, "application/json", length=len(data) + change)
-        if change > 0:
-            silent()(handler, body)
-        handler.hang_up()
-
-    return wrong
-
-
-def half(handler: Handler, body: dict[str, Any]) -> None:
-    """Half of an answer of the announced length, then the end of the connection."""
-    data = json.dumps(handler.server.owner.completion(body)).encode()
-    handler.send_bytes(200, data[: len(data) // 2], "application/json", length=len(data))
-    handler.hang_up()
 
 
 def changed(**fields: Any) -> Wrong:
-    """An answer whose only choice has other values; None removes a field."""
+    """An answer whose only choice has other values."""
 
     def wrong(handler: Handler, body: dict[str, Any]) -> None:
-        value = handler.server.owner.completion(body)
-        choice = value["choices"][0]
-        for name, new in fields.items():
-            choice[name] = new(choice[name]) if callable(new) else new
-        handler.send_json(200, value)
+        owner = handler.server.owner
+        assert isinstance(owner, LoopbackServer)
+        handler.send_json(200, owner.completion(body, **fields))
 
     return wrong
 
 
-def choices(count: int) -> Wrong:
-    """An answer with another number of choices."""
+def stream_of(*events: bytes, first: int = 0, is_whole: bool = True) -> Wrong:
+    """The first events of the right stream and then others; it ends properly or breaks off."""
 
     def wrong(handler: Handler, body: dict[str, Any]) -> None:
-        value = handler.server.owner.completion(body)
-        handler.send_json(200, value | {"choices": value["choices"] * count})
-
-    return wrong
-
-
-def stream_of(*events: bytes, first: int = 0, close: bool = False, quiet: bool = False) -> Wrong:
-    """The first events of the right stream and then others; it ends properly, breaks off, or
-    goes on in silence."""
-
-    def wrong(handler: Handler, body: dict[str, Any]) -> None:
-        handler.server.owner.send_stream(handler, body, first)
-        for event in events:
+        owner = handler.server.owner
+        assert isinstance(owner, LoopbackServer)
+        owner.send_stream(handler, body, first)
+        for event in (*events, b"") if is_whole else events:
             handler.send_chunk(event)
-        if quiet:
-            silent()(handler, body)
-        if close:
+        if not is_whole:
             handler.hang_up()
-        else:
-            handler.send_chunk(b"")
 
     return wrong

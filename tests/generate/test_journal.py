@@ -1,8 +1,9 @@
-"""What was completed is not asked for again."""
+"""What was completed is not requested again."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ class Echo:
 
     def __init__(self, patience: int = 1000) -> None:
         self.patience = patience
-        self.asked: list[str] = []
+        self.completed: list[str] = []
         self.kept: list[bool] = []
 
     def generate(
@@ -30,10 +31,10 @@ class Echo:
         for number, request in enumerate(requests):
             found.append([])
             for sample in range(request.samples):
-                if len(self.asked) == self.patience:
+                if len(self.completed) == self.patience:
                     raise ConnectionError("gone")
                 key = f"{request.key}/{request.first + sample}"
-                self.asked.append(key)
+                self.completed.append(key)
                 completion = Completion((len(key), 2), f"é {key}", ((0, 1), (1, 9)), (-0.5,), "end")
                 found[-1].append(completion)
                 assert done is not None
@@ -53,45 +54,38 @@ def test_a_run_goes_on_where_the_generator_gave_up(tmp_path: Path, patience: int
         Journal(path, first).generate(REQUESTS)
     again = Echo()
     journal = Journal(path, again)
-    assert journal.known == patience
-    told: list[tuple[int, int, str]] = []
-    found = journal.generate(REQUESTS, lambda n, s, c: told.append((n, s, c.text)), keep=True)
-    assert first.asked + again.asked == ALL
+    assert (journal.known, journal.capacity) == (patience, 7)
+    delivered: list[tuple[int, int, str]] = []
+    found = journal.generate(REQUESTS, lambda n, s, c: delivered.append((n, s, c.text)), keep=True)
+    assert first.completed + again.completed == ALL
     assert again.kept == [True]
     assert found == Echo().generate(REQUESTS, lambda *_: None)
-    assert sorted(told) == [(n, s, f"é {ALL[3 * n + s]}") for n in range(3) for s in range(3)]
+    assert sorted(delivered) == [(n, s, f"é {ALL[3 * n + s]}") for n in range(3) for s in range(3)]
     assert Journal(path, Echo(0)).generate(REQUESTS) == found
+    # What was used is forgotten.
+    journal.forget()
+    assert journal.known == Journal(path, Echo()).known == 0
 
 
 def test_all_that_a_completion_depends_on_is_in_its_name(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "completions.jsonl", Echo())
     journal.generate(REQUESTS[:1])
-    for other in (
-        Request((1, 3), "a", 5, sampling=Sampling(1.0)),
-        Request((1,), "a", 5, prefix=(2,), sampling=Sampling(1.0)),
-        Request((1, 2), "a", 6, sampling=Sampling(1.0)),
-        Request((1, 2), "a", 5, sampling=Sampling(1.0, seed=1)),
-        Request((1, 2), "a", 5, sampling=Sampling(1.0, top_k=1)),
-        Request((1, 2), "a", 5),
-        Request((1, 2), "a", 5, sampling=Sampling(1.0), stop=("x",)),
-        Request((1, 2), "a", 5, sampling=Sampling(1.0), first=3),
-    ):
-        known = journal.known
-        journal.generate([other])
-        assert journal.known == known + 1
-    journal.generate([Request((1, 2), "a", 5, sampling=Sampling(1.0), first=2)])
-    assert journal.known == known + 1
-
-
-def test_what_was_used_is_forgotten(tmp_path: Path) -> None:
-    path = tmp_path / "completions.jsonl"
-    journal = Journal(path, Echo())
-    assert journal.capacity == 7
-    journal.generate(REQUESTS)
-    assert path.stat().st_size > 0
-    journal.forget()
-    assert journal.known == 0
-    assert not path.exists()
+    request = Request((1, 2), "a", 5, sampling=Sampling(1.0))
+    others = [
+        replace(request, prompt=(1, 3)),
+        replace(request, prompt=(1,), prefix=(2,)),
+        replace(request, max_new_tokens=6),
+        replace(request, sampling=Sampling(1.0, seed=1)),
+        replace(request, sampling=Sampling(1.0, top_k=1)),
+        replace(request, sampling=Sampling()),
+        replace(request, stop=("x",)),
+        replace(request, key="b"),
+        replace(request, first=3),
+    ]
+    journal.generate(others)
+    assert journal.known == 3 + len(others)
+    journal.generate([replace(request, first=2)])
+    assert journal.known == 3 + len(others)
 
 
 @pytest.mark.parametrize("tail", [b'["abc", [1', b"\xff\xfe\n", b"{]\n[1]\n", b'["whole"]'])

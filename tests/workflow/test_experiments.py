@@ -17,7 +17,7 @@ from citepipe.config import load_config
 from citepipe.inputs import localise
 from citepipe.options import SourcesOptions
 from citepipe.sources import cache_path
-from tests.teach.chat_server import completion, running
+from tests.generate.loopback_server import ChatServer, chat
 
 from .command import snakemake, stale
 from .tiny import ROOT, rows, write_project
@@ -158,12 +158,12 @@ def test_own_documents(tiny: Path) -> None:
     config["data"] |= {"dev_size": {"eli5": 3}, "test_size": {"eli5": 4}}
     # The verifier is a random one.
     config["teacher"]["min_reward"] = None
-    with running() as server:
+    with ChatServer() as server:
         config["teacher"]["endpoint"]["url"] = server.url
-        server.answer = lambda _: completion("A person was born there [1]. So was another [2].")
+        server.answer = lambda _: chat("A person was born there [1]. So was another [2].")
         table = run(tiny, "own-documents", config, OPENAI_API_KEY="sk-tests")
-        assert len(server.asked) == 20
-        assert server.asked[0][1]["Authorization"] == "Bearer sk-tests"
+        assert len(server.requests) == 20
+        assert server.requests[0][1]["authorization"] == "Bearer sk-tests"
     assert set(table) == {"plain", "dist", "fg_rs", "fg_rl"}
     assert float(table["dist"]["eli5_citation_recall"]) >= 0
     results = tiny / config["results"]
