@@ -64,7 +64,7 @@ def run(arguments: argparse.Namespace) -> None:
         said = export(
             options,
             trained,
-            arguments.out,
+            arguments.out.resolve(),
             str(arguments.trained),
             arguments.scores,
             arguments.licence,

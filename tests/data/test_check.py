@@ -143,13 +143,8 @@ def _checked(tmp_path: Path, *rows: Any, name: str = "a.json", **settings: Any) 
 
 
 def _said(report: Any, level: str = "warning") -> list[str]:
-    start = f"{report.path}, "
-    return [
-        line.removeprefix(start)
-        for found in report.findings
-        if found.level == level
-        for line in found.lines
-    ]
+    lines = [line for found in report.findings if found.level == level for line in found.lines]
+    return [line.removeprefix(f"{report.path}, ") for line in lines]
 
 
 def test_a_good_file_has_no_findings(tmp_path: Path) -> None:
@@ -196,59 +191,38 @@ def test_findings_of_a_kind_are_all_counted_and_some_told(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("change", "line"),
     [
-        ({"question": " "}, "row 0, field question: empty"),
-        ({"docs": []}, "row 0, field docs: no documents"),
-        ({"docs": [DOC, {"text": " "}]}, "row 0, field docs[1]: a document without text"),
-        ({"docs": [DOC, DOC]}, "row 0, field docs[1]: the same document as docs[0]"),
-        (
-            {"qa_pairs": []},
-            "row 0, field qa_pairs: no gold answers, so no correctness of asqa is found",
-        ),
+        ({"question": " "}, "question: empty"),
+        ({"docs": []}, "docs: no documents"),
+        ({"docs": [DOC, {"text": " "}]}, "docs[1]: a document without text"),
+        ({"docs": [DOC, DOC]}, "docs[1]: the same document as docs[0]"),
+        ({"qa_pairs": []}, "qa_pairs: no gold answers, so no correctness of asqa is found"),
         (
             {"dataset": "qampari"},
-            "row 0, field answers: no gold answers, so no correctness of qampari is found",
+            "answers: no gold answers, so no correctness of qampari is found",
         ),
         (
             {"qa_pairs": [{"short_answers": ["Norway", "!"]}]},
-            "row 0, field qa_pairs[0]: a gold answer without letters and digits",
+            "qa_pairs[0]: a gold answer without letters and digits",
         ),
-        (
-            {"qa_pairs": [{"short_answers": []}]},
-            "row 0, field qa_pairs[0]: a gold answer without any form",
-        ),
-        ({"output": [" "]}, "row 0, field output: an empty answer"),
-        (
-            {"output": ["A [1].", "B."]},
-            "row 0, field output: 2 answers, of which the first is read",
-        ),
-        (
-            {"output": "A [1].\nB."},
-            "row 0, field output: several lines, of which scores read the first",
-        ),
-        ({"output": "In Norway."}, "row 0, field output: an answer without citations"),
-        (
-            {"output": "word " * 200 + "[1]."},
-            "row 0, field output: an answer of more than 200 words, 201",
-        ),
-        (
-            {"output": "In Norway [1][4]."},
-            "row 0, field output: cites what is no document, [4] of 1",
-        ),
-        ({"output": "In Norway [0]."}, "row 0, field output: cites what is no document, [0] of 1"),
+        ({"qa_pairs": [{"short_answers": []}]}, "qa_pairs[0]: a gold answer without any form"),
+        ({"output": [" "]}, "output: an empty answer"),
+        ({"output": ["A [1].", "B."]}, "output: 2 answers, of which the first is read"),
+        ({"output": "A [1].\nB."}, "output: several lines, of which scores read the first"),
+        ({"output": "In Norway."}, "output: an answer without citations"),
+        ({"output": "word " * 200 + "[1]."}, "output: an answer of more than 200 words, 201"),
+        ({"output": "In Norway [1][4]."}, "output: cites what is no document, [4] of 1"),
+        ({"output": "In Norway [0]."}, "output: cites what is no document, [0] of 1"),
         (
             {"output": "A [7].", "docs": [DOC | {"text": str(n)} for n in range(9)]},
-            "row 0, field output: cites documents behind the first 5, which are kept: [7]",
+            "output: cites documents behind the first 5, which are kept: [7]",
         ),
-        ({"question": "Where\x07?"}, "row 0, field question: an unusual character, U+0007"),
-        (
-            {"docs": [DOC | {"title": "\ufffd"}]},
-            "row 0, field docs[0]: an unusual character, U+FFFD",
-        ),
+        ({"question": "Where\x07?"}, "question: an unusual character, U+0007"),
+        ({"docs": [DOC | {"title": "\ufffd"}]}, "docs[0]: an unusual character, U+FFFD"),
     ],
 )
 def test_what_is_odd_is_a_warning(tmp_path: Path, change: dict[str, Any], line: str) -> None:
     report = _checked(tmp_path, ROW | change)
-    assert _said(report) == [line]
+    assert _said(report) == [f"row 0, field {line}"]
     assert report.is_usable
 
 

@@ -65,12 +65,6 @@ def test_a_folder_is_read_in_the_order_of_its_names(tmp_path: Path) -> None:
     )
 
 
-def test_the_same_folder_gives_the_same_passages_wherever_it_lies(tmp_path: Path) -> None:
-    files: dict[str, str | bytes] = {f"{name}.txt": f"Text {name}." for name in "cab"}
-    one, other = _write(tmp_path / "one", files), _write(tmp_path / "two", files)
-    assert _read(one).documents == _read(other).documents
-
-
 def test_ids_tell_passages_of_several_folders_and_files_apart(tmp_path: Path) -> None:
     _write(tmp_path / "one", {"a.txt": "One.", "p.jsonl": '{"id": 1, "text": "Row one."}'})
     _write(tmp_path / "two", {"a.txt": "Two.", "p.jsonl": '{"id": 1, "text": "Row two."}'})
@@ -153,48 +147,26 @@ def test_links_in_a_circle_are_followed_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "message"),
+    ("content", "message"),
     [
-        ("a.txt", b"caf\xe9", "a.txt: expected UTF-8 text, byte 3 is not"),
-        ("a.md", b"\xff\xfea\x00\x00\xd8", "a.md: expected UTF-16 text, byte 4 is not"),
-        ("a.jsonl", b'{"text": "a"}\n{"text": "\xe9"}', "a.jsonl: expected UTF-8 text, byte 24"),
-        ("a.jsonl", '{"text": "a"}\n{"text": ', "a.jsonl, line 2: expected JSON, Expecting value"),
-        ("a.jsonl", "[" * 100_000, "a.jsonl, line 1: expected JSON of ordinary size and depth"),
-        ("a.jsonl", '["text"]', "a.jsonl, line 1: expected an object or a string, got a list"),
-        ("a.jsonl", '{"title": "a"}', "a.jsonl, line 1, field text: missing"),
+        (b"caf\xe9", "a.txt: expected UTF-8 text, byte 3 is not"),
+        (b"\xff\xfea\x00\x00\xd8", "a.md: expected UTF-16 text, byte 4 is not"),
+        ('{"text": "a"}\n{"text": ', "a.jsonl, line 2: expected JSON, Expecting value"),
+        ('["text"]', "a.jsonl, line 1: expected an object or a string, got a list"),
+        ('{"title": "a"}', "a.jsonl, line 1, field text: missing"),
+        ('{"text": ["a"]}', "a.jsonl, line 1, field text: expected a string, got a list"),
+        ('{"text": "a \\ud83d b"}', "a.jsonl, line 1: expected Unicode text, got half a"),
         (
-            "a.jsonl",
-            '{"text": ["a"]}',
-            "a.jsonl, line 1, field text: expected a string, got a list",
-        ),
-        (
-            "a.jsonl",
-            '{"text": "a", "title": 5}',
-            "a.jsonl, line 1, field title: expected a string, got a number",
-        ),
-        (
-            "a.jsonl",
-            '{"text": "a \\ud83d b"}',
-            "a.jsonl, line 1: expected Unicode text, got half a character",
-        ),
-        (
-            "a.jsonl",
             '{"id": 1, "text": "a"}\n{"id": "1", "text": "b"}',
             "a.jsonl, line 2, field id: expected another one than ",
         ),
-        ("a.tsv", "text alone", "a.tsv, line 1: expected columns id, text and title"),
-        ("a.tsv", "1\ta\n2", "a.tsv, line 2: expected 2 columns (id, text), got 1"),
-        (
-            "a.tsv",
-            "title\ttext\na\tb\tc",
-            "a.tsv, line 2: expected 2 columns (title, text), got 3",
-        ),
+        ("text alone", "a.tsv, line 1: expected columns id, text and title"),
+        ("1\ta\n2", "a.tsv, line 2: expected 2 columns (id, text), got 1"),
+        ("title\ttext\na\tb\tc", "a.tsv, line 2: expected 2 columns (title, text), got 3"),
     ],
 )
-def test_a_bad_file_is_one_clear_line(
-    tmp_path: Path, name: str, content: str | bytes, message: str
-) -> None:
-    _write(tmp_path, {name: content})
+def test_a_bad_file_is_one_clear_line(tmp_path: Path, content: str | bytes, message: str) -> None:
+    _write(tmp_path, {message.partition(":")[0].partition(",")[0]: content})
     with pytest.raises(InputError) as error:
         _read(tmp_path)
     assert str(error.value).startswith(f"{tmp_path}/{message}")
@@ -204,16 +176,12 @@ def test_a_bad_file_is_one_clear_line(
 def test_paths_that_hold_no_passages_are_one_clear_line(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"none: cannot be read: no such file or folder"):
         _read(tmp_path / "none")
-    with pytest.raises(
-        InputError, match=r"expected texts in files that end in \.txt, .*passages 0"
-    ):
+    with pytest.raises(InputError, match=r"expected texts in files .*\.txt, .*passages 0"):
         _read(tmp_path)
     _write(tmp_path, {"a.pdf": b"%PDF", "b.txt": b"\0"})
     with pytest.raises(InputError, match=r"files passed over 2 \(\.pdf 1, binary 1\)$"):
         _read(tmp_path)
-    with pytest.raises(
-        InputError, match=r"a\.pdf: expected a folder, or a file that ends in \.txt"
-    ):
+    with pytest.raises(InputError, match=r"a\.pdf: expected a folder, or a file that ends"):
         _read(tmp_path / "a.pdf")
     with pytest.raises(InputError, match=r"b\.txt: expected text, found a binary file"):
         _read(tmp_path / "b.txt")

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-import math
 import random
+import shutil
 import sys
 from pathlib import Path
 
@@ -18,31 +18,9 @@ QUESTION = "Who directed Silver River?"
 
 
 @pytest.fixture(scope="module")
-def tiny_gpt2(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A GPT-2 with random weights and a tokenizer of bytes; mauve-text wants its name so."""
-    import torch
-    from tokenizers import pre_tokenizers
-    from transformers import GPT2Config, GPT2LMHeadModel, GPT2Tokenizer
-
-    torch.set_num_threads(1)
-    torch.manual_seed(2)
-    pieces = ["<|endoftext|>", *sorted(pre_tokenizers.ByteLevel.alphabet())]
-    directory = tmp_path_factory.mktemp("tiny-gpt2")
-    GPT2LMHeadModel(
-        GPT2Config(
-            vocab_size=len(pieces),
-            n_embd=16,
-            n_layer=2,
-            n_head=2,
-            n_positions=1024,
-            bos_token_id=0,
-            eos_token_id=0,
-            initializer_range=0.3,
-        )
-    ).save_pretrained(directory)
-    vocabulary = {piece: i for i, piece in enumerate(pieces)}
-    GPT2Tokenizer(vocabulary, [], model_max_length=1024).save_pretrained(directory)
-    return directory
+def tiny_gpt2(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny language model; mauve-text loads none without `gpt2` or `bert` in its path."""
+    return Path(shutil.copytree(tiny_base, tmp_path_factory.mktemp("gpt2") / "model"))
 
 
 def example(answer: str | None, number: int = 0) -> Example:
@@ -67,16 +45,6 @@ def test_equal_sides_are_100(tiny_gpt2: Path):
     score = mauve_score(examples, answers, str(tiny_gpt2), device="cpu")
     assert score == pytest.approx(100)
     assert score <= 100
-
-
-def test_sides_with_nothing_in_common(tiny_gpt2: Path):
-    # All human texts are in one cluster, all others in the other. Of a mixture with a share w of
-    # one side the divergences are -ln w and -ln(1 - w), so the curve is (1 - w)^5 over w^5, and
-    # the area below it 5 B(6, 5); its 25 points and straight lines give a little more.
-    examples = [example("Anna Berg directed it", i) for i in range(8)]
-    score = mauve_score(examples, ["in the river"] * 8, str(tiny_gpt2), device="cpu")
-    area = 5 * math.factorial(5) * math.factorial(4) / math.factorial(10)
-    assert score == pytest.approx(100 * area, rel=0.05)
 
 
 def test_the_score_is_that_of_mauve_text_with_its_own_features(tiny_gpt2: Path):
@@ -108,7 +76,6 @@ def test_the_score_is_that_of_mauve_text_with_its_own_features(tiny_gpt2: Path):
         ([example("a", 0), example(None, 1)], "tiny", "example 1, field answer: missing"),
         ([example("a")], "tiny", "at least 2 examples with some text, got 1"),
         # A question of punctuation alone and an empty answer make an empty text.
-        ([Example("0", "eli5", "...", ())] * 2, "tiny", "field answer: missing"),
         ([Example("0", "eli5", "...", (), answer="")] * 2, "tiny", "with some text, got 0"),
         ([example("a")] * 2, "empty", r"MAUVE's model .*not a model directory"),
         ([example("a")] * 2, "nobody/gpt2", "neither a local directory nor a model of the hub"),
