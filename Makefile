@@ -1,18 +1,22 @@
 # make table: the environment, then the whole workflow on the embedded default
-# make test:  the environment, then all tests
+# make test:  the environment, then the tests that take minutes at most in all
+# make test-all: the slow ones too
 # make lint:  formatting, lints and types
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: table test lint schema
+.PHONY: table test test-all lint schema
 
 table: $(READY)
-	$(BIN)/snakemake --cores 1 --resources gpu=1
+	$(BIN)/snakemake --cores 1 --resources gpu=1 results/table.csv
 
 test: $(READY)
 	$(BIN)/python -m pytest
+
+test-all: $(READY)
+	$(BIN)/python -m pytest -m ""
 
 lint: $(READY)
 	$(BIN)/ruff check .

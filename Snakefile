@@ -29,4 +29,3 @@ rule all:
     default_target: True
     input:
         f"{RESULTS}/table.csv",
-        f"{RESULTS}/figures/learning_curves.svg" if TRAINED else [],

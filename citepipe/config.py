@@ -86,7 +86,9 @@ Decoding = Annotated[
 class Sampled(Options):
     """Answers sampled from another system, the best by reward."""
 
-    sample: Literal["best_of_n", "segment_search"]
+    sample: Literal["best_of_n", "segment_search"] = Field(
+        description="Whole answers, or answers grown by the best segments."
+    )
     from_: str = Field(alias="from", description="The system that is sampled from.")
 
 
@@ -97,12 +99,12 @@ def _origin(value: Any) -> str:
 class SFTSystem(Options):
     """A system trained on answers: the teacher's, or selected samples."""
 
-    train: Literal["sft"]
+    train: Literal["sft"] = Field(description="Supervised fine-tuning.")
     start: str | None = Field(None, description="The system to go on from; null for the base.")
     data: Annotated[
         Annotated[Literal["teacher"], Tag("teacher")] | Annotated[Sampled, Tag("sampled")],
         Discriminator(_origin),
-    ]
+    ] = Field(description="What it is trained on: `teacher`, or samples of another system.")
     options: dict[str, Any] = Field(
         default_factory=dict, description="Overrides of `sft` (on samples: of `rs_sft`)."
     )
@@ -112,9 +114,11 @@ class SFTSystem(Options):
 class RLSystem(Options):
     """A system trained on rewards of its own answers."""
 
-    train: Literal["ppo", "grpo", "rloo"]
+    train: Literal["ppo", "grpo", "rloo"] = Field(description="The method, see its section.")
     start: str = Field(description="The system to go on from, which is also the KL reference.")
-    reward: Literal["fine_grained", "holistic"]
+    reward: Literal["fine_grained", "holistic"] = Field(
+        description="Each reward on the token that earned it, or their sum on the last one."
+    )
     options: dict[str, Any] = Field(
         default_factory=dict, description="Overrides of `rl` (PPO), `grpo` or `rloo`."
     )
@@ -135,12 +139,12 @@ def _samples_origin(value: Any) -> str:
 class DPOSystem(Options):
     """A system trained on pairs of sampled answers, the better by reward preferred."""
 
-    train: Literal["dpo"]
+    train: Literal["dpo"] = Field(description="Direct preference optimization.")
     start: str = Field(description="The system to go on from, which is also the reference.")
     data: Annotated[
         Annotated[Sampled, Tag("sampled")] | Annotated[SamplesOf, Tag("samples_of")],
         Discriminator(_samples_origin),
-    ]
+    ] = Field(description="Samples drawn for it, or those that another system is trained on.")
     options: dict[str, Any] = Field(default_factory=dict, description="Overrides of `dpo`.")
     decode: Decoding = "greedy"
 
@@ -449,4 +453,4 @@ def _model_of(annotation: Any) -> type[Options] | None:
 
 
 if __name__ == "__main__":
-    print(json.dumps(json_schema(), indent=2))
+    print(json.dumps(json_schema(), sort_keys=True))

@@ -1,7 +1,8 @@
 """Every option of the configuration, a class per section.
 
-A class says what a section may hold and nothing of what is done with it. Fields with `exclude=True`
-do not change results: they are left out of `model_dump`, by which stages are found to be stale.
+A class says what a section may hold and nothing of what is done with it. Fields marked `RUN_ONLY`
+(sizes of batches, intervals of saving, where a server is) do not change results: `resolved` leaves
+them out, so that a change to them makes no stage stale.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    JsonValue,
     field_validator,
     model_validator,
 )
@@ -25,6 +27,22 @@ class Options(BaseModel):
     """A section of the configuration: immutable, and a key that nothing reads is an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+RUN_ONLY: dict[str, JsonValue] = {"run_only": True}
+"""Marks a field that says how a stage runs and not what comes out of it."""
+
+
+def resolved(section: Options) -> dict[str, Any]:
+    """A section as plain values, in the order of its fields, without those that are `RUN_ONLY`."""
+    values = section.model_dump(mode="json", by_alias=True)
+    for name, field in type(section).model_fields.items():
+        key, value = field.alias or name, getattr(section, name)
+        if field.json_schema_extra == RUN_ONLY:
+            del values[key]
+        elif isinstance(value, Options):
+            values[key] = resolved(value)
+    return values
 
 
 Dataset = Literal["asqa", "qampari", "eli5", "expertqa"]
@@ -327,7 +345,9 @@ class ModelOptions(Options):
         "...); null for the model's own choice. Flash attention takes no padding in fine-tuning.",
     )
     gradient_checkpointing: bool = Field(
-        False, description="Recompute activations in the backward pass: less memory, more time."
+        False,
+        description="Recompute activations in the backward pass: less memory, more time.",
+        json_schema_extra=RUN_ONLY,
     )
 
 
@@ -335,24 +355,33 @@ class ServerOptions(Options):
     """An OpenAI-compatible server, such as vLLM, that runs the model in place of this process."""
 
     url: str = Field(
-        "http://127.0.0.1:8000/v1", description="What the paths of its API begin with."
+        "http://127.0.0.1:8000/v1",
+        description="What the paths of its API begin with.",
+        json_schema_extra=RUN_ONLY,
     )
     model: str | None = Field(
         None, min_length=1, description="The model's name there; null: the first it serves as base."
     )
-    concurrency: int = Field(64, ge=1, description="Requests under way at once.")
+    concurrency: int = Field(
+        64, ge=1, description="Requests under way at once.", json_schema_extra=RUN_ONLY
+    )
     timeout: float = Field(
         300.0,
         gt=0,
         description="Seconds without a byte after which an answer is given up; a request with all "
         "its retries has so many for each of them.",
+        json_schema_extra=RUN_ONLY,
     )
     retries: int = Field(
-        8, ge=0, description="How often a failed request is tried again, with growing pauses."
+        8,
+        ge=0,
+        description="How often a failed request is tried again, with growing pauses.",
+        json_schema_extra=RUN_ONLY,
     )
     api_key_variable: str | None = Field(
         None,
         description="Name of the environment variable that holds the API key; null for no key.",
+        json_schema_extra=RUN_ONLY,
     )
 
     @field_validator("api_key_variable")
@@ -389,7 +418,9 @@ class EndpointOptions(ServerOptions):
     """An OpenAI-compatible endpoint of chat completions that answers with citations."""
 
     model: str | None = Field(None, min_length=1, description="The model's name there.")
-    concurrency: int = Field(8, ge=1, description="Requests under way at once.")
+    concurrency: int = Field(
+        8, ge=1, description="Requests under way at once.", json_schema_extra=RUN_ONLY
+    )
     system: str | None = Field(
         "You are a helpful assistant that answers the following questions with proper citations.",
         description="The system's message; null for none. ALCE's by default.",
@@ -400,22 +431,31 @@ class EndpointOptions(ServerOptions):
         "max_tokens", description="What the endpoint calls that limit."
     )
     requests_per_minute: float | None = Field(
-        None, gt=0, description="No more than these are begun; null for no pacing of our own."
+        None,
+        gt=0,
+        description="No more than these are begun; null for no pacing of our own.",
+        json_schema_extra=RUN_ONLY,
     )
     tokens_per_minute: float | None = Field(
         None,
         gt=0,
         description="No more than these are asked for, prompts by four characters a token and "
         "answers by `max_tokens`; null for no pacing of our own.",
+        json_schema_extra=RUN_ONLY,
     )
-    price_input: float = Field(0.0, ge=0, description="Price of a million tokens of prompts.")
-    price_output: float = Field(0.0, ge=0, description="Price of a million tokens of answers.")
+    price_input: float = Field(
+        0.0, ge=0, description="Price of a million tokens of prompts.", json_schema_extra=RUN_ONLY
+    )
+    price_output: float = Field(
+        0.0, ge=0, description="Price of a million tokens of answers.", json_schema_extra=RUN_ONLY
+    )
     max_cost: float | None = Field(
         None,
         gt=0,
         description="Spending, of all runs on these results, ends before this. Of a question not "
         "yet answered a prompt counts a token per byte, and an answer `max_tokens` or as many as "
         "were billed for the longest one.",
+        json_schema_extra=RUN_ONLY,
     )
 
     @model_validator(mode="after")
@@ -492,10 +532,19 @@ class TrainingOptions(Options):
         ge=1,
         description="Tokens of a forward and backward pass on a device, padding included; null for "
         "what suits the device. Less takes less memory and changes no result but by rounding.",
+        json_schema_extra=RUN_ONLY,
     )
-    save_every: int = Field(50, ge=1, description="Optimizer steps between two saves of the state.")
+    save_every: int = Field(
+        50,
+        ge=1,
+        description="Optimizer steps between two saves of the state.",
+        json_schema_extra=RUN_ONLY,
+    )
     save_minutes: float = Field(
-        10.0, gt=0, description="The state is also saved when this long has passed."
+        10.0,
+        gt=0,
+        description="The state is also saved when this long has passed.",
+        json_schema_extra=RUN_ONLY,
     )
 
 
@@ -554,11 +603,16 @@ class BestOfNOptions(Options):
 
     questions: int | None = Field(None, ge=1, description="Train questions used; null for all.")
     n: int = Field(16, ge=1, description="Samples per question.")
-    temperature: float = Field(1.0, gt=0)
+    temperature: float = Field(
+        1.0, gt=0, description="Divides the logits; above 1 makes samples more varied."
+    )
     top_k: int = Field(50, ge=0, description="Sample among the k likeliest tokens; 0 for all.")
-    max_new_tokens: int = Field(200, ge=1)
+    max_new_tokens: int = Field(200, ge=1, description="Tokens per answer, at most.")
     batch_size: int | None = Field(
-        None, ge=1, description="Sequences generated at once; null for what memory allows."
+        None,
+        ge=1,
+        description="Sequences generated at once; null for what memory allows.",
+        json_schema_extra=RUN_ONLY,
     )
 
 
@@ -577,11 +631,16 @@ class SegmentSearchOptions(Options):
         description="QAMPARI: probability that a beam's unextended parent is dropped at the first "
         "segment, falling linearly to 0 at the last; it forces progress.",
     )
-    temperature: float = Field(1.0, gt=0)
+    temperature: float = Field(
+        1.0, gt=0, description="Divides the logits; above 1 makes samples more varied."
+    )
     top_k: int = Field(50, ge=0, description="Sample among the k likeliest tokens; 0 for all.")
     max_new_tokens: int = Field(200, ge=1, description="Tokens of a whole answer, at most.")
     batch_size: int | None = Field(
-        None, ge=1, description="Sequences generated at once; null for what memory allows."
+        None,
+        ge=1,
+        description="Sequences generated at once; null for what memory allows.",
+        json_schema_extra=RUN_ONLY,
     )
     split_at_every_stop: bool = Field(
         False,
@@ -615,17 +674,24 @@ class RLOptions(TrainingOptions):
     max_kl: float = Field(
         100.0, gt=0, description="The run stops when the KL of a rollout exceeds this (nats)."
     )
-    temperature: float = Field(0.7, gt=0)
+    temperature: float = Field(
+        0.7, gt=0, description="Divides the logits; above 1 makes samples more varied."
+    )
     top_k: int = Field(20, ge=0, description="Sample among the k likeliest tokens; 0 for all.")
-    max_new_tokens: int = Field(200, ge=1)
+    max_new_tokens: int = Field(200, ge=1, description="Tokens per answer, at most.")
     batch_size: int = Field(
-        32, ge=1, description="Sequences generated at once, fewer when memory runs out."
+        32,
+        ge=1,
+        description="Sequences generated at once, fewer when memory runs out.",
+        json_schema_extra=RUN_ONLY,
     )
     evaluations: int = Field(
         10, ge=1, description="How often, over the run, dev answers are generated and rewarded."
     )
     dev_questions: int = Field(100, ge=1, description="Dev questions per evaluation.")
-    save_every: int = Field(10, ge=1, description="Rollouts between two saves of the state.")
+    save_every: int = Field(
+        10, ge=1, description="Rollouts between two saves of the state.", json_schema_extra=RUN_ONLY
+    )
 
 
 class PPOOptions(RLOptions):
@@ -653,7 +719,9 @@ class GroupOptions(RLOptions):
 
     prompts_per_step: int = Field(4, ge=1, description="Questions per rollout, over all devices.")
     samples_per_prompt: int = Field(8, ge=2, description="Answers sampled per question.")
-    temperature: float = Field(1.0, gt=0)
+    temperature: float = Field(
+        1.0, gt=0, description="Divides the logits; above 1 makes samples more varied."
+    )
     top_k: int = Field(0, ge=0, description="Sample among the k likeliest tokens; 0 for all.")
 
 
@@ -678,7 +746,10 @@ class PredictOptions(Options):
 
     max_new_tokens: int = Field(200, ge=1, description="Tokens per answer, at most.")
     batch_size: int | None = Field(
-        None, ge=1, description="Answers generated at once; null for what memory allows."
+        None,
+        ge=1,
+        description="Answers generated at once; null for what memory allows.",
+        json_schema_extra=RUN_ONLY,
     )
 
 
@@ -731,7 +802,9 @@ class JudgeOptions(Options):
 class ScoreOptions(Options):
     """Scores of answer files."""
 
-    judge: JudgeOptions = Field(default_factory=JudgeOptions)
+    judge: JudgeOptions = Field(
+        default_factory=JudgeOptions, description="Which citations count, and how."
+    )
     splitter: str = Field("punkt-rules", description="Sentence splitter: punkt-rules or punkt.")
     groups_are_cut: bool = Field(
         True, description="ALCE: [1, 2] cites document 1 only. False: it cites both."

@@ -5,17 +5,27 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Mapping
+from typing import TextIO
 
-_REDRAW_SECONDS = 0.2
-_BAR_CELLS = 24
-_CLEAR_LINE = "\x1b[K"
+from tqdm import tqdm
+
+
+class _Lines:
+    """A stream in which every state of a bar is a line of its own."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+
+    def write(self, text: str) -> None:
+        if line := text.strip("\r\n "):
+            self.stream.write(f"{line}\n")
+
+    def flush(self) -> None:
+        self.stream.flush()
 
 
 class Progress:
-    """Counts work done and now and then says so: share, rate, time left, and given figures.
-
-    On a terminal one line with a bar is drawn again and again; in a file there is a line every
-    few seconds and one at the end.
+    """Counts work done; shows share, rate, time left and given figures.
 
     Args:
         label: what is being done, in front of every line.
@@ -23,7 +33,7 @@ class Progress:
         unit: the name of a unit, plural.
         done: units that were already done before (a resumed run).
         every: seconds between two lines in a file.
-        patient: nothing is said of work that is done within `every` seconds.
+        patient: nothing is shown of work that is done within `every` seconds.
     """
 
     def __init__(
@@ -35,12 +45,24 @@ class Progress:
         every: float = 5.0,
         patient: bool = False,
     ) -> None:
-        self.label, self.total, self.unit, self.every = label, total, unit, every
-        self.done = self.first = done
+        self.total, self.done, self.first = total, done, done
         self.started = time.monotonic()
-        self._quiet_until = self.started + every if patient else self.started
-        self._said = self.started if done == 0 else 0.0
-        self._terminal = sys.stderr.isatty()
+        terminal = sys.stderr.isatty()
+        self._bar: tqdm = tqdm(
+            desc=label,
+            total=total,
+            initial=done,
+            unit=f" {unit}",
+            file=sys.stderr if terminal else _Lines(sys.stderr),
+            mininterval=0.2 if terminal else every,
+            miniters=1,
+            delay=every if patient else 0.0,
+            dynamic_ncols=terminal,
+            leave=not patient,
+            bar_format=None
+            if terminal
+            else "{desc}: {n_fmt}/{total_fmt}{unit}, {rate_fmt}, {remaining} left{postfix}",
+        )
 
     @property
     def elapsed(self) -> float:
@@ -50,35 +72,19 @@ class Progress:
     def advance(self, units: int = 1, **figures: float) -> None:
         """Count `units` more; figures (losses, rates) are shown with the next line."""
         self.done += units
-        now = time.monotonic()
-        ended = self.done >= self.total
-        wait = _REDRAW_SECONDS if self._terminal else self.every
-        if now < self._quiet_until or (now - self._said < wait and not ended):
-            return
-        self._said = now
-        rate = (self.done - self.first) / max(self.elapsed, 1e-9)
-        left = (self.total - self.done) / rate if rate > 0 else 0.0
-        shown = "".join(f"  {name} {value:.4g}" for name, value in figures.items())
-        state = f"{self.done}/{self.total} {self.unit}, {rate:.3g}/s, {left:.0f} s left{shown}"
-        if not self._terminal:
-            say(f"{self.label}: {state}")
-            return
-        # The cursor goes back to the line's begin, so that whatever is printed next replaces it.
-        end = "\n" if ended else "\r"
-        line = f"{_CLEAR_LINE}{self.label}: {bar(self.done, self.total)} {state}{end}"
-        print(line, end="", file=sys.stderr, flush=True)
-
-
-def bar(done: int, total: int) -> str:
-    """`[####....]`, full when all is done."""
-    cells = _BAR_CELLS if done >= total else _BAR_CELLS * done // total
-    return f"[{'#' * cells}{'.' * (_BAR_CELLS - cells)}]"
+        if figures:
+            self._bar.set_postfix_str(
+                "  ".join(f"{name} {value:.4g}" for name, value in figures.items()), refresh=False
+            )
+        self._bar.update(units)
+        if self.done >= self.total:
+            self._bar.close()
 
 
 def say(line: str) -> None:
-    """One line on stderr, at once."""
-    clear = _CLEAR_LINE if sys.stderr.isatty() else ""
-    print(clear + line, file=sys.stderr, flush=True)
+    """One line on stderr, above any bar."""
+    tqdm.write(line, file=sys.stderr)
+    sys.stderr.flush()
 
 
 def summary(label: str, figures: Mapping[str, object]) -> str:

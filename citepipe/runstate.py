@@ -17,16 +17,27 @@ from citepipe.progress import say
 def claim(state: Path, fingerprint: str, label: str) -> None:
     """Make `state` the folder of a run with this fingerprint.
 
-    A folder left by a run with the same fingerprint is kept, to go on from. One left by a run with
-    other configuration, code or inputs is emptied, and that is said.
+    Args:
+        state: the folder. One left by a run that did the same work is kept, to go on from; one
+            left by a run with another configuration or other inputs is emptied, with a line.
+        fingerprint: what work is done and, behind a colon, by which code. Other code goes on, with
+            a line: to lose a long run over a change that may not matter would be worse.
+        label: the name of what runs, for these lines.
     """
     mark = state / "fingerprint.json"
-    if _read(mark) == fingerprint:
+    found = _read(mark)
+    if found == fingerprint:
         return
-    if state.exists():
-        say(f"{label}: starting clean, as configuration, code or inputs changed since the cut-off")
+    work, _, _ = fingerprint.partition(":")
+    if isinstance(found, str) and found.partition(":")[0] == work:
+        say(
+            f"{label}: the code has changed since the saved state; going on with the new code "
+            f"(to start clean, remove {state})"
+        )
+    elif state.exists():
+        say(f"{label}: starting clean, as configuration or inputs changed since the saved state")
         shutil.rmtree(state)
-    state.mkdir(parents=True)
+    state.mkdir(parents=True, exist_ok=True)
     write_json(mark, fingerprint)
 
 

@@ -9,7 +9,7 @@ import yaml
 
 from citepipe.config import json_schema, load_config
 from citepipe.errors import InputError
-from citepipe.options import SFTOptions
+from citepipe.options import ServerOptions, SFTOptions, resolved
 
 ROOT = Path(__file__).parents[1]
 
@@ -62,6 +62,15 @@ def test_configurations_of_the_project_are_accepted(path: Path) -> None:
 def test_schema_file_is_the_one_that_the_models_generate() -> None:
     path = ROOT / "workflow" / "schemas" / "config.schema.json"
     assert json.loads(path.read_text()) == json_schema(), "run `make schema`"
+
+
+def test_every_key_of_the_schema_is_described() -> None:
+    schema = json_schema()
+    for name, section in [("", schema), *schema["$defs"].items()]:
+        for key, field in section.get("properties", {}).items():
+            # A section is described by the docstring of its class.
+            refers = "$ref" in json.dumps(field)
+            assert field.get("description") or refers or "const" in field, f"{name}.{key}"
 
 
 def test_mistyped_key_is_named_with_the_one_that_was_meant() -> None:
@@ -222,6 +231,12 @@ def test_a_server_needs_no_more_than_a_section() -> None:
     assert mistake(configuration(server={"ulr": "http://localhost"})) == (
         "server.ulr: no such key, did you mean url?"
     )
+
+
+def test_where_a_server_is_and_how_it_is_asked_decides_no_result() -> None:
+    here = ServerOptions(url="http://127.0.0.1:1/v1", concurrency=3, timeout=5, retries=1)
+    there = ServerOptions(url="http://127.0.0.1:2/v1", api_key_variable="KEY")
+    assert resolved(here) == resolved(there) == {"model": None}
 
 
 def test_circle_of_systems() -> None:

@@ -1,82 +1,111 @@
 """What the workflow makes of its configuration before any job starts."""
 
-import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 
-from .command import snakemake, stale
+from .project import InProcess, configured, copy_workflow, snakemake
 
-ROOT = Path(__file__).parents[2]
+SCORED = (
+    "verifiers: {train: lexical, report: {lexical: lexical}}\n"
+    "systems: {people: {outputs: {asqa: ADDRESS}}}\n"
+)
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the project without any results."""
     folder = tmp_path_factory.mktemp("work") / "project"
-    for name in ("workflow", "profiles", "envs", "citepipe", "experiments"):
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("Snakefile", "config.yaml"):
-        shutil.copy(ROOT / name, folder)
+    copy_workflow(folder)
     return folder
 
 
-def test_the_default_needs_nothing(project: Path) -> None:
-    jobs = stale(project, "--", "results/table.csv")
-    assert {"data", "teach", "segment_search fg_rs", "ppo fg_rs_rl", "table"} <= jobs
+@pytest.fixture
+def project(folder: Path, monkeypatch: pytest.MonkeyPatch) -> InProcess:
+    return InProcess(folder, monkeypatch)
 
 
-def test_a_mistyped_key_is_told_of_before_any_job(project: Path) -> None:
-    done = snakemake(project, "--config", "rl={lerning_rate: 1.0}", "--", "results/table.csv")
-    assert done.returncode == 1
-    assert "Configuration: rl.lerning_rate: no such key, did you mean learning_rate?" in done.stdout
+def test_the_default_needs_no_file_of_its_user(project: InProcess) -> None:
+    jobs = project.jobs()
+    assert {"world", "data", "teach", "sample fg_rs", "rl fg_rs_rl", "table"} <= jobs
+    assert not (project.project / "results").exists()
 
 
-def test_results_go_where_the_command_line_says(project: Path) -> None:
-    done = snakemake(project, "--dry-run", "--quiet", "host", "--config", "results=elsewhere")
-    assert "elsewhere/table.csv" in done.stdout
-    assert " results/" not in done.stdout
-
-
-def test_a_given_configuration_takes_the_place_of_the_default(
-    project: Path, tmp_path: Path
+@pytest.mark.parametrize(
+    ("name", "jobs"),
+    [
+        ("llama2-7b", {"sample fg_rs", "rl fg_rs_rl", "score fg_rs_rl", "table"}),
+        ("chat-24gb", {"teach", "sft dist", "table"}),
+        ("methods", {"rl fg_grpo", "rl h_rloo", "dpo dpo", "table"}),
+        ("own-documents", {"teach", "sample fg_rs", "rl fg_rl", "table"}),
+        ("released", {"weights fg_rl", "predict fg_rl", "table"}),
+    ],
+)
+def test_an_experiment_shows_its_jobs_without_its_data(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, jobs: set[str]
 ) -> None:
-    given = tmp_path / "only.yaml"
-    answers = tmp_path / "people_asqa.json"
-    answers.write_text("[]")
-    given.write_text(
-        "verifiers: {train: lexical, report: {lexical: lexical}}\n"
-        f"systems: {{people: {{outputs: {{asqa: {answers}}}}}}}\n"
-    )
-    assert stale(project, "--configfile", str(given)) == {"score people", "table", "all"}
+    text = (folder / "experiments" / f"{name}.yaml").read_text()
+    default = (folder / "config.yaml").read_text()
+    (folder / "config.yaml").write_text(text)
+    try:
+        table = f"{yaml.safe_load(text)['results']}/table.csv"
+        assert jobs <= InProcess(folder, monkeypatch).jobs(table)
+    finally:
+        (folder / "config.yaml").write_text(default)
 
 
-def test_the_papers_setting_is_complete_without_its_data(project: Path) -> None:
-    jobs = stale(project, "--configfile", "experiments/llama2-7b.yaml")
-    assert {"segment_search fg_rs", "ppo fg_rs_rl", "score fg_rs_rl", "table"} <= jobs
+def test_results_go_where_the_configuration_says(project: InProcess) -> None:
+    with configured(project.project, {"results": "elsewhere"}):
+        assert "rl fg_rs_rl" in project.jobs("elsewhere/table.csv")
 
 
-def test_absent_data_is_told_of_in_a_line(project: Path) -> None:
-    done = snakemake(project, "--configfile", "experiments/own-documents.yaml")
+@pytest.mark.parametrize(
+    ("given", "line"),
+    [
+        ("rl: {lerning_rate: 1.0}\n", "rl.lerning_rate: no such key, did you mean learning_rate?"),
+        (
+            SCORED.replace("ADDRESS", "'ftp://host/asqa.json'"),
+            "systems.people.outputs.asqa: ftp://host/asqa.json: expected",
+        ),
+        (SCORED.replace("ADDRESS", "no/file.json"), "systems.people.outputs.asqa: no file no/file"),
+    ],
+)
+def test_a_mistake_is_one_line_before_any_job(folder: Path, given: str, line: str) -> None:
+    (folder / "given.yaml").write_text(given)
+    done = snakemake(folder, "--configfile", "given.yaml", "--", "results/table.csv")
     assert done.returncode == 1
-    assert "data.train: no file own/questions.jsonl below" in done.stdout
-
-
-def test_without_a_network_a_line_says_where_a_file_may_be_put(project: Path) -> None:
-    done = snakemake(project, "--configfile", "experiments/llama2-7b.yaml")
-    assert done.returncode == 1
-    assert "this is offline: put combined_dev.json at " in done.stdout
+    assert f"Configuration: {line}" in done.stdout
     assert "Traceback" not in done.stdout
 
 
-def test_an_address_that_cannot_be_read_is_told_of_by_its_key(project: Path) -> None:
-    given = project / "bad.yaml"
-    given.write_text(
-        "verifiers: {train: lexical, report: {lexical: lexical}}\n"
-        "systems: {people: {outputs: {asqa: 'ftp://host/asqa.json'}}}\n"
+def test_without_a_network_a_line_says_how_to_go_on(folder: Path) -> None:
+    done = snakemake(
+        folder, "--configfile", "experiments/llama2-7b.yaml", "--", "results/llama2-7b/table.csv"
     )
-    done = snakemake(project, "--configfile", "bad.yaml")
     assert done.returncode == 1
-    assert "Configuration: systems.people.outputs.asqa: ftp://host/asqa.json: expected" in (
-        done.stdout
+    assert "offline" in done.stdout
+    assert "Traceback" not in done.stdout
+
+
+def test_the_workflow_is_a_module_of_another(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "Snakefile").write_text(
+        f"""
+module citepipe:
+    snakefile: "{folder}/Snakefile"
+    config: config["citepipe"]
+
+use rule * from citepipe as citepipe_*
+
+rule mine:
+    input: "results/table.csv"
+    output: "mine.csv"
+    shell: "cp {{input}} {{output}}"
+"""
     )
+    default = yaml.safe_load((folder / "config.yaml").read_text())
+    default["model"]["base"] = str(folder / "workflow/resources/miniature-base")
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump({"citepipe": default}))
+    done = snakemake(tmp_path, "--configfile", "mine.yaml", "--dry-run", "--", "mine.csv")
+    assert done.returncode == 0, done.stdout
+    assert "rule citepipe_table:" in done.stdout

@@ -1,13 +1,24 @@
 """The smallest project in which the whole workflow runs: rows, a base model, and a T5 verifier."""
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-ROOT = Path(__file__).parents[2]
+from .project import copy_workflow
+
+CHAIN = {
+    "dist": {"train": "sft", "data": "teacher"},
+    "fg_rs": {
+        "train": "sft",
+        "start": "dist",
+        "data": {"sample": "segment_search", "from": "dist"},
+    },
+    "fg_rs_rl": {"train": "ppo", "start": "fg_rs", "reward": "fine_grained"},
+}
+"""Three systems, each made from the one before."""
+
 PLACES = ["Oslo", "Rome", "Lima", "Cairo", "Delhi", "Quito"]
 
 
@@ -109,16 +120,10 @@ def write_models(folder: Path, texts: list[str]) -> None:
 
 def write_project(folder: Path) -> None:
     """A copy of the workflow and the package, with a configuration of the tiny size."""
-    for name in ("workflow", "profiles", "envs", "citepipe"):
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(ROOT / "Snakefile", folder)
+    copy_workflow(folder)
     write_rows(folder / "data")
     texts = [json.dumps(row) for row in rows("asqa", 0, 20)]
     write_models(folder / "models", texts)
-    systems = yaml.safe_load((ROOT / "config.yaml").read_text())["systems"]
-    systems["fg_grpo"] = {"train": "grpo", "start": "dist", "reward": "fine_grained"}
-    systems["pairs"] = {"train": "dpo", "start": "dist", "data": {"samples_of": "h_rs"}}
-    systems["searched"] = {"model_of": "dist", "decode": "segment_search"}
     short = {"max_new_tokens": 12}
     sft = {"max_steps": 2, "batch_size": 4, "max_output_tokens": 64, "evaluations": 1}
     rl = {
@@ -152,6 +157,6 @@ def write_project(folder: Path) -> None:
         "dpo": {"max_steps": 2, "batch_size": 2, "evaluations": 1},
         "predict": short,
         "score": {"resamples": 10},
-        "systems": systems,
+        "systems": CHAIN,
     }
     (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))

@@ -1,56 +1,78 @@
-"""Questions, documents and gold answers; and the miniature with its base model."""
+"""Questions, documents and gold answers; the miniature's world and base model."""
 
-
-localrules:
-    fetch,
+FETCH_INPUT, FETCH_PARAMS = STAGES.add(
+    [SOURCE],
+    "fetch.py",
+    "citepipe.sources",
+    inputs={},
+    # Where it is kept and how patiently it is fetched is no matter.
+    cfg=lambda w: {
+        "address": SOURCES[SOURCE.format(**w)].address,
+        "members": sorted(SOURCES[SOURCE.format(**w)].members),
+        "sha256": SOURCES[SOURCE.format(**w)].sha256,
+    },
+)
 
 
 rule fetch:
     input:
-        code=code("fetch.py"),
+        **FETCH_INPUT,
     output:
         directory(SOURCE),
     log:
         f"{LOGS}/fetch/{{source}}.log",
     wildcard_constraints:
         source=one_of([Path(folder).name for folder in SOURCES]),
+    localrule: True
     conda:
         "../../envs/citepipe.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=1440,
+        **needs(gb=2, hours=24),
     params:
-        cfg=source_params,
+        **FETCH_PARAMS,
     script:
         "../scripts/fetch.py"
 
 
+MINIATURE = resolved(CONFIG.miniature) if CONFIG.miniature else {}
+WORLD_FILES = [f"{WORLD}/{name}.json" for name in ("train", "dev", "test", "expertqa", "world")]
+WORLD_INPUT, WORLD_PARAMS = STAGES.add(
+    WORLD_FILES,
+    "miniature.py",
+    "citepipe.miniature.world",
+    inputs={},
+    # Other options of the base model leave the world as it is.
+    cfg={key: value for key, value in MINIATURE.items() if key != "base"},
+)
+
+
 rule world:
     input:
-        code=code("make_world.py"),
+        **WORLD_INPUT,
     output:
-        expand(
-            f"{WORLD}/{{split}}.json",
-            split=["train", "dev", "test", "expertqa", "world"],
-        ),
+        WORLD_FILES,
     log:
         f"{LOGS}/world.log",
     conda:
         "../../envs/citepipe.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=30,
+        **needs(gb=4, hours=1),
     params:
-        cfg=world_params(),
+        **WORLD_PARAMS,
     script:
-        "../scripts/make_world.py"
+        "../scripts/miniature.py"
+
+
+BASE_INPUT, BASE_PARAMS = STAGES.add(
+    [MINIATURE_BASE], "miniature.py", "citepipe.miniature.base", inputs={}, cfg=MINIATURE
+)
 
 
 rule miniature_base:
     input:
-        code=code("pretrain_base.py"),
+        **BASE_INPUT,
     output:
         directory(MINIATURE_BASE),
     log:
@@ -59,24 +81,38 @@ rule miniature_base:
         "../../envs/citepipe.yaml"
     threads: 4
     resources:
-        gpu=1,
-        mem_mb=8000,
-        runtime=120,
+        **needs(gb=8, hours=2, gpu=1),
     params:
-        cfg=options(CONFIG.miniature) if CONFIG.miniature else None,
+        **BASE_PARAMS,
     script:
-        "../scripts/pretrain_base.py"
+        "../scripts/miniature.py"
+
+
+TESTS = list(CONFIG.data.test) if CONFIG.data else []
+TEST_FILES = [f"{DATA}/test/{dataset}.json" for dataset in TESTS]
+SPLITS = [*CONFIG.data.train, *CONFIG.data.dev, *CONFIG.data.test.values()] if CONFIG.data else []
+DATA_INPUT, DATA_PARAMS = STAGES.add(
+    [f"{DATA}/train.json", f"{DATA}/dev.json", *TEST_FILES],
+    "mix_data.py",
+    "citepipe.data.mixture" + (" citepipe.retrieve" if CONFIG.retrieval else ""),
+    inputs={
+        "files": files(*SPLITS),
+        "passages": files(*CONFIG.retrieval.passages) if CONFIG.retrieval else [],
+    },
+    cfg={
+        "data": CONFIG.data and resolved(CONFIG.data),
+        "retrieval": CONFIG.retrieval and resolved(CONFIG.retrieval),
+    },
+)
 
 
 rule data:
     input:
-        code=code("mix_data.py"),
-        files=DATA_FILES,
-        passages=given(CONFIG.retrieval.passages) if CONFIG.retrieval else [],
+        **DATA_INPUT,
     output:
         train=f"{DATA}/train.json",
         dev=f"{DATA}/dev.json",
-        tests=expand(f"{DATA}/test/{{dataset}}.json", dataset=TESTS),
+        tests=TEST_FILES,
         account=f"{DATA}/mixture.json",
     log:
         f"{LOGS}/data.log",
@@ -84,23 +120,8 @@ rule data:
         "../../envs/citepipe.yaml"
     threads: 1
     resources:
-        mem_mb=8000,
-        runtime=60,
+        **needs(gb=8, hours=1),
     params:
-        cfg=data_params(),
+        **DATA_PARAMS,
     script:
         "../scripts/mix_data.py"
-
-
-if ABSENT:
-
-    # Only in a dry run, which shows the jobs whether or not their first inputs are there.
-    rule absent_inputs:
-        output:
-            list(ABSENT),
-        log:
-            f"{LOGS}/absent_inputs.log",
-        conda:
-            "../../envs/citepipe.yaml"
-        shell:
-            "exit 1 2> {log}"

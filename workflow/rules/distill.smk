@@ -1,18 +1,31 @@
 """The teacher's cited answers, and supervised fine-tuning on them or on selected samples."""
 
+QUERIED = CONFIG.teacher.citations == "endpoint" and CONFIG.teacher.endpoint is not None
 # Only citations that it finds, or answers that it must like, depend on the verifier.
-JUDGED = (
-    CONFIG.teacher.citations == "attribute" or CONFIG.teacher.min_reward is not None
+JUDGED = CONFIG.teacher.citations == "attribute" or CONFIG.teacher.min_reward is not None
+UNUSED = () if QUERIED else ("endpoint", "prompt")
+
+TEACH_INPUT, TEACH_PARAMS = STAGES.add(
+    [f"{TEACHER}/train.json", f"{TEACHER}/dev.json"],
+    "teach.py",
+    "citepipe.teach.teacher",
+    inputs={
+        "verifier": verifier_files(TRAIN_VERIFIER) if JUDGED else [],
+        "prompts": files(*CONFIG.teacher.prompt.files.values()) if QUERIED else [],
+        "train": [f"{DATA}/train.json"],
+        "dev": [f"{DATA}/dev.json"],
+    },
+    cfg={
+        "teacher": {k: v for k, v in resolved(CONFIG.teacher).items() if k not in UNUSED},
+        "verifier": TRAIN_VERIFIER if JUDGED else None,
+        "reward": resolved(CONFIG.reward) if JUDGED else None,
+    },
 )
 
 
 rule teach:
     input:
-        code=code("teach.py"),
-        verifier=verifier_files(TRAIN_VERIFIER) if JUDGED else [],
-        prompts=given(CONFIG.teacher.prompt.files.values()) if ASKED else [],
-        train=rules.data.output.train,
-        dev=rules.data.output.dev,
+        **TEACH_INPUT,
     output:
         train=f"{TEACHER}/train.json",
         dev=f"{TEACHER}/dev.json",
@@ -22,23 +35,38 @@ rule teach:
         "../../envs/citepipe.yaml"
     threads: 4
     resources:
-        gpu=int(JUDGED and is_model(TRAIN_VERIFIER)),
-        mem_mb=16000,
-        runtime=1440,
+        **needs(gb=16, hours=24, gpu=int(JUDGED and is_model(TRAIN_VERIFIER))),
     params:
-        cfg=teach_params(),
+        **TEACH_PARAMS,
     script:
         "../scripts/teach.py"
 
 
+SFT_INPUT, SFT_PARAMS = STAGES.add(
+    [MODEL],
+    "train_sft.py",
+    "citepipe.train.sft",
+    inputs={
+        "base": base_files,
+        "start": lambda w: files(start_of(w)),
+        "train": lambda w: [
+            (
+                f"{TEACHER}/train.json"
+                if system(w).data == "teacher"
+                else f"{SAMPLES}/answers.json".format(**w)
+            )
+        ],
+        # Without a teacher nobody has answered the dev questions.
+        "dev": [f"{TEACHER}/dev.json" if TAUGHT else f"{DATA}/dev.json"],
+    },
+    cfg=training_cfg,
+    systems=systems_of(SFTSystem),
+)
+
+
 rule sft:
     input:
-        code=code("train_sft.py"),
-        base=base_files,
-        start=start_files,
-        train=sft_answers,
-        # Without a teacher nobody has answered the dev questions.
-        dev=rules.teach.output.dev if TAUGHT else rules.data.output.dev,
+        **SFT_INPUT,
     output:
         directory(MODEL),
     log:
@@ -49,10 +77,8 @@ rule sft:
         "../../envs/citepipe.yaml"
     threads: 4
     resources:
-        gpu=CONFIG.devices,
-        mem_mb=32000,
-        runtime=1440,
+        **needs(gb=32, hours=24, gpu=CONFIG.devices),
     params:
-        cfg=sft_params,
+        **SFT_PARAMS,
     script:
         "../scripts/train_sft.py"

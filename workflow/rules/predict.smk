@@ -1,10 +1,22 @@
 """An answer to every test question by every system: the likeliest one, or one that is searched."""
 
+WEIGHTS_INPUT, WEIGHTS_PARAMS = STAGES.add(
+    [WEIGHTS],
+    "prepare_weights.py",
+    "citepipe.models.released",
+    inputs={"given": lambda w: files(system(w).adapter) if system(w).adapter else base_files(w)},
+    # For the base as it is, an adapter that adds nothing is made for it.
+    cfg=lambda w: {
+        "adapter": system(w).adapter,
+        "model": None if system(w).adapter else resolved(CONFIG.model),
+    },
+    systems=systems_of(AdapterSystem),
+)
+
 
 rule weights:
     input:
-        code=code("prepare_weights.py"),
-        given=weights_given,
+        **WEIGHTS_INPUT,
     output:
         directory(WEIGHTS),
     log:
@@ -15,61 +27,58 @@ rule weights:
         "../../envs/citepipe.yaml"
     threads: 1
     resources:
-        mem_mb=16000,
-        runtime=120,
+        **needs(gb=16, hours=2),
     params:
-        cfg=weights_params,
+        **WEIGHTS_PARAMS,
     script:
         "../scripts/prepare_weights.py"
 
 
+ANSWERS = [f"{PREDICTIONS}/{dataset}.json" for dataset in TESTS]
+SEARCHING = {
+    "search": resolved(CONFIG.segment_search),
+    "reward": resolved(CONFIG.reward),
+    "verifier": TRAIN_VERIFIER,
+}
+PREDICT_INPUT, PREDICT_PARAMS = STAGES.add(
+    ANSWERS,
+    "predict.py",
+    lambda w: (
+        "citepipe.generate.predict" if system(w).decode == "greedy" else "citepipe.sample.predict"
+    ),
+    inputs={
+        "verifier": lambda w: (
+            [] if system(w).decode == "greedy" else verifier_files(TRAIN_VERIFIER)
+        ),
+        "base": base_files,
+        "adapter": lambda w: files(model_path(w.system, w.seed)),
+        "tests": TEST_FILES,
+    },
+    cfg=lambda w: {
+        **generating_cfg(),
+        "adapter": model_path(w.system, w.seed),
+        "predict": resolved(CONFIG.predict),
+        "search": None if system(w).decode == "greedy" else SEARCHING,
+    },
+    systems=ANSWERING,
+)
+
+
 rule predict:
     input:
-        code=code("predict.py", "prediction.py"),
-        base=base_files,
-        adapter=predict_adapter_files,
-        tests=rules.data.output.tests,
+        **PREDICT_INPUT,
     output:
-        expand(f"{PREDICTIONS}/{{dataset}}.json", dataset=TESTS, allow_missing=True),
+        ANSWERS,
     log:
         f"{LOGS}/predict/{{system}}.seed{{seed}}.log",
     wildcard_constraints:
-        system=one_of(systems_decoding_by("greedy")),
+        system=one_of(ANSWERING),
     conda:
         "../../envs/citepipe.yaml"
     threads: 4
     resources:
-        gpu=GENERATOR_GPUS,
-        mem_mb=32000,
-        runtime=720,
+        **needs(gb=32, hours=48, gpu=SEARCH_GPUS),
     params:
-        cfg=predict_params,
+        **PREDICT_PARAMS,
     script:
         "../scripts/predict.py"
-
-
-rule predict_by_search:
-    input:
-        code=code("predict_by_search.py", "prediction.py"),
-        verifier=verifier_files(TRAIN_VERIFIER),
-        base=base_files,
-        adapter=predict_adapter_files,
-        tests=rules.data.output.tests,
-    output:
-        expand(f"{PREDICTIONS}/{{dataset}}.json", dataset=TESTS, allow_missing=True),
-    log:
-        f"{LOGS}/predict_by_search/{{system}}.seed{{seed}}.log",
-    wildcard_constraints:
-        system=one_of(systems_decoding_by("segment_search")),
-    conda:
-        "../../envs/citepipe.yaml"
-    threads: 4
-    resources:
-        gpu=SEARCH_GPUS,
-        mem_mb=32000,
-        runtime=2880,
-    params:
-        cfg=predict_params,
-        search=search_params,
-    script:
-        "../scripts/predict_by_search.py"

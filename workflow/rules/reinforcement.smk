@@ -1,82 +1,81 @@
-"""Reinforcement learning with rewards on tokens, or with their sum on the last token."""
+"""Learning from rewards on tokens or on whole answers: PPO, GRPO, RLOO, and DPO on samples."""
 
-# What every rule of reinforcement learning depends on beside its code.
-RL_INPUTS = {
-    "verifier": verifier_files(RL_VERIFIER),
-    "base": base_files,
-    "start": start_files,
-    "train": rules.data.output.train,
-    "dev": rules.data.output.dev,
-}
+RL_INPUT, RL_PARAMS = STAGES.add(
+    [MODEL],
+    "train_rl.py",
+    "citepipe.train.rl",
+    inputs={
+        "verifier": verifier_files(RL_VERIFIER),
+        "base": base_files,
+        "start": lambda w: files(start_of(w)),
+        "train": [f"{DATA}/train.json"],
+        "dev": [f"{DATA}/dev.json"],
+    },
+    cfg=lambda w: {
+        **training_cfg(w),
+        "method": system(w).train,
+        "reward": resolved(CONFIG.reward),
+        "placement": system(w).reward,
+        "verifier": RL_VERIFIER,
+    },
+    systems=systems_of(RLSystem),
+)
 
 
-rule ppo:
+rule rl:
     input:
-        **RL_INPUTS,
-        code=code("train_ppo.py", "reinforcement.py"),
+        **RL_INPUT,
     output:
         directory(MODEL),
     log:
-        f"{LOGS}/ppo/{{system}}.seed{{seed}}.log",
+        f"{LOGS}/rl/{{system}}.seed{{seed}}.log",
     wildcard_constraints:
-        system=one_of(systems_training_by("ppo")),
+        system=one_of(systems_of(RLSystem)),
     conda:
         "../../envs/citepipe.yaml"
     threads: 4
     resources:
-        gpu=CONFIG.devices,
-        mem_mb=48000,
-        runtime=4320,
+        **needs(gb=48, hours=72, gpu=CONFIG.devices),
     params:
-        cfg=rl_params,
+        **RL_PARAMS,
     script:
-        "../scripts/train_ppo.py"
+        "../scripts/train_rl.py"
 
 
-rule group_relative:
-    input:
-        **RL_INPUTS,
-        code=code("train_group_relative.py", "reinforcement.py"),
-    output:
-        directory(MODEL),
-    log:
-        f"{LOGS}/group_relative/{{system}}.seed{{seed}}.log",
-    wildcard_constraints:
-        system=one_of(systems_training_by("grpo", "rloo")),
-    conda:
-        "../../envs/citepipe.yaml"
-    threads: 4
-    resources:
-        gpu=CONFIG.devices,
-        mem_mb=48000,
-        runtime=4320,
-    params:
-        cfg=rl_params,
-    script:
-        "../scripts/train_group_relative.py"
+DPO_INPUT, DPO_PARAMS = STAGES.add(
+    [MODEL],
+    "train_dpo.py",
+    "citepipe.train.dpo",
+    inputs={
+        "base": base_files,
+        "start": lambda w: files(start_of(w)),
+        "samples": lambda w: [
+            f"{SAMPLES}/candidates.jsonl".format(
+                system=getattr(system(w).data, "samples_of", w.system), seed=w.seed
+            )
+        ],
+        "questions": [f"{DATA}/train.json"],
+    },
+    cfg=training_cfg,
+    systems=systems_of(DPOSystem),
+)
 
 
 rule dpo:
     input:
-        code=code("train_dpo.py"),
-        base=base_files,
-        start=start_files,
-        samples=candidates,
-        questions=rules.data.output.train,
+        **DPO_INPUT,
     output:
         directory(MODEL),
     log:
         f"{LOGS}/dpo/{{system}}.seed{{seed}}.log",
     wildcard_constraints:
-        system=one_of(systems_training_by("dpo")),
+        system=one_of(systems_of(DPOSystem)),
     conda:
         "../../envs/citepipe.yaml"
     threads: 4
     resources:
-        gpu=CONFIG.devices,
-        mem_mb=48000,
-        runtime=1440,
+        **needs(gb=48, hours=24, gpu=CONFIG.devices),
     params:
-        cfg=dpo_params,
+        **DPO_PARAMS,
     script:
         "../scripts/train_dpo.py"

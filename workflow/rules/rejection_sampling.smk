@@ -3,80 +3,77 @@
 The questions are shared out among shards, which are put together again in the questions' order.
 """
 
+SAMPLE_INPUT, SAMPLE_PARAMS = STAGES.add(
+    [SHARD],
+    "sample.py",
+    lambda w: f"citepipe.sample.{system(w).data.sample}",
+    inputs={
+        "verifier": verifier_files(TRAIN_VERIFIER),
+        "base": base_files,
+        "adapter": lambda w: files(model_path(system(w).data.from_, w.seed)),
+        "questions": [f"{DATA}/train.json"],
+    },
+    cfg=lambda w: {
+        **generating_cfg(),
+        "adapter": model_path(system(w).data.from_, w.seed),
+        "method": system(w).data.sample,
+        "options": resolved(getattr(CONFIG, system(w).data.sample)),
+        "reward": resolved(CONFIG.reward),
+        "verifier": TRAIN_VERIFIER,
+    },
+    systems=SAMPLED,
+)
 
-rule best_of_n:
+
+rule sample:
     input:
-        code=code("best_of_n.py", "sampling.py"),
-        verifier=verifier_files(TRAIN_VERIFIER),
-        base=base_files,
-        adapter=sampled_from_files,
-        questions=rules.data.output.train,
+        **SAMPLE_INPUT,
     output:
         SHARD,
     log:
-        f"{LOGS}/best_of_n/{{system}}.seed{{seed}}.{{scatteritem}}.log",
+        f"{LOGS}/sample/{{system}}.seed{{seed}}.{{scatteritem}}.log",
     wildcard_constraints:
-        system=one_of(systems_sampling_by("best_of_n")),
+        system=one_of(SAMPLED),
     conda:
         "../../envs/citepipe.yaml"
     threads: 4
     resources:
-        gpu=SEARCH_GPUS,
-        mem_mb=32000,
-        runtime=2880,
+        **needs(gb=32, hours=48, gpu=SEARCH_GPUS),
     params:
-        cfg=sample_params,
+        **SAMPLE_PARAMS,
     script:
-        "../scripts/best_of_n.py"
+        "../scripts/sample.py"
 
 
-rule segment_search:
-    input:
-        code=code("segment_search.py", "sampling.py"),
-        verifier=verifier_files(TRAIN_VERIFIER),
-        base=base_files,
-        adapter=sampled_from_files,
-        questions=rules.data.output.train,
-    output:
-        SHARD,
-    log:
-        f"{LOGS}/segment_search/{{system}}.seed{{seed}}.{{scatteritem}}.log",
-    wildcard_constraints:
-        system=one_of(systems_sampling_by("segment_search")),
-    conda:
-        "../../envs/citepipe.yaml"
-    threads: 4
-    resources:
-        gpu=SEARCH_GPUS,
-        mem_mb=32000,
-        runtime=2880,
-    params:
-        cfg=sample_params,
-    script:
-        "../scripts/segment_search.py"
+MERGE_INPUT, MERGE_PARAMS = STAGES.add(
+    [f"{SAMPLES}/answers.json", f"{SAMPLES}/candidates.jsonl"],
+    "merge_samples.py",
+    "citepipe.sample.merge",
+    inputs={
+        "questions": [f"{DATA}/train.json"],
+        "parts": lambda w: [p.format(**w) for p in gather.shards(SHARD, allow_missing=True)],
+    },
+    cfg=lambda w: {"questions": getattr(CONFIG, system(w).data.sample).questions},
+    systems=SAMPLED,
+)
 
 
 rule merge_samples:
     input:
-        code=code("merge_samples.py"),
-        questions=rules.data.output.train,
-        parts=gather.shards(SHARD, allow_missing=True),
+        **MERGE_INPUT,
     output:
         answers=f"{SAMPLES}/answers.json",
         candidates=f"{SAMPLES}/candidates.jsonl",
     log:
         f"{LOGS}/merge_samples/{{system}}.seed{{seed}}.log",
     wildcard_constraints:
-        system=one_of(
-            systems_sampling_by("best_of_n") + systems_sampling_by("segment_search")
-        ),
+        system=one_of(SAMPLED),
     localrule: True
     conda:
         "../../envs/citepipe.yaml"
     resources:
-        mem_mb=4000,
-        runtime=30,
+        **needs(gb=4, hours=1),
     params:
-        cfg=merge_params,
+        **MERGE_PARAMS,
     script:
         "../scripts/merge_samples.py"

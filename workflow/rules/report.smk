@@ -1,79 +1,50 @@
 """One table of all systems, all scores in tidy form, and the learning curves."""
 
-RUNS = [[name, seed] for name in SYSTEMS for seed in seeds_of(name)]
-
-
-TRAINED = [[name, seed] for name, seed in RUNS if hasattr(SYSTEMS[name], "train")]
-
-
-localrules:
-    table,
-    curves,
+ALL_SCORES = of_all_runs(SYSTEMS, SCORES)
+ALL_MODELS = of_all_runs(TRAINED, MODEL)
+# What the run makes on the way. Snakemake does not miss a file from which something was made that
+# is there; the table asks for all of them, so that what a failed job removed is made again.
+PRODUCTS = [
+    *of_all_runs(SAMPLED, f"{SAMPLES}/answers.json", f"{SAMPLES}/candidates.jsonl"),
+    *of_all_runs(ANSWERING, *ANSWERS),
+    *([f"{DATA}/train.json", f"{DATA}/dev.json", *TEST_FILES] if TESTS else []),
+    *([f"{TEACHER}/train.json", f"{TEACHER}/dev.json"] if TAUGHT else []),
+    *(path for path in files(*SPLITS) if Path(path).is_relative_to(RESULTS)),
+]
+MADE = [*PRODUCTS, *ALL_MODELS, *ALL_SCORES]
+TABLE_INPUT, TABLE_PARAMS = STAGES.add(
+    [f"{RESULTS}/table.csv"],
+    "report.py",
+    "citepipe.report.table citepipe.report.curves",
+    inputs={"products": PRODUCTS, "models": ALL_MODELS, "scores": ALL_SCORES},
+    cfg={"runs": [[name, seed, name in TRAINED] for name in SYSTEMS for seed in seeds_of(name)]},
+    absent=lambda w: [path for path in MADE if not Path(path).exists()],
+)
 
 
 rule table:
     input:
-        code=code("write_table.py"),
-        products=products(),
-        scores=[SCORES.format(system=name, seed=seed) for name, seed in RUNS],
+        **TABLE_INPUT,
     output:
-        table=report(
-            f"{RESULTS}/table.csv",
-            caption="../report/table.rst",
-            category="Scores",
-            labels={"file": "systems"},
-        ),
-        scores=report(
-            f"{RESULTS}/scores.csv",
-            caption="../report/scores.rst",
-            category="Scores",
-            labels={"file": "all scores"},
+        table=shown("table.csv", "systems", "table", "Scores"),
+        scores=shown("scores.csv", "all scores", "scores", "Scores"),
+        curves=(
+            [
+                shown("figures/learning_curves.svg", "learning curves", "curves", "Training"),
+                shown("figures/curves.csv", "their numbers", "curves", "Training"),
+            ]
+            if TRAINED
+            else []
         ),
     log:
         f"{LOGS}/table.log",
+    localrule: True
     conda:
         "../../envs/citepipe.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=10,
+        **needs(gb=2, hours=1),
     params:
-        cfg={"runs": RUNS, "absent": withdraw(f"{RESULTS}/table.csv")},
+        **TABLE_PARAMS,
     script:
-        "../scripts/write_table.py"
-
-
-rule curves:
-    input:
-        code=code("draw_curves.py"),
-        models=[MODEL.format(system=name, seed=seed) for name, seed in TRAINED],
-    output:
-        figure=report(
-            f"{RESULTS}/figures/learning_curves.svg",
-            caption="../report/curves.rst",
-            category="Training",
-            labels={"file": "learning curves"},
-        ),
-        points=report(
-            f"{RESULTS}/figures/curves.csv",
-            caption="../report/curves.rst",
-            category="Training",
-            labels={"file": "their numbers"},
-        ),
-    log:
-        f"{LOGS}/curves.log",
-    conda:
-        "../../envs/citepipe.yaml"
-    threads: 1
-    resources:
-        mem_mb=2000,
-        runtime=10,
-    params:
-        cfg={
-            "runs": [
-                [name, seed, f"{MODEL}/metrics.jsonl".format(system=name, seed=seed)]
-                for name, seed in TRAINED
-            ]
-        },
-    script:
-        "../scripts/draw_curves.py"
+        "../scripts/report.py"

@@ -1,11 +1,36 @@
 """ALCE's scores of all answers of a system, by every verifier that reports."""
 
+METRICS = CONFIG.score.metrics or ()
+UNUSED_MODELS = {
+    *(() if any(metric.startswith("QA-") for metric in METRICS) else ("reader",)),
+    *(() if "mauve" in METRICS else ("mauve_model", "mauve_seed")),
+}
+# The files with a system's answers, by dataset: predicted here, or somebody's.
+ANSWERS_OF = lambda w: (
+    dict(system(w).outputs)
+    if w.system not in ANSWERING
+    else {d: f"{PREDICTIONS}/{d}.json".format(**w) for d in TESTS}
+)
+SCORE_INPUT, SCORE_PARAMS = STAGES.add(
+    [SCORES],
+    "score.py",
+    "citepipe.score.files",
+    inputs={
+        "verifiers": verifier_files(*CONFIG.verifiers.report.values()),
+        "answers": lambda w: files(*ANSWERS_OF(w).values()),
+    },
+    cfg=lambda w: {
+        "verifiers": CONFIG.verifiers.report,
+        "score": {k: v for k, v in resolved(CONFIG.score).items() if k not in UNUSED_MODELS},
+        "answers": ANSWERS_OF(w),
+    },
+    systems=SYSTEMS,
+)
+
 
 rule score:
     input:
-        code=code("score.py"),
-        verifiers=verifier_files(*CONFIG.verifiers.report.values()),
-        answers=score_inputs,
+        **SCORE_INPUT,
     output:
         SCORES,
     log:
@@ -16,10 +41,8 @@ rule score:
         "../../envs/citepipe.yaml"
     threads: 4
     resources:
-        gpu=int(any(map(is_model, CONFIG.verifiers.report.values()))),
-        mem_mb=32000,
-        runtime=720,
+        **needs(gb=32, hours=12, gpu=int(any(map(is_model, CONFIG.verifiers.report.values())))),
     params:
-        cfg=score_params,
+        **SCORE_PARAMS,
     script:
         "../scripts/score.py"

@@ -1,21 +1,12 @@
 """What an address leads to: a file, an unpacked archive, or many files, in a folder of its own."""
 
-from pathlib import Path
-from typing import TYPE_CHECKING
-
-from stage import of_this_run, run_stage
-
-if TYPE_CHECKING:
-    from snakemake.script import snakemake
+from stage import Job, run_stage
 
 
-def work() -> str:
-    from citepipe.options import SourcesOptions
+def work(job: Job) -> str:
     from citepipe.sources import fetch
 
-    cfg = snakemake.params.cfg
-    options = SourcesOptions(**of_this_run(snakemake, "sources"))
-    return fetch(cfg["address"], Path(snakemake.output[0]), options, cfg["members"])
+    return fetch(job.cfg["address"], job.out, job.config.sources, job.cfg["members"])
 
 
-run_stage(snakemake, work)
+run_stage(work)

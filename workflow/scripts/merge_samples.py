@@ -1,25 +1,19 @@
 """The sampled answers of all shards, put together."""
 
-from pathlib import Path
-from typing import TYPE_CHECKING
-
-from stage import run_stage
-
-if TYPE_CHECKING:
-    from snakemake.script import snakemake
+from stage import Job, run_stage
 
 
-def work() -> str:
+def work(job: Job) -> str:
     from citepipe.sample.merge import merge
 
     return merge(
-        questions=Path(snakemake.input.questions),
-        count=snakemake.params.cfg["questions"],
-        seed=int(snakemake.wildcards.seed),
-        parts=[Path(part) for part in snakemake.input.parts],
-        out_answers=Path(snakemake.output.answers),
-        out_candidates=Path(snakemake.output.candidates),
+        questions=job.given("questions"),
+        count=job.cfg["questions"],
+        seed=job.seed,
+        parts=job.all_given("parts"),
+        out_answers=job.made("answers"),
+        out_candidates=job.made("candidates"),
     )
 
 
-run_stage(snakemake, work)
+run_stage(work)

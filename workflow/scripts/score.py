@@ -1,26 +1,15 @@
 """ALCE's scores of a system's answers, by every verifier that reports."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from stage import run_stage
-
-if TYPE_CHECKING:
-    from snakemake.script import snakemake
+from stage import Job, run_stage
 
 
-def work() -> str:
-    from citepipe.options import ScoreOptions
+def work(job: Job) -> str:
     from citepipe.score import files
 
-    cfg = snakemake.params.cfg
-    return files.run(
-        {dataset: Path(path) for dataset, path in cfg["answers"].items()},
-        cfg["verifiers"],
-        ScoreOptions(**cfg["score"]),
-        Path(cfg["cache"]),
-        Path(snakemake.output[0]),
-    )
+    answers = {dataset: Path(path) for dataset, path in job.cfg["answers"].items()}
+    return files.run(answers, job.cfg["verifiers"], job.config.score, job.cache, job.out)
 
 
-run_stage(snakemake, work)
+run_stage(work)

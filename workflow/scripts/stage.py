@@ -1,31 +1,139 @@
-"""What all scripts share: the log, errors as one line, the fingerprint, and the summary line."""
+"""What all scripts share: a job's configuration and paths, its log, and errors as one line."""
 
 import errno
-import hashlib
-import json
+import logging
 import os
 import select
-import socket
-import subprocess
 import sys
+import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TextIO
 
-# The package beside the workflow is the one whose files the workflow watches.
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+import __main__
 
-from citepipe.errors import InputError
+ROOT = Path(__file__).resolve().parents[2]
+# The package beside the workflow is the one whose code the workflow watches; a user's own modules
+# lie in the working directory.
+sys.path.insert(0, str(ROOT))
+sys.path.append(str(Path.cwd()))
 
-READ_WHOLE = 64 * 2**20
-"""Larger inputs (bytes) count by size and time of change, as reading them would take too long."""
-
+from citepipe.config import load_config  # noqa: E402
+from citepipe.errors import InputError  # noqa: E402
+from citepipe.inputs import localise  # noqa: E402
+from citepipe.provenance import (  # noqa: E402
+    STALE,
+    digest_of,
+    digest_of_path,
+    record_of,
+    write_record,
+)
 
 NO_PLACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
 """What the system says when a disk is full or must not be written to."""
+
+TOGETHER = "CITEPIPE_TOGETHER"
+"""Names the folder in which the processes of one job leave their last line."""
+
+
+class Job:
+    """A job of the workflow, as a stage needs it.
+
+    Attributes:
+        cfg: what its results depend on (the parameter of that name).
+        system, seed: what it is for, where its rule has such wildcards.
+        out: its first output.
+        threads: that it may use.
+    """
+
+    def __init__(self) -> None:
+        # Snakemake puts it into the script that imports this module.
+        self.snakemake = snakemake = __main__.snakemake
+        wildcards = dict(snakemake.wildcards.items())
+        self.cfg = snakemake.params["cfg"]
+        self.system: str = wildcards.get("system", "")
+        self.seed = int(wildcards.get("seed", 0))
+        self.out = Path(snakemake.output[0])
+        self.threads: int = snakemake.threads
+        named = [wildcards[key] for key in ("source", "system") if key in wildcards]
+        seed = [f"seed{self.seed}"] if "seed" in wildcards else []
+        self.label = " ".join([snakemake.rule, *named, *seed])
+
+    @cached_property
+    def config(self) -> Any:
+        """The whole configuration, with paths in place of addresses and all that a rule needs."""
+        return localise(load_config(self.snakemake.config))[0]
+
+    @property
+    def cache(self) -> Path:
+        """The file with the decisions of verifiers."""
+        return Path(self.config.results, "cache", "verifier.sqlite")
+
+    def given(self, name: str) -> Path:
+        """The one file of an input."""
+        return self.all_given(name)[0]
+
+    def all_given(self, name: str) -> list[Path]:
+        """The files of an input."""
+        paths = self.snakemake.input[name]
+        return [Path(path) for path in ([paths] if isinstance(paths, str) else paths)]
+
+    def made(self, name: str) -> Path:
+        """An output by its name."""
+        return Path(self.snakemake.output[name])
+
+    def all_made(self, name: str) -> list[Path]:
+        """The outputs of a name."""
+        return [Path(path) for path in self.snakemake.output[name]]
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """What is done and, behind a colon, by which code.
+
+        A job that was cut off goes on from its saved state if the first part is still the same;
+        other code is mentioned (see `citepipe.runstate.claim`).
+        """
+        named = [name for name, _ in self.snakemake.input.items() if name != STALE]
+        inputs = [digest_of_path(path) for name in named for path in self.all_given(name)]
+        code = self.snakemake.params["made_of"]["code"]
+        return f"{digest_of([self.cfg, self.label, inputs])}:{code}"
+
+    def training(self) -> dict[str, Any]:
+        """What all training stages receive, by the same names."""
+        start = self.cfg["start"]
+        return {
+            "model": self.config.model,
+            "prompt": self.config.prompt,
+            "options": self.config.training_options(self.system),
+            "start": Path(start) if start else None,
+            "out": self.out,
+            "state": self.out.with_name(f"{self.out.name}.state"),
+            "fingerprint": self.fingerprint,
+            "seed": self.seed,
+            "threads": self.threads,
+        }
+
+    def tracker(self) -> Any:
+        """Where its learning curves go; of several processes only the first one has one."""
+        from citepipe.tracking import Tracker
+
+        options, stage = self.config.tracking, self.snakemake.rule
+        if options.wandb == "off" or os.environ.get("RANK", "0") != "0":
+            return Tracker()
+        return Tracker(
+            key=f"{self.label}|{self.fingerprint.partition(':')[0]}",
+            mode=options.wandb,
+            project=options.project,
+            dir=Path(self.config.results),
+            name=f"{self.system}-seed{self.seed}",
+            group=self.system,
+            job_type=stage,
+            config={"stage": stage, "system": self.system, "seed": self.seed, **self.cfg},
+        )
 
 
 class Tee:
@@ -46,32 +154,39 @@ class Tee:
         return getattr(self.terminal, name)
 
 
-def run_stage(snakemake: Any, work: Callable[[], str], processes: int = 1) -> None:
+def run_stage(work: Callable[[Job], str], together: bool = False) -> None:
     """Run one job and end the process with status 1 if it failed.
 
     Args:
-        snakemake: the job's object, for its log and its name.
         work: does the job and returns the line that sums it up.
-        processes: this many do the job together, each of them running the whole script.
+        together: as many processes as the rule has GPUs do it, each of them running the script.
     """
-    if "RANK" in os.environ:
-        run_rank(work)
+    threading.Thread(target=end_with_run, daemon=True).start()
+    job = Job()
+    processes = job.snakemake.resources.gpu if together else 1
+    if TOGETHER in os.environ:
+        run_rank(job, work)
         return
     # Open to the end of the process: what runs at exit may still write.
-    log = open(snakemake.log[0], "w", encoding="utf-8")  # noqa: SIM115
+    log = open(job.snakemake.log[0], "w", encoding="utf-8")  # noqa: SIM115
     sys.stderr = Tee(sys.stderr, log)
-    threading.Thread(target=end_with_run, daemon=True).start()
-    run = dict(snakemake.wildcards.items())
-    named = [run[key] for key in ("source", "system") if key in run]
-    label = " ".join([snakemake.rule, *named, *([f"seed{run['seed']}"] if "seed" in run else [])])
+    record = record_of(job.config.results, job.snakemake.output[0])
+    record.unlink(missing_ok=True)
     started = time.monotonic()
-    print(f"== {label}", file=sys.stderr, flush=True)
+    print(f"== {job.label}", file=sys.stderr, flush=True)
     try:
-        summary = work() if processes == 1 else run_together(processes, snakemake.threads)
+        summary = work(job) if processes == 1 else run_together(processes, job.threads)
+    except KeyboardInterrupt:
+        sys.exit(130)
     except Exception as error:
-        sys.exit(f"{label}: {complaint(error) or unexpected(snakemake.log[0])}")
+        line = complaint(error)
+        if line is None:
+            traceback.print_exc()
+            line = f"failed; the log is {job.snakemake.log[0]}"
+        sys.exit(f"{job.label}: {line}")
+    write_record(record, {name: job.snakemake.params[name] for name in ("cfg", "made_of")})
     seconds = time.monotonic() - started
-    print(f"== {label}, {seconds:.1f} s: {summary}", file=sys.stderr, flush=True)
+    print(f"== {job.label}, {seconds:.1f} s: {summary}", file=sys.stderr, flush=True)
 
 
 def complaint(error: Exception) -> str | None:
@@ -83,28 +198,24 @@ def complaint(error: Exception) -> str | None:
     return None
 
 
-def unexpected(log: str) -> str:
-    """Print the traceback of the error at hand, and say where the log is."""
-    traceback.print_exc()
-    return f"failed; the log is {log}"
-
-
-def run_rank(work: Callable[[], str]) -> None:
-    """Do the job as one of several processes; the first one's summary goes to stdout."""
-    threading.Thread(target=end_with_run, daemon=True).start()
+def run_rank(job: Job, work: Callable[[Job], str]) -> None:
+    """Do the job as one of several processes, and leave its last line in their folder."""
+    rank = os.environ["RANK"]
+    if rank != "0":
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     try:
-        summary = work()
+        line, failed = work(job), False
     except Exception as error:
-        line = complaint(error)
-        if line is None:
-            raise
-        sys.exit(line)
-    if os.environ["RANK"] == "0":
-        print(summary, flush=True)
+        line, failed = complaint(error) or traceback.format_exc(), True
+    name = f"failed-{rank}" if failed else rank
+    Path(os.environ[TOGETHER], name).write_text(line, encoding="utf-8")
+    sys.stdout.flush()
+    # A process that failed leaves others waiting in a collective call, which does not return.
+    os._exit(1 if failed else 0)
 
 
 def run_together(processes: int, threads: int) -> str:
-    """Run this script in several processes that find each other as torch's do.
+    """Run this script in several processes, as torchrun does on one machine.
 
     Args:
         processes: how many.
@@ -116,57 +227,32 @@ def run_together(processes: int, threads: int) -> str:
     Raises:
         InputError: one of them failed, which ends the others; with its last line.
     """
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    meeting = {"WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    meeting["OMP_NUM_THREADS"] = str(max(1, threads // processes))
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, *sys.argv],
-            env={**os.environ, **meeting, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ |= {TOGETHER: folder, "OMP_NUM_THREADS": str(max(1, threads // processes))}
+        launch = LaunchConfig(
+            min_nodes=1,
+            max_nodes=1,
+            nproc_per_node=processes,
+            rdzv_backend="c10d",
+            rdzv_endpoint="127.0.0.1:0",
+            max_restarts=0,
+            monitor_interval=0.1,
         )
-        for rank in range(processes)
-    ]
-    # What each says on stderr; the first one's is passed on as it comes.
-    said: list[list[str]] = [[] for _ in ranks]
-    summary: list[str] = []
-
-    def listen(rank: int) -> None:
-        for line in ranks[rank].stderr or ():
-            said[rank].append(line)
-            if rank == 0:
-                sys.stderr.write(line)
-
-    listeners = [threading.Thread(target=listen, args=(rank,)) for rank in range(processes)]
-    listeners.append(threading.Thread(target=lambda: summary.extend(ranks[0].stdout or ())))
-    for listener in listeners:
-        listener.start()
-    try:
-        while any(rank.poll() is None for rank in ranks):
-            failed = [number for number, rank in enumerate(ranks) if rank.poll()]
-            if failed:
-                # The others wait for it, and would do so for long. One may have an error of its
-                # own to tell first.
-                time.sleep(1.0)
-                break
-            time.sleep(0.1)
-        failed = [number for number, rank in enumerate(ranks) if rank.poll()]
-    finally:
-        for rank in ranks:
-            rank.kill()
-        for listener in listeners:
-            listener.join()
-    if failed:
-        first = failed[0]
-        if first:
-            sys.stderr.writelines(said[first][:-1])
-        last = said[first][-1].strip() if said[first] else "it said nothing"
-        raise InputError(f"process {first} of {processes}: {last}")
-    return summary[-1].strip()
+        try:
+            elastic_launch(launch, sys.executable)(*sys.argv)
+        except Exception as error:
+            failed = sorted(Path(folder).glob("failed-*"))
+            if not failed:
+                raise InputError(
+                    f"one of {processes} processes ended without a word: {error}"
+                ) from None
+            rank = failed[0].name.removeprefix("failed-")
+            line = failed[0].read_text(encoding="utf-8").strip()
+            raise InputError(f"process {rank} of {processes}: {line}") from None
+        return Path(folder, "0").read_text(encoding="utf-8")
 
 
 def end_with_run() -> None:
@@ -183,53 +269,3 @@ def end_with_run() -> None:
     except ProcessLookupError:
         pass
     os._exit(1)
-
-
-def of_this_run(snakemake: Any, section: str) -> dict[str, Any]:
-    """What a section of the configuration says that results do not depend on.
-
-    It is no parameter: where a server is and how large a batch is makes nothing stale.
-
-    Args:
-        snakemake: the job's object.
-        section: `server`, `sources` or `teacher`, of which it is all, or one with a `batch_size`.
-    """
-    values: dict[str, Any] = snakemake.config.get(section) or {}
-    if section in ("server", "sources", "teacher"):
-        return values
-    return {"batch_size": values.get("batch_size")}
-
-
-def fingerprint(snakemake: Any) -> str:
-    """A digest of a job's parameters, seed and inputs (its code among them).
-
-    A job that was cut off goes on from its saved state only if this is still the same.
-    """
-    digest = hashlib.sha256()
-    values = [list(snakemake.params), dict(snakemake.wildcards.items())]
-    digest.update(json.dumps(values, sort_keys=True).encode())
-    for path in _files(snakemake.input):
-        digest.update(path.name.encode())
-        digest.update(_content(path))
-    return digest.hexdigest()
-
-
-def _files(inputs: Iterable[str]) -> Iterable[Path]:
-    for path in map(Path, inputs):
-        if path.is_dir():
-            yield from sorted(p for p in path.rglob("*") if p.is_file() and not _is_mark(p))
-        else:
-            yield path
-
-
-def _is_mark(path: Path) -> bool:
-    """Snakemake leaves a hidden file in each directory it made; its time changes on a rerun."""
-    return path.name.startswith(".snakemake")
-
-
-def _content(path: Path) -> bytes:
-    status = path.stat()
-    if status.st_size > READ_WHOLE:
-        return f"{status.st_size} {status.st_mtime_ns}".encode()
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").digest()

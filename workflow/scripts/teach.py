@@ -1,33 +1,23 @@
-"""The cited answers that are distilled: given, attributed by the verifier, or asked for."""
+"""The cited answers that are distilled: given, attributed by the verifier, or from an endpoint."""
 
-from pathlib import Path
-from typing import TYPE_CHECKING
-
-from stage import of_this_run, run_stage
-
-if TYPE_CHECKING:
-    from snakemake.script import snakemake
+from stage import Job, run_stage
 
 
-def work() -> str:
-    from citepipe.options import RewardOptions, TeacherOptions
+def work(job: Job) -> str:
     from citepipe.teach.teacher import teach
 
-    cfg = snakemake.params.cfg
-    told = dict(cfg["teacher"])
-    if "endpoint" in told:
-        told["endpoint"] = of_this_run(snakemake, "teacher")["endpoint"] | told["endpoint"]
+    config = job.config
     return teach(
-        train=Path(snakemake.input.train),
-        dev=Path(snakemake.input.dev),
-        options=TeacherOptions(**told),
-        verifier=cfg["verifier"] or "lexical",
-        reward=RewardOptions(**(cfg["reward"] or {})),
-        cache=Path(cfg["cache"]),
-        journal=Path(cfg["journal"]),
-        out_train=Path(snakemake.output.train),
-        out_dev=Path(snakemake.output.dev),
+        train=job.given("train"),
+        dev=job.given("dev"),
+        options=config.teacher,
+        verifier=config.verifiers.train,
+        reward=config.reward,
+        cache=job.cache,
+        journal=job.cache.with_name("teacher.jsonl"),
+        out_train=job.made("train"),
+        out_dev=job.made("dev"),
     )
 
 
-run_stage(snakemake, work)
+run_stage(work)

@@ -1,26 +1,18 @@
 """Direct preference optimization on sampled answers, from a system that is also the reference."""
 
-from pathlib import Path
-from typing import TYPE_CHECKING
-
-from stage import run_stage
-
-if TYPE_CHECKING:
-    from snakemake.script import snakemake
+from stage import Job, run_stage
 
 
-def work() -> str:
-    from citepipe.options import DPOOptions
+def work(job: Job) -> str:
     from citepipe.train import dpo
-    from training import told
 
-    with told(snakemake) as shared:
+    with job.tracker() as tracker:
         return dpo.run(
-            samples=Path(snakemake.input.samples),
-            questions=Path(snakemake.input.questions),
-            options=DPOOptions(**snakemake.params.cfg["dpo"]),
-            **shared,
+            samples=job.given("samples"),
+            questions=job.given("questions"),
+            tracker=tracker,
+            **job.training(),
         )
 
 
-run_stage(snakemake, work, processes=snakemake.resources.gpu)
+run_stage(work, together=True)

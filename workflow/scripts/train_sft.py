@@ -1,26 +1,15 @@
 """Supervised fine-tuning on the teacher's answers or on selected samples."""
 
-from pathlib import Path
-from typing import TYPE_CHECKING
-
-from stage import run_stage
-
-if TYPE_CHECKING:
-    from snakemake.script import snakemake
+from stage import Job, run_stage
 
 
-def work() -> str:
-    from citepipe.options import SFTOptions
+def work(job: Job) -> str:
     from citepipe.train import sft
-    from training import told
 
-    with told(snakemake) as shared:
+    with job.tracker() as tracker:
         return sft.run(
-            train=Path(snakemake.input.train),
-            dev=Path(snakemake.input.dev),
-            options=SFTOptions(**snakemake.params.cfg["sft"]),
-            **shared,
+            train=job.given("train"), dev=job.given("dev"), tracker=tracker, **job.training()
         )
 
 
-run_stage(snakemake, work, processes=snakemake.resources.gpu)
+run_stage(work, together=True)

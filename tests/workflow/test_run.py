@@ -1,0 +1,194 @@
+"""The whole workflow at a tiny size: three systems, each made from the one before, run for real."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from citepipe.data.files import read_jsonl
+
+from .project import ENVIRONMENT, SNAKEMAKE, TABLE, configured, edited, snakemake
+from .tiny import CHAIN, write_project
+
+PROMISED = ("--cores", "1", "--resources", "gpu=1", TABLE)
+"""The arguments of the command that the README promises."""
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project in which the workflow has run to its end."""
+    folder = tmp_path_factory.mktemp("run") / "project"
+    write_project(folder)
+    done = snakemake(folder, *PROMISED[2:])
+    assert done.returncode == 0, done.stdout
+    assert "all done in" in done.stdout
+    return folder
+
+
+def contents(folder: Path) -> dict[str, str]:
+    """Every file below a folder, by a digest of its content."""
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def test_the_table_has_every_system_and_every_dataset(project: Path) -> None:
+    with (project / TABLE).open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert [row["system"] for row in rows] == list(CHAIN)
+    for column in (
+        "asqa_em_recall",
+        "asqa_citation_recall",
+        "asqa_citation_precision_lexical",
+        "qampari_recall_top5",
+        "eli5_claim_recall",
+        "expertqa_citation_f1",
+        "mean_citation_f1",
+        "mean_citation_f1_lexical",
+    ):
+        assert all(0 <= float(row[column]) <= 100 for row in rows), column
+
+
+def test_a_finished_run_leaves_no_state_of_training(project: Path) -> None:
+    assert not list((project / "results").rglob("*.state"))
+
+
+def test_the_promised_command_has_nothing_left_to_do(project: Path) -> None:
+    for dry in ((), ("-n",)):
+        done = subprocess.run(
+            [sys.executable, "-m", "snakemake", *PROMISED[:-1], *dry, TABLE],
+            cwd=project,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+        assert "Nothing to be done" in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        ("--list-rules",),
+        ("--lint",),
+        ("--rulegraph",),
+        ("--summary",),
+        ("--unlock",),
+        ("--dry-run", "--config", "seeds=[1]"),
+        ("--report", "report.html"),
+    ],
+)
+def test_a_query_changes_nothing_below_results(project: Path, query: tuple[str, ...]) -> None:
+    aside = project / "aside"
+    (project / "results/models/fg_rs/seed0").rename(aside)
+    before = contents(project / "results")
+    try:
+        snakemake(project, *query)
+        assert contents(project / "results") == before
+    finally:
+        aside.rename(project / "results/models/fg_rs/seed0")
+
+
+def test_a_run_that_fails_fails_again_with_the_same_command(project: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "failing"
+    shutil.copytree(project, folder)
+    with configured(folder, {"verifiers.report": {"t5": "models/verifier", "other": "no/model"}}):
+        for _ in range(2):
+            done = snakemake(folder)
+            assert done.returncode == 1
+            assert "verifier" in done.stdout
+            assert "Traceback" not in done.stdout
+    # As it was before, the table is made again.
+    done = snakemake(folder)
+    assert done.returncode == 0, done.stdout
+    assert (folder / TABLE).read_bytes() == (project / TABLE).read_bytes()
+
+
+def test_a_broken_file_is_named_in_one_line(project: Path) -> None:
+    with edited(project / "data/dev.json", "[", "[,"):
+        done = snakemake(project, "--", "results/data/dev.json")
+    assert done.returncode == 1
+    assert "data: data/dev.json, line 1: expected JSON" in done.stdout
+    assert "Traceback" not in done.stdout
+
+
+def test_a_run_killed_within_ppo_goes_on_and_mentions_other_code(
+    project: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "killed"
+    shutil.copytree(project, folder)
+    model = "results/models/fg_rs_rl/seed0"
+    with configured(folder, {"rl.episodes": 1200}):
+        run = subprocess.Popen(
+            [*SNAKEMAKE, "--", model],
+            cwd=folder,
+            env=ENVIRONMENT,
+            stderr=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            text=True,
+        )
+        assert run.stderr is not None
+        state = folder / f"{model}.state"
+        while run.poll() is None and not list(state.glob("step-*/snapshot.json")):
+            time.sleep(0.05)
+        run.send_signal(signal.SIGKILL)
+        # The pipe closes when the job itself, which holds it too, has ended.
+        run.wait()
+        run.stderr.read()
+        assert not (folder / model / "adapter_config.json").exists()
+        assert snakemake(folder, "--unlock").returncode == 0
+        with edited(folder / "citepipe/train/advantages.py", "", "\nADDED = 1\n"):
+            done = snakemake(folder, "--", model)
+    assert done.returncode == 0, done.stdout
+    assert "ppo: the code has changed since the saved state; going on" in done.stdout
+    assert "ppo: going on after step" in done.stdout
+    assert (folder / model / "adapter_config.json").exists()
+    assert not state.exists()
+
+
+@pytest.mark.slow
+def test_two_processes_train_what_one_does(project: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "two"
+    shutil.copytree(project, folder)
+    targets = [f"results/models/{system}/seed0" for system in ("dist", "fg_rs_rl")]
+    two = ("--resources", "gpu=2", "--config", "devices=2")
+    done = snakemake(folder, *two, "--forcerun", *targets, "--", *targets)
+    assert done.returncode == 0, done.stdout
+    assert done.stdout.count("== rl fg_rs_rl seed0") == 2, "its begin and its end"
+    for target in targets:
+        alone, together = (read_jsonl(f / target / "metrics.jsonl") for f in (project, folder))
+        assert len(together) == len(alone)
+        for one, two_of_them in zip(alone, together, strict=True):
+            assert two_of_them == pytest.approx(one, rel=1e-3, abs=1e-4)
+    weights = "adapter_model.safetensors"
+    alone, together = (load_file(f / targets[0] / weights) for f in (project, folder))
+    for name, tensor in alone.items():
+        torch.testing.assert_close(together[name], tensor, atol=1e-5, rtol=0)
+    (folder / "models/base/config.json").write_text("{}")
+    done = snakemake(folder, *two, "--allowed-rules", "rl", "--forcerun", "rl", "--", targets[1])
+    assert done.returncode == 1
+    assert "rl fg_rs_rl seed0: process 0 of 2: model.base models/base: no " in done.stdout
+    assert "Traceback" not in done.stdout
+
+
+@pytest.mark.slow
+def test_any_number_of_shards_gives_the_same_samples(project: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "shared"
+    shutil.copytree(project, folder)
+    samples = folder / "results/samples/fg_rs/seed0"
+    wanted = {name: (samples / name).read_bytes() for name in ("answers.json", "candidates.jsonl")}
+    shutil.rmtree(samples)
+    done = snakemake(
+        folder, "--set-scatter", "shards=2", "--", "results/samples/fg_rs/seed0/answers.json"
+    )
+    assert done.returncode == 0, done.stdout
+    assert len(list((samples / "shards").iterdir())) == 2
+    assert {name: (samples / name).read_bytes() for name in wanted} == wanted

@@ -1,0 +1,310 @@
+"""What runs again after a change, and what does not.
+
+The project has systems of every kind. Its results are made up, and Snakemake's own `--touch` notes
+them as made by the configuration, the code and the inputs that are there.
+"""
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from .project import InProcess, configured, copy_workflow, edited
+
+SYSTEMS = {
+    "dist": {"train": "sft", "data": "teacher"},
+    "h_rs": {"train": "sft", "start": "dist", "data": {"sample": "best_of_n", "from": "dist"}},
+    "fg_rs": {
+        "train": "sft",
+        "start": "dist",
+        "data": {"sample": "segment_search", "from": "dist"},
+    },
+    "fg_rs_rl": {"train": "ppo", "start": "fg_rs", "reward": "fine_grained"},
+    "grpo": {"train": "grpo", "start": "dist", "reward": "holistic"},
+    "dpo": {"train": "dpo", "start": "dist", "data": {"samples_of": "h_rs"}},
+    "searched": {"model_of": "dist", "decode": "segment_search"},
+    "released": {"adapter": "given/adapter.zip"},
+    "people": {"outputs": {"asqa": "given/people.json"}},
+}
+CONFIG: dict[str, Any] = {
+    "data": {
+        "train": ["given/train.json"],
+        "dev": ["given/dev.json"],
+        "test": {"asqa": "given/test.json", "eli5": "given/test.json"},
+    },
+    "model": {"base": "given/base", "dtype": "float32"},
+    "verifiers": {
+        "train": "given/verifier",
+        "report": {"lexical": "lexical", "own": "my_verifier:load?given/facts.json"},
+    },
+    "systems": SYSTEMS,
+}
+GIVEN = (
+    "train.json",
+    "dev.json",
+    "test.json",
+    "adapter.zip",
+    "people.json",
+    "facts.json",
+    "base/config.json",
+    "verifier/config.json",
+)
+TRAINED = ("dist", "h_rs", "fg_rs", "fg_rs_rl", "grpo", "dpo")
+
+
+def of(rule: str, *systems: str) -> set[str]:
+    return {f"{rule} {system}" for system in systems}
+
+
+def after(*systems: str) -> set[str]:
+    """What follows from other models of these systems."""
+    return of("predict", *systems) | of("score", *systems) | {"table"}
+
+
+SCORES = of("score", *SYSTEMS) | {"table"}
+SAMPLING = of("sample", "h_rs", "fg_rs") | of("merge_samples", "h_rs", "fg_rs")
+SAMPLED = SAMPLING | of("sft", "h_rs", "fg_rs") | of("rl", "fg_rs_rl") | of("dpo", "dpo")
+RL = of("rl", "fg_rs_rl", "grpo") | after("fg_rs_rl", "grpo")
+BEST_OF_N = (
+    of("sample", "h_rs") | of("merge_samples", "h_rs") | of("sft", "h_rs") | of("dpo", "dpo")
+)
+SEARCH = of("sample", "fg_rs") | of("merge_samples", "fg_rs") | of("sft", "fg_rs")
+SEARCH |= of("rl", "fg_rs_rl") | after("fg_rs", "fg_rs_rl", "searched")
+ANSWERS = of("predict", *TRAINED, "searched", "released")
+TRAINING = of("sft", "dist") | SAMPLED | of("rl", "grpo")
+EVERYTHING = {"data", "teach"} | TRAINING | ANSWERS | SCORES
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project whose results are all there."""
+    folder = tmp_path_factory.mktemp("stale") / "project"
+    copy_workflow(folder)
+    (folder / "config.yaml").write_text(yaml.safe_dump(CONFIG, sort_keys=False))
+    for name in GIVEN:
+        path = folder / "given" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"of {name}")
+    (folder / "my_verifier.py").write_text("from my_words import WORDS\n\n\ndef load(path): ...\n")
+    (folder / "my_words.py").write_text("WORDS = 3\n")
+    results = folder / "results"
+    for system in TRAINED:
+        (results / "models" / system / "seed0").mkdir(parents=True)
+    (results / "weights" / "released").mkdir(parents=True)
+    files = [f"data/{name}.json" for name in ("train", "dev", "test/asqa", "test/eli5", "mixture")]
+    files += [
+        "teacher/train.json",
+        "teacher/dev.json",
+        "table.csv",
+        "scores.csv",
+        "figures/learning_curves.svg",
+        "figures/curves.csv",
+    ]
+    files += [f"scores/{system}/seed0.json" for system in SYSTEMS]
+    for system in ("h_rs", "fg_rs"):
+        sampled = ("answers.json", "candidates.jsonl", "shards/1-of-1.jsonl")
+        files += [f"samples/{system}/seed0/{name}" for name in sampled]
+    for system in (*TRAINED, "searched", "released"):
+        files += [f"predictions/{system}/seed0/{name}.json" for name in ("asqa", "eli5")]
+    for name in files:
+        path = results / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("made")
+    with pytest.MonkeyPatch.context() as patch:
+        InProcess(folder, patch).jobs(executor="touch")
+    return folder
+
+
+@pytest.fixture
+def project(made: Path, monkeypatch: pytest.MonkeyPatch) -> InProcess:
+    return InProcess(made, monkeypatch)
+
+
+def test_nothing_runs_again_when_nothing_has_changed(project: InProcess) -> None:
+    assert project.jobs() == set()
+
+
+CODE = {
+    "a constant of the mixture": ("data/mixture.py", "EVERYTHING", None),
+    "a constant of the teacher": ("teach/teacher.py", "TEACH", None),
+}
+
+
+@pytest.mark.parametrize(
+    ("path", "stale"),
+    [
+        ("citepipe/data/mixture.py", EVERYTHING - of("predict", "released") - of("score", "people")
+         | of("predict", "released")),
+        ("citepipe/train/sft.py", of("sft", "dist", "h_rs", "fg_rs") | SAMPLED | of("rl", "grpo")
+         | after(*TRAINED, "searched")),
+        ("citepipe/sample/best_of_n.py", BEST_OF_N | after("h_rs", "dpo")),
+        ("citepipe/train/dpo.py", of("dpo", "dpo") | after("dpo")),
+        ("citepipe/train/advantages.py", RL),
+        ("citepipe/score/rouge.py", SCORES),
+        ("citepipe/report/table.py", {"table"}),
+        ("workflow/scripts/train_dpo.py", of("dpo", "dpo") | after("dpo")),
+        ("workflow/scripts/report.py", {"table"}),
+        ("my_verifier.py", SCORES),
+        ("my_words.py", SCORES),
+        ("citepipe/progress.py", set()),
+        ("citepipe/options.py", set()),
+        ("citepipe/cli/check.py", set()),
+        ("citepipe/tracking.py", set()),
+    ],
+)  # fmt: skip
+def test_a_changed_program_reruns_what_it_computes(
+    project: InProcess, path: str, stale: set[str]
+) -> None:
+    with edited(project.project / path, "", "\nADDED = 1\n"):
+        assert project.jobs() == stale
+    words = '\n# A comment.\ndef added() -> None:\n    """Words."""\n    raise ValueError("{}")\n'
+    if path.startswith("citepipe/train"):
+        with edited(project.project / path, "", words.format("one")):
+            once = project.jobs()
+            assert once == stale
+    with edited(project.project / path, "", "\n# A comment.\n"):
+        assert project.jobs() == set()
+
+
+def test_messages_and_docstrings_are_not_behaviour() -> None:
+    from citepipe.provenance import behaviour
+
+    program = '''
+def f(path):
+    """Reads {doc}."""
+    if not path:
+        raise InputError(f"{path}: {error}")
+    say(f"{said} {path}")  # {comment}
+    return {value}
+'''
+
+    def of_program(**parts: str) -> str:
+        text = program
+        for name, part in {
+            "doc": "a", "error": "a", "said": "a", "comment": "a", "value": "1"
+        }.items():  # fmt: skip
+            text = text.replace(f"{{{name}}}", parts.get(name, part))
+        return behaviour(text)
+
+    for part in ("doc", "error", "said", "comment"):
+        assert of_program(**{part: "b"}) == of_program()
+    assert of_program(value="2") != of_program()
+
+
+@pytest.mark.parametrize(
+    ("changes", "stale"),
+    [
+        ({"data.seed": 7}, EVERYTHING - of("score", "people")),
+        ({"teacher.keep_uncited": True}, {"teach"} | of("sft", "dist") | SAMPLED | of("rl", "grpo")
+         | of("sft", "h_rs", "fg_rs") | after(*TRAINED, "searched")),
+        ({"sft.epochs": 3}, of("sft", "dist") | SAMPLED | of("rl", "grpo")
+         | after(*TRAINED, "searched")),
+        ({"rs_sft.epochs": 4}, of("sft", "h_rs", "fg_rs") | of("rl", "fg_rs_rl")
+         | after("h_rs", "fg_rs", "fg_rs_rl")),
+        ({"best_of_n.n": 3}, BEST_OF_N | after("h_rs", "dpo")),
+        ({"segment_search.beams": 3}, SEARCH),
+        ({"rl.lam": 0.5}, of("rl", "fg_rs_rl") | after("fg_rs_rl")),
+        ({"grpo.kl_coef": 0.5}, of("rl", "grpo") | after("grpo")),
+        ({"dpo.beta": 0.5}, of("dpo", "dpo") | after("dpo")),
+        ({"systems.grpo.options": {"clip_ratio": 0.3}}, of("rl", "grpo") | after("grpo")),
+        ({"predict.max_new_tokens": 9}, ANSWERS | SCORES - of("score", "people")),
+        ({"score.resamples": 9}, SCORES),
+        ({"score.metrics": ["length"]}, SCORES),
+        ({"reward.correctness": 0.9}, SAMPLED | RL | after("h_rs", "fg_rs", "dpo", "searched")),
+        ({"verifiers.report": {"lexical": "lexical"}}, SCORES),
+        ({"systems.eighth": {"model_of": "grpo"}}, after("eighth")),
+        # What changes no result.
+        ({"sft.save_every": 3, "rl.save_minutes": 1, "grpo.tokens_per_pass": 99}, set()),
+        ({"best_of_n.batch_size": 3, "predict.batch_size": 3, "rl.batch_size": 3}, set()),
+        ({"model.gradient_checkpointing": True, "tracking.wandb": "off", "shards": 3}, set()),
+        ({"score.reader": "other", "score.mauve_seed": 3, "rloo.kl_coef": 0.5}, set()),
+        ({"teacher.endpoint": {"url": "http://127.0.0.1:9/v1", "model": "m"}}, set()),
+        ({"sources.retries": 3, "miniature": {}}, set()),
+    ],
+    ids=lambda value: ",".join(value) if isinstance(value, dict) else "",
+)  # fmt: skip
+def test_a_changed_configuration_reruns_what_it_decides(
+    project: InProcess, changes: dict[str, Any], stale: set[str]
+) -> None:
+    with configured(project.project, changes):
+        assert project.jobs() == stale
+
+
+@pytest.mark.parametrize(
+    ("name", "stale"),
+    [
+        ("train.json", EVERYTHING - of("score", "people")),
+        ("base/config.json", TRAINING | ANSWERS | SCORES - of("score", "people")),
+        ("verifier/config.json", SAMPLED | RL | after("h_rs", "fg_rs", "dpo", "searched")),
+        ("adapter.zip", {"weights released"} | after("released")),
+        ("people.json", of("score", "people") | {"table"}),
+        ("facts.json", SCORES),
+    ],
+)
+def test_changed_content_counts_also_with_an_older_time(
+    project: InProcess, name: str, stale: set[str]
+) -> None:
+    path = project.project / "given" / name
+    text = path.read_text()
+    path.write_text(text.replace("of", "or"))
+    os.utime(path, (1, 1))
+    try:
+        assert project.jobs() == stale
+    finally:
+        path.write_text(text)
+    # Written anew with the same content it is newer than all results.
+    assert project.jobs() == set()
+
+
+def test_a_moved_folder_and_a_copy_are_not_stale(
+    project: InProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(project.project, copy, copy_function=shutil.copy)
+    assert InProcess(copy, monkeypatch).jobs() == set()
+    moved = copy.rename(tmp_path / "moved")
+    assert InProcess(moved, monkeypatch).jobs() == set()
+    # As in a fresh clone, to which only the results were copied.
+    shutil.rmtree(moved / ".snakemake")
+    assert InProcess(moved, monkeypatch).jobs() == set()
+    with configured(moved, {"dpo.beta": 0.5}):
+        assert InProcess(moved, monkeypatch).jobs() == of("dpo", "dpo") | after("dpo")
+
+
+@pytest.mark.parametrize(
+    ("product", "made_by"),
+    [
+        ("data/train.json", {"data"}),
+        ("teacher/train.json", {"teach"}),
+        ("models/fg_rs_rl/seed0", of("rl", "fg_rs_rl")),
+        ("samples/h_rs/seed0/answers.json", of("merge_samples", "h_rs")),
+        ("predictions/dist/seed0/asqa.json", of("predict", "dist")),
+        ("scores/people/seed0.json", of("score", "people")),
+        ("weights/released", set()),
+    ],
+)
+def test_what_a_failed_job_took_away_is_made_again(
+    project: InProcess, tmp_path: Path, product: str, made_by: set[str]
+) -> None:
+    # Snakemake removes a job's output before it starts; if the job then fails, the rest looks done.
+    there, aside = project.project / "results" / product, tmp_path / "aside"
+    shutil.move(there, aside)
+    try:
+        stale = project.jobs()
+        assert stale >= made_by
+        assert ("table" in stale) == bool(made_by)
+    finally:
+        shutil.move(aside, there)
+    assert project.jobs() == set()
+
+
+def test_digests_are_kept_beside_snakemakes_own_records(project: InProcess) -> None:
+    project.jobs()
+    from citepipe.provenance import KEPT, kept
+
+    kept().save()
+    assert json.loads((project.project / KEPT).read_text())

@@ -1,0 +1,21 @@
+"""The table of all systems, all scores in tidy form, and the learning curves."""
+
+from stage import Job, run_stage
+
+
+def work(job: Job) -> str:
+    from citepipe.report import table
+
+    runs = [(name, seed) for name, seed, _ in job.cfg["runs"]]
+    trained = [(name, seed) for name, seed, is_trained in job.cfg["runs"] if is_trained]
+    if trained:
+        from citepipe.report import curves
+
+        models = zip(trained, job.all_given("models"), strict=True)
+        figure, points = job.all_made("curves")
+        curves.run([(*run, path / "metrics.jsonl") for run, path in models], figure, points)
+    scores = zip(runs, job.all_given("scores"), strict=True)
+    return table.run([(*run, path) for run, path in scores], job.made("table"), job.made("scores"))
+
+
+run_stage(work)

@@ -1,0 +1,158 @@
+"""What makes a stage stale: digests of its code and of everything that it is given.
+
+An input that another stage makes counts by the digest of that stage, so that it is known before the
+file is there: whatever changes at the beginning shows at once in all that follows from it.
+
+A job that succeeds leaves a record of what it was made of. Where the record says the same as the
+present, times of files count for nothing: a touched file may be the same, and an older one
+another. Where it does not, the job depends on a file that is newer than all, so that it runs.
+"""
+
+import json
+import re
+from collections.abc import Callable, Collection, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from snakemake.io import ancient
+
+from citepipe.provenance import (
+    STALE,
+    code_of,
+    code_of_own,
+    digest_of,
+    digest_of_path,
+    read_record,
+    record_of,
+)
+
+NEWER = Path(".snakemake", "newer")
+"""A file that is written as the workflow is read, so that stale jobs depend on something newer."""
+
+OWN_CODE = "code of "
+"""In front of a module's name among inputs: not a file, but what a user's own code does."""
+
+
+class Stage(NamedTuple):
+    """A rule as far as its results are concerned (see `Stages.add`)."""
+
+    makes: list[re.Pattern[str]]
+    systems: Collection[str]
+    script: str
+    code: Any
+    inputs: Mapping[str, Any]
+    cfg: Any
+    absent: Any
+
+
+class Wildcards(dict[str, str]):
+    """The wildcards of a job, by attribute and as a mapping."""
+
+    __getattr__ = dict.__getitem__
+
+
+class Stages:
+    """All stages of a workflow, by what they make."""
+
+    def __init__(self, results: str) -> None:
+        self.results = results
+        self.stages: list[Stage] = []
+        self.identity = cache(self._identity)
+        self.code_of = cache(code_of)
+
+    def add(
+        self,
+        makes: list[str],
+        script: str,
+        code: Any,
+        inputs: Mapping[str, Any],
+        cfg: Any,
+        systems: Collection[str] = (),
+        absent: Any = (),
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Note what a stage depends on.
+
+        Args:
+            makes: the patterns of its outputs.
+            script: the file in workflow/scripts that runs it.
+            code: the modules that do it, in one text; like all that follows it may be a function of
+                the wildcards.
+            inputs: lists of paths by name.
+            cfg: the values of the configuration that its results depend on.
+            systems: whose outputs it makes, if the patterns have a system.
+            absent: files without which its outputs are stale although they can be there.
+
+        Returns:
+            the arguments of the rule's `input` and `params`.
+        """
+        patterns = [re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>[^/]+)", re.escape(path)) for path in makes]
+        made = Stage([*map(re.compile, patterns)], systems, script, code, inputs, cfg, absent)
+        self.stages.append(made)
+
+        known: dict[str, dict[str, Any]] = {}
+
+        def params_at(wildcards: Any) -> dict[str, Any]:
+            output = makes[0].format(**wildcards)
+            if output not in known:
+                values = {"cfg": _at(cfg, wildcards), "made_of": self.made_of(made, wildcards)}
+                # As a file has it, in a fixed order: Snakemake compares texts.
+                known[output] = json.loads(json.dumps(values, sort_keys=True))
+            return known[output]
+
+        def is_fresh(wildcards: Any) -> bool:
+            record = record_of(self.results, makes[0].format(**wildcards))
+            return not _at(absent, wildcards) and read_record(record) == params_at(wildcards)
+
+        def files_of(given: Any) -> Callable[[Any], list[str]]:
+            def files(wildcards: Any) -> list[str]:
+                paths = [path for path in _at(given, wildcards) if not path.startswith(OWN_CODE)]
+                return [*map(ancient, paths)] if is_fresh(wildcards) else paths
+
+            return files
+
+        def newer(wildcards: Any) -> list[str]:
+            # What is not there is made only if something that is stale asks for it.
+            there = Path(makes[0].format(**wildcards)).exists()
+            return [str(NEWER)] if there and not is_fresh(wildcards) else []
+
+        return (
+            {
+                **{name: files_of(given) for name, given in inputs.items()},
+                STALE: newer,
+            },
+            {
+                "cfg": lambda wildcards: params_at(wildcards)["cfg"],
+                "made_of": lambda wildcards: params_at(wildcards)["made_of"],
+            },
+        )
+
+    def made_of(self, stage: Stage, wildcards: Any) -> dict[str, str]:
+        """Digests of a stage's code and of each input."""
+        modules = _at(stage.code, wildcards).split()
+        made = {"code": self.code_of("stage.py", stage.script, *modules)}
+        for name, given in stage.inputs.items():
+            # Shards of a sample are equal here, however many there are.
+            found = dict.fromkeys(map(self.identity, _at(given, wildcards)))
+            made[name] = digest_of(list(found))
+        return made
+
+    def _identity(self, path: str) -> str:
+        """A digest of what a path holds or, if a stage makes it, of what that is made of."""
+        if path.startswith(OWN_CODE):
+            return code_of_own(path.removeprefix(OWN_CODE))
+        for place in (path, *map(str, Path(path).parents)):
+            for stage in self.stages:
+                for match in filter(None, (made.fullmatch(place) for made in stage.makes)):
+                    wildcards = Wildcards(match.groupdict())
+                    if wildcards.get("system", "") in ("", *stage.systems):
+                        if wildcards.pop("scatteritem", None):
+                            place = str(Path(place).parent)
+                        made = self.made_of(stage, wildcards)
+                        return digest_of([place, _at(stage.cfg, wildcards), made])
+        return digest_of_path(Path(path))
+
+
+def _at(value: Any, wildcards: Any) -> Any:
+    """A value that may be a function of the wildcards."""
+    return value(wildcards) if callable(value) else value
