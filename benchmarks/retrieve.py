@@ -133,7 +133,7 @@ def read_files(texts: Sequence[Document], report: Report) -> None:
             began = time.perf_counter()
             found = read_passages(OPTIONS.model_copy(update={"passages": [str(path)]}))
             seconds = time.perf_counter() - began
-            report(f"reading {name}: {len(found.documents) / seconds:.0f} passages/s")
+            report(f"reading {name}: {len(found) / seconds:.0f} passages/s")
 
 
 def compare(

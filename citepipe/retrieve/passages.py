@@ -7,7 +7,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,6 +26,8 @@ UNSPACED += "\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 """Thai, Lao, Burmese, Khmer, Japanese and Chinese characters, as the inside of a regex's class."""
 
 _DOCUMENT = TypeAdapter(DocumentRow)
+_REPEATED, _EMPTY = "repeated texts left out", "files or rows without text"
+_LONG = "long rows left whole (`cut: all` cuts them)"
 # What has no spaces for long is no word: it is cut as one must, like a sentence of many words.
 _WORD = re.compile(rf"[{UNSPACED}]|[^\s{UNSPACED}]{{1,100}}")
 # Paragraphs and the items of lists.
@@ -145,43 +147,7 @@ FORMS: dict[str, Callable[[str, Path], Iterator[Record]]] = {
 """How a file is read, by how its name ends; a folder's other files are passed over."""
 
 
-@dataclass(slots=True)
-class Passages:
-    """What was read.
-
-    Attributes:
-        documents: the passages, in the order of the configuration's paths, of the names of files
-            and of their places in them; with different ids and different texts.
-        files: how many files they are from.
-        duplicates: passages left out because one before has the same text.
-        empty: files and rows without any text.
-        passed_over: files of other kinds, by how their names end; `binary` for texts that are none.
-        long_rows: rows, not cut, with more than twice the words of a passage.
-    """
-
-    documents: list[Document] = field(default_factory=list)
-    files: int = 0
-    duplicates: int = 0
-    empty: int = 0
-    passed_over: Counter[str] = field(default_factory=Counter)
-    long_rows: int = 0
-
-    def summary(self) -> str:
-        """What was read and what was not, in one line."""
-        figures: dict[str, object] = {"passages": len(self.documents), "files": self.files}
-        if self.duplicates:
-            figures["repeated texts left out"] = self.duplicates
-        if self.empty:
-            figures["files or rows without text"] = self.empty
-        if self.passed_over:
-            kinds = ", ".join(f"{kind} {n}" for kind, n in sorted(self.passed_over.items()))
-            figures["files passed over"] = f"{self.passed_over.total()} ({kinds})"
-        if self.long_rows:
-            figures["long rows left whole"] = f"{self.long_rows} (`cut: all` cuts them)"
-        return summary("retrieval", figures)
-
-
-def read_passages(options: RetrievalOptions) -> Passages:
+def read_passages(options: RetrievalOptions) -> list[Document]:
     """Read and cut the files that the options name.
 
     Folders are read with all that is below them, by the names of files; what begins with a dot is
@@ -189,43 +155,50 @@ def read_passages(options: RetrievalOptions) -> Passages:
     what the row gives; where a file before gave the same, the file's name stands in front. What
     was read, and what was not, is logged.
 
+    Returns:
+        The passages, in the order of the configuration's paths, of the names of files and of their
+        places in them; with different ids and different texts.
+
     Raises:
         InputError: a path that cannot be read, a text that is not UTF-8 or UTF-16, a row that is
             no passage, an id that comes twice in a file, or no passages at all.
     """
-    found = Passages()
-    texts: set[str] = set()
+    passages: dict[str, Document] = {}
     ids: set[str] = set()
-    for path, name in _sources(options.passages, found):
+    passed_over: Counter[str] = Counter()
+    counts = Counter({"files": 0, _REPEATED: 0, _EMPTY: 0, _LONG: 0})
+    for path, name in _sources(options.passages, passed_over):
         own: dict[str, str] = {}
-        any_text = False
-        for document, where in _passages(path, name, options, found):
-            any_text = True
+        for document, where in _passages(path, name, options, counts, passed_over):
             identity = str(document.id)
             if own.setdefault(identity, where) != where:
                 raise InputError(
                     f"{where}, field id: expected another one than {own[identity]} has, got "
                     f"{identity}"
                 )
-            if document.text in texts:
-                found.duplicates += 1
+            if document.text in passages:
+                counts[_REPEATED] += 1
                 continue
             while identity in ids:
                 identity = f"{name}#{identity}"
-            texts.add(document.text)
             ids.add(identity)
-            found.documents.append(Document(document.title, document.text, id=identity))
-        found.files += any_text
-    if not found.documents:
+            passages[document.text] = replace(document, id=identity)
+        counts["files"] += bool(own)
+    figures: dict[str, object] = {"passages": len(passages), "files": counts.pop("files")}
+    figures |= {name: count for name, count in counts.items() if count}
+    if passed_over:
+        kinds = ", ".join(f"{kind} {n}" for kind, n in sorted(passed_over.items()))
+        figures["files passed over"] = f"{passed_over.total()} ({kinds})"
+    if not passages:
         raise InputError(
             f"{', '.join(options.passages)}: expected texts in files that end in "
-            f"{', '.join(FORMS)}; {found.summary()}"
+            f"{', '.join(FORMS)}; {summary('retrieval', figures)}"
         )
-    say(found.summary())
-    return found
+    say(summary("retrieval", figures))
+    return list(passages.values())
 
 
-def _sources(paths: Sequence[str], found: Passages) -> list[tuple[Path, str]]:
+def _sources(paths: Sequence[str], passed_over: Counter[str]) -> list[tuple[Path, str]]:
     """The files to read, each once, in order, with the names that their passages have them by."""
     sources: dict[Path, tuple[Path, str]] = {}
     for given in map(Path, paths):
@@ -240,7 +213,7 @@ def _sources(paths: Sequence[str], found: Passages) -> list[tuple[Path, str]]:
             raise InputError(f"{given}: expected a folder, or a file that ends in {ends}")
         for path, name in new:
             if path.suffix.lower() not in FORMS:
-                found.passed_over[path.suffix.lower() or "without ending"] += 1
+                passed_over[path.suffix.lower() or "without ending"] += 1
             else:
                 sources.setdefault(path.resolve(), (path, name))
     times = Counter(name for _, name in sources.values())
@@ -264,7 +237,11 @@ def _below(folder: Path) -> list[Path]:
 
 
 def _passages(
-    path: Path, name: str, options: RetrievalOptions, found: Passages
+    path: Path,
+    name: str,
+    options: RetrievalOptions,
+    counts: Counter[str],
+    passed_over: Counter[str],
 ) -> Iterator[tuple[Document, str]]:
     """A file's passages, each with how its row is named in errors."""
     text = _text(path)
@@ -272,7 +249,7 @@ def _passages(
         # A file that is named itself is meant to be read.
         if str(path) in options.passages:
             raise InputError(f"{path}: expected text, found a binary file")
-        found.passed_over["binary"] += 1
+        passed_over["binary"] += 1
         return
     read = FORMS[path.suffix.lower()]
     is_text = read in (read_plain, read_markdown)
@@ -282,13 +259,13 @@ def _passages(
         title = " ".join((record.title or "").split()) or path.stem
         blocks = [joined for block in record.blocks if (joined := " ".join(block.split()))]
         if not blocks:
-            found.empty += 1
+            counts[_EMPTY] += 1
             continue
         parts = [" ".join(blocks)]
         if is_cut:
             parts = cut(blocks, options.words, options.overlap, load_splitter())
         elif options.cut == "texts":
-            found.long_rows += count_words(parts[0]) > 2 * options.words
+            counts[_LONG] += count_words(parts[0]) > 2 * options.words
         for place, part in enumerate(parts, start=1):
             numbered = f"{identity}#{place}" if is_text or len(parts) > 1 else identity
             yield Document(title, part, id=numbered), record.where

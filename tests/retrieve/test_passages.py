@@ -13,7 +13,6 @@ from citepipe.data.example import Document
 from citepipe.errors import InputError
 from citepipe.options import RetrievalOptions
 from citepipe.retrieve.passages import (
-    Passages,
     count_words,
     cut,
     read_markdown,
@@ -23,7 +22,7 @@ from citepipe.retrieve.passages import (
 from citepipe.text.sentences import load_splitter
 
 
-def _read(*paths: Path | str, **more: object) -> Passages:
+def _read(*paths: Path | str, **more: object) -> list[Document]:
     options = {"passages": list(map(str, paths)), **more}
     return read_passages(RetrievalOptions.model_validate(options))
 
@@ -36,7 +35,9 @@ def _write(folder: Path, files: dict[str, str | bytes]) -> Path:
     return folder
 
 
-def test_a_folder_is_read_in_the_order_of_its_names(tmp_path: Path) -> None:
+def test_a_folder_is_read_in_the_order_of_its_names(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = _write(
         tmp_path,
         {
@@ -50,8 +51,7 @@ def test_a_folder_is_read_in_the_order_of_its_names(tmp_path: Path) -> None:
             "LICENCE": "Text.",
         },
     )
-    found = _read(folder, words=12)
-    assert found.documents == [
+    assert _read(folder, words=12) == [
         Document("T", "Some text.", id="1"),
         Document("U", 'He said "no".', id="2"),
         Document("R", "Row.", id="7"),
@@ -59,9 +59,9 @@ def test_a_folder_is_read_in_the_order_of_its_names(tmp_path: Path) -> None:
         Document("Zed", "One two three four five six. One two three four five six.", id="a/z.md#1"),
         Document("b", "Text of b.", id="b.txt#1"),
     ]
-    assert found.summary() == (
+    assert capsys.readouterr().err == (
         "retrieval: passages 6, files 4, repeated texts left out 1, "
-        "files passed over 2 (.png 1, without ending 1)"
+        "files passed over 2 (.png 1, without ending 1)\n"
     )
 
 
@@ -69,7 +69,7 @@ def test_ids_tell_passages_of_several_folders_and_files_apart(tmp_path: Path) ->
     _write(tmp_path / "one", {"a.txt": "One.", "p.jsonl": '{"id": 1, "text": "Row one."}'})
     _write(tmp_path / "two", {"a.txt": "Two.", "p.jsonl": '{"id": 1, "text": "Row two."}'})
     found = _read(tmp_path / "one", tmp_path / "two", tmp_path / "two" / "a.txt")
-    assert [(d.id, d.text) for d in found.documents] == [
+    assert [(d.id, d.text) for d in found] == [
         ("one/a.txt#1", "One."),
         ("1", "Row one."),
         ("two/a.txt#1", "Two."),
@@ -77,30 +77,27 @@ def test_ids_tell_passages_of_several_folders_and_files_apart(tmp_path: Path) ->
     ]
 
 
-def test_repeated_texts_are_left_out_and_counted(tmp_path: Path) -> None:
+def test_repeated_texts_are_left_out_and_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     rows = [{"title": "A", "text": "Same  text."}, {"title": "B", "text": "Same\ntext."}]
     _write(tmp_path, {"a.jsonl": "\n".join(map(json.dumps, rows)), "b.txt": "Same text.\n"})
-    found = _read(tmp_path)
-    assert found.documents == [Document("A", "Same text.", id="a.jsonl#1")]
-    assert (found.duplicates, found.files) == (2, 2)
+    assert _read(tmp_path) == [Document("A", "Same text.", id="a.jsonl#1")]
+    assert capsys.readouterr().err.endswith("files 2, repeated texts left out 2\n")
 
 
-def test_rows_are_cut_on_request_only(tmp_path: Path) -> None:
+def test_rows_are_cut_on_request_only(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = "One two three four five. " * 2 + "Six seven eight nine ten. " * 3
     _write(tmp_path, {"a.jsonl": json.dumps({"id": "x", "title": "T", "text": text})})
-    whole = _read(tmp_path, words=10)
-    assert [d.text for d in whole.documents] == [text.strip()]
-    assert whole.summary() == (
-        "retrieval: passages 1, files 1, long rows left whole 1 (`cut: all` cuts them)"
-    )
-    assert [(d.id, d.text[:3]) for d in _read(tmp_path, words=10, cut="all").documents] == [
+    assert [d.text for d in _read(tmp_path, words=10)] == [text.strip()]
+    assert capsys.readouterr().err.endswith("long rows left whole (`cut: all` cuts them) 1\n")
+    assert [(d.id, d.text[:3]) for d in _read(tmp_path, words=10, cut="all")] == [
         ("x#1", "One"),
         ("x#2", "Six"),
         ("x#3", "Six"),
     ]
     _write(tmp_path, {"b.txt": text.replace("One", "Ten")})
-    found = _read(tmp_path / "b.txt", words=10, cut="nothing")
-    assert [count.id for count in found.documents] == ["b.txt#1"]
+    assert [d.id for d in _read(tmp_path / "b.txt", words=10, cut="nothing")] == ["b.txt#1"]
 
 
 def test_texts_of_windows_are_read(tmp_path: Path) -> None:
@@ -113,7 +110,7 @@ def test_texts_of_windows_are_read(tmp_path: Path) -> None:
             "d.tsv": b"\xef\xbb\xbfid\ttitle\ttext\r\n1\tT\tTrauben.\r\n",
         },
     )
-    assert [(d.title, d.text) for d in _read(tmp_path).documents] == [
+    assert [(d.title, d.text) for d in _read(tmp_path)] == [
         ("Title", "Äpfel."),
         ("Title", "Birnen."),
         ("c", "Kirschen."),
@@ -121,7 +118,9 @@ def test_texts_of_windows_are_read(tmp_path: Path) -> None:
     ]
 
 
-def test_binary_and_empty_files_are_counted(tmp_path: Path) -> None:
+def test_binary_and_empty_files_are_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     _write(
         tmp_path,
         {
@@ -131,19 +130,17 @@ def test_binary_and_empty_files_are_counted(tmp_path: Path) -> None:
             "d.jsonl": '{"text": ""}\n{"text": "Text."}',
         },
     )
-    found = _read(tmp_path)
-    assert found.summary() == (
+    _read(tmp_path)
+    assert capsys.readouterr().err == (
         "retrieval: passages 1, files 1, files or rows without text 3, files passed over 1 "
-        "(binary 1)"
+        "(binary 1)\n"
     )
 
 
 def test_links_in_a_circle_are_followed_once(tmp_path: Path) -> None:
     _write(tmp_path / "real", {"a.txt": "Text."})
     (tmp_path / "real" / "back").symlink_to(tmp_path, target_is_directory=True)
-    found = _read(tmp_path)
-    assert [d.text for d in found.documents] == ["Text."]
-    assert found.duplicates == 0
+    assert [d.text for d in _read(tmp_path)] == ["Text."]
 
 
 @pytest.mark.parametrize(

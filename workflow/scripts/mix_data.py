@@ -14,7 +14,7 @@ def work(job: Job) -> str:
         from citepipe.retrieve.bm25 import Retriever
         from citepipe.retrieve.passages import read_passages
 
-        retriever = Retriever(read_passages(retrieval).documents, retrieval)
+        retriever = Retriever(read_passages(retrieval), retrieval)
         find_documents = partial(retriever.find_documents, k=options.documents)
     return mix(options, job.out.parent, find_documents)
 
