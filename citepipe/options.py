@@ -214,8 +214,8 @@ class SourcesOptions(Options):
 
     cache: str | None = Field(
         None,
-        description="The folder where what was fetched is kept for all runs, by its content; null "
-        "for ~/.cache/citepipe/sources.",
+        description="The folder where what was fetched is kept for all runs, an entry per address; "
+        "null for ~/.cache/citepipe/sources.",
     )
     offline: bool = Field(
         False,
@@ -229,10 +229,10 @@ class SourcesOptions(Options):
         "ADDRESS#FILE.",
     )
     timeout: float = Field(
-        60.0, gt=0, description="Seconds without a byte after which a download is begun again."
+        60.0, gt=0, description="Seconds without a byte after which a connection is given up."
     )
     retries: int = Field(
-        8, ge=0, description="Failures in a row, without a byte between, that are put up with."
+        8, ge=0, description="How often a file whose connection failed is gone on with."
     )
 
     @field_validator("sha256")

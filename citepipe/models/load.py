@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,11 +62,7 @@ def load_tokenizer(options: ModelOptions) -> PreTrainedTokenizerBase:
 
 
 def load_base(options: ModelOptions, dtype: str | None = None) -> PreTrainedModel:
-    """The base model, on the device, in evaluation mode.
-
-    Args:
-        options: the base model.
-        dtype: the precision of its weights, by default `options.dtype`.
+    """The base model, on the device, in evaluation mode, in `dtype` or else `options.dtype`.
 
     Raises:
         InputError: there is no causal language model at `options.base`, or not as `options` say.
@@ -94,7 +90,7 @@ def _load(
         if device().type != "cuda":
             raise InputError("model.quantization: 4bit needs a GPU, none is visible")
         compute = torch.bfloat16 if dtype == "float32" else settings["dtype"]
-        settings = four_bit("model.quantization", compute, device()) | settings
+        settings = four_bit(compute, device()) | settings
     return read_model(target, revision, "AutoModelForCausalLM", what, device(), **settings)
 
 
@@ -221,7 +217,7 @@ def language_model_of(model: PeftModel | PreTrainedModel) -> PreTrainedModel:
     return model.get_base_model() if isinstance(model, PeftModel) else model  # type: ignore[return-value]
 
 
-def computing(options: ModelOptions) -> AbstractContextManager[object]:
+def computing(options: ModelOptions) -> torch.autocast:
     """A context in which products are computed in `options.dtype`, on GPUs.
 
     Adapters, and weights that are all trained, are kept in float32. Without this PEFT would
@@ -229,9 +225,8 @@ def computing(options: ModelOptions) -> AbstractContextManager[object]:
     """
     import torch
 
-    dtype = getattr(torch, options.dtype)
-    on = device().type == "cuda" and dtype != torch.float32
-    return torch.autocast(device().type, dtype, enabled=on) if on else nullcontext()
+    kind, dtype = device().type, getattr(torch, options.dtype)
+    return torch.autocast(kind, dtype, enabled=kind == "cuda" and dtype != torch.float32)
 
 
 @contextmanager

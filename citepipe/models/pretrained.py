@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from citepipe.data.files import read_json
 from citepipe.errors import InputError
 from citepipe.models.memory import is_out_of_memory
 
@@ -121,12 +122,9 @@ def check_directory(target: str, what: str) -> None:
     if not directory.is_dir():
         raise InputError(f"{name}: expected a directory, it is a file")
     path = directory / "config.json"
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{name}: not a model directory, it has no config.json") from None
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: expected JSON: {error}") from None
+    if not path.is_file():
+        raise InputError(f"{name}: not a model directory, it has no config.json")
+    config = read_json(path)
     if not isinstance(config, dict) or not isinstance(config.get("model_type"), str):
         raise InputError(f"{path}: expected a model's configuration, it has no model_type")
     if not any(directory.glob("*.safetensors")):
@@ -167,9 +165,9 @@ def read_model(
         target: a directory or hub id.
         revision: of a hub model.
         auto_class: the class of transformers that loads it.
-        what: the model is for, in complaints.
+        what: the model is for, in error messages.
         device: where it goes, unless the settings have a `device_map`.
-        settings: as `from_pretrained` has them.
+        settings: of `from_pretrained`.
 
     Raises:
         InputError: there is no such model, its weights are no safetensors, are not all there, or do
@@ -245,7 +243,7 @@ def load_checkpoint(
         dtype = "bfloat16" if device.startswith("cuda") else "float32"
     settings: dict[str, Any] = {"dtype": getattr(torch, dtype, None)}
     if dtype == "4bit":
-        settings = four_bit(f"{what} {target}", torch.bfloat16, device)
+        settings = four_bit(torch.bfloat16, device)
     if device == "cuda":
         settings["device_map"] = "auto"
     model = read_model(target, revision, auto_class, what, device, **settings)
@@ -254,14 +252,10 @@ def load_checkpoint(
     return Checkpoint(target, version or revision, is_local, dtype, model, tokenizer)
 
 
-def four_bit(what: str, compute: torch.dtype, device: Any) -> dict[str, Any]:
+def four_bit(compute: torch.dtype, device: Any) -> dict[str, Any]:
     """The settings for weights in NF4 whose products are computed in `compute`."""
-    import importlib.util
-
     from transformers import BitsAndBytesConfig
 
-    if importlib.util.find_spec("bitsandbytes") is None:
-        raise InputError(f"{what}: 4bit needs the package bitsandbytes")
     quantization = BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",

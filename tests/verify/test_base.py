@@ -120,7 +120,7 @@ LLAMA = '{"model_type": "llama", "architectures": ["LlamaForCausalLM"]}'
 @pytest.mark.parametrize(
     ("config", "files", "message"),
     [
-        ("{", ["model.safetensors"], r"config.json: expected JSON"),
+        ("{", ["model.safetensors"], r"config.json, line 1: expected JSON"),
         ("[]", ["model.safetensors"], r"config.json: expected a model's configuration"),
         (T5, [], r"it has a config.json but no weights \(\*.safetensors\)"),
         (T5, ["pytorch_model.bin"], r"pickled \(.bin\), not safetensors; convert"),
