@@ -1,6 +1,25 @@
-"""English word classes that a verifier without a model must know and spaCy has no lists of."""
+"""English sentences as a verifier without a model reads them: words, their kinds, their places.
+
+Words are what spaCy's English tokenizer finds; which of them are stop words or numbers, and what
+contractions stand for, is spaCy's knowledge too. Stems are by NLTK's Snowball (Porter 2), sentences
+by its Punkt. None of them needs a model or a download. The lists below are word classes that spaCy
+has no lists of.
+"""
 
 from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from functools import cached_property, lru_cache
+from itertools import pairwise
+from typing import TYPE_CHECKING, NamedTuple
+
+from nltk.stem.snowball import SnowballStemmer
+
+from citepipe.text.sentences import load_splitter
+
+if TYPE_CHECKING:
+    from spacy.language import Language
 
 
 def _words(text: str) -> frozenset[str]:
@@ -8,170 +27,310 @@ def _words(text: str) -> frozenset[str]:
 
 
 DETERMINERS = _words(
-    """
-    a an the this that these those my your his her its our their some any each every either
-    neither no another such what which whose all both
-    """
+    "a an the this that these those my your his her its our their some any each every either "
+    "neither no another such what which whose all both"
 )
-
 PRONOUNS = _words(
-    """
-    i me you he him she it we us they them this these that those who one myself yourself himself
-    herself itself ourselves themselves there others
-    """
+    "i me you he him she it we us they them this these that those who one myself yourself himself "
+    "herself itself ourselves themselves there others"
 )
-
 # A sentence that begins with one of these speaks of what the sentence before it named.
-ANAPHORS = _words(
-    """
-    he she it they his her its their this these
-    """
-)
-
-PREPOSITIONS = _words(
-    """
-    about above across after against along among around as at before behind below beneath beside
-    between beyond by down during except for from in inside into near of off on onto out outside
-    over per since than through throughout till to toward towards under until up upon via with
-    within
-    """
-)
-
-AUXILIARIES = _words(
-    """
-    am is are was were be been being has have had having do does did can could will would shall
-    should may might must
-    """
-)
-
-NEGATIONS = _words(
-    """
-    not no never none nobody nothing nowhere neither nor without unable
-    """
-)
-
-# Where one clause of a statement may end and the next, about the same subject, begin.
-COORDINATORS = _words(
-    """
-    and but while whereas ;
-    """
-)
-
-# Of spaCy's stop words those that say something: nouns, verbs and adjectives, also in names.
-CONTENT_STOPS = _words(
-    """
-    amount bottom call empty first front full get give go keep last made make move name next part
-    put say see serious show side take top used using whole
-    """
-)
-
-# Of the words that are numbers to spaCy those that are seldom meant as one.
-INDEFINITE = _words("one first")
-
+ANAPHORS = _words("he she it they his her its their this these")
 # A subject that begins with one of these, or is one, points to something known already.
 DEFINITE = ANAPHORS | {"the", "that", "those"}
-
+PREPOSITIONS = _words(
+    "about above across after against along among around as at before behind below beneath beside "
+    "between beyond by down during except for from in inside into near of off on onto out outside "
+    "over per since than through throughout till to toward towards under until up upon via with "
+    "within"
+)
+AUXILIARIES = _words(
+    "am is are was were be been being has have had having do does did can could will would shall "
+    "should may might must"
+)
+NEGATIONS = _words("not no never none nobody nothing nowhere neither nor without unable")
+# Where one clause of a statement may end and the next, about the same subject, begin.
+COORDINATORS = _words("and but while whereas ;")
 # Words that no English statement ends with.
 OPEN_ENDS = _words(
-    """
-    a an the my your its our their every of by from with into in at to and but or while whereas
-    was were is are
-    """
+    "a an the my your its our their every of by from with into in at to and but or while whereas "
+    "was were is are"
 )
-
 HONORIFICS = _words(
-    """
-    mr mrs ms dr prof sir dame lord lady president king queen prince princess saint st pope
-    captain general colonel senator judge
-    """
+    "mr mrs ms dr prof sir dame lord lady president king queen prince princess saint st pope "
+    "captain general colonel senator judge"
 )
+# Of spaCy's stop words those that say something: nouns, verbs and adjectives, also in names.
+_CONTENT_STOPS = _words(
+    "amount bottom call empty first front full get give go keep last made make move name next part "
+    "put say see serious show side take top used using whole"
+)
+# Of the words that are numbers to spaCy those that are seldom meant as one.
+_INDEFINITE = _words("one first")
 
-# Irregular verbs: the forms that Snowball does not bring to the stem of the first.
+# The forms of irregular verbs that Snowball does not bring to the stem of the infinitive.
 _IRREGULAR = """
-be is are was were been am being
-have has had having
-do does did done doing
-say said
-go went gone goes
-get got gotten
-make made
-know knew known
-think thought
-take took taken
-see saw seen
-come came
-give gave given
-find found
-tell told
-become became
-leave left
-feel felt
-bring brought
-begin began begun
-keep kept
-hold held
-write wrote written
-stand stood
-hear heard
-mean meant
-meet met
-run ran
-pay paid
-sit sat
-speak spoke spoken
-lie lay lain
-lead led
-grow grew grown
-lose lost
-fall fell fallen
-send sent
-build built
-understand understood
-draw drew drawn
-break broke broken
-spend spent
-rise rose risen
-drive drove driven
-buy bought
-wear wore worn
-choose chose chosen
-win won
-teach taught
-catch caught
-sing sang sung
-fight fought
-throw threw thrown
-fly flew flown
-sell sold
-seek sought
-eat ate eaten
-drink drank drunk
-shoot shot
-sink sank sunk
-swim swam swum
-bear bore born borne
-strike struck
-hide hid hidden
-steal stole stolen
-bind bound
+be is are was were been am being, have has had having, do does did done doing, say said,
+go went gone goes, get got gotten, make made, know knew known, think thought, take took taken,
+see saw seen, come came, give gave given, find found, tell told, become became, leave left,
+feel felt, bring brought, begin began begun, keep kept, hold held, write wrote written,
+stand stood, hear heard, mean meant, meet met, run ran, pay paid, sit sat, speak spoke spoken,
+lie lay lain, lead led, grow grew grown, lose lost, fall fell fallen, send sent, build built,
+understand understood, draw drew drawn, break broke broken, spend spent, rise rose risen,
+drive drove driven, buy bought, wear wore worn, choose chose chosen, win won, teach taught,
+catch caught, sing sang sung, fight fought, throw threw thrown, fly flew flown, sell sold,
+seek sought, eat ate eaten, drink drank drunk, shoot shot, sink sank sunk, swim swam swum,
+bear bore born borne, strike struck, hide hid hidden, steal stole stolen, bind bound,
 die died dying
-""".strip()
-
-LEMMAS = {form: forms.split()[0] for forms in _IRREGULAR.splitlines() for form in forms.split()}
-"""Irregular verb forms and their infinitives."""
-
-PAST_FORMS = frozenset(form for form, lemma in LEMMAS.items() if form != lemma)
-
-_NUMBERS = """
-zero|-|two second|three third|four fourth|five fifth|six sixth|seven seventh|eight eighth
-|nine ninth|ten tenth|eleven eleventh|twelve twelfth|thirteen|fourteen|fifteen|sixteen|seventeen
-|eighteen|nineteen|twenty
 """
-
-NUMBERS = {
+_LEMMAS = {form: verb.split()[0] for verb in _IRREGULAR.split(",") for form in verb.split()}
+_PAST_FORMS = frozenset(form for form, lemma in _LEMMAS.items() if form != lemma)
+_NUMBERS = {
     word: str(value)
-    for value, words in enumerate(_NUMBERS.split("|"))
+    for value, words in enumerate(
+        [
+            "zero",
+            "",
+            "two second",
+            "three third",
+            "four fourth",
+            "five fifth",
+            "six sixth",
+            "seven seventh",
+            "eight eighth",
+            "nine ninth",
+            "ten tenth",
+            "eleven eleventh",
+            "twelve twelfth",
+            "thirteen",
+            "fourteen",
+            "fifteen",
+            "sixteen",
+            "seventeen",
+            "eighteen",
+            "nineteen",
+            "twenty",
+        ]
+    )
     for word in words.split()
-    if word != "-"
 }
-"""Number words as digits."""
+
+_PUNCTUATION = frozenset(",;:()")
+_POSSESSIVES = frozenset(("'s", "’s"))
+_NOUN_FOLLOWS = DETERMINERS | PREPOSITIONS
+_ALPHANUMERIC = re.compile(r"[^\W_]")
+_EDGES = "'’‘.-–—_#+~*/"
+_ENDING_OF_NUMBER = re.compile(r"(?<=\d)(?:st|nd|rd|th|s)$")
+_TITLE = re.compile(r"(?:^|\n)Title: ([^\n]*)(?=\n|$)")
+# spaCy's tokenizer takes punctuation off a word mark by mark, and both it and Punkt search what has
+# no space in quadratic time.
+_CLUTTER = re.compile(r"[^\w\s]{8,}")
+_LONG = re.compile(r"(\S{64})(?=\S)")
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_NAME_REACH = 3  # words from one of a name to the next, with middle names and initials
+_REMEMBERED_WORDS = 1 << 16
+_REMEMBERED_TEXTS = 1 << 15
+
+_stemmer = SnowballStemmer("english")
+
+
+class Token(NamedTuple):
+    """A word: its normal form and stem, and what kind of word it is."""
+
+    word: str
+    stem: str
+    content: bool
+    name: bool
+    verb: bool
+    number: bool
+
+
+class Sentence:
+    """The tokens of a sentence or clause, and what is often needed of them."""
+
+    def __init__(self, tokens: Sequence[Token]) -> None:
+        self.tokens = tuple(tokens)
+
+    @cached_property
+    def places(self) -> dict[str, list[int]]:
+        """Where each content word (stem) stands."""
+        places: dict[str, list[int]] = {}
+        for i, token in enumerate(self.tokens):
+            if token.content:
+                places.setdefault(token.stem, []).append(i)
+        return places
+
+    @cached_property
+    def stems(self) -> frozenset[str]:
+        """The stems of its content words."""
+        return frozenset(self.places)
+
+    @cached_property
+    def words(self) -> frozenset[str]:
+        """The stems of its content words that are neither names nor numbers."""
+        return frozenset(t.stem for t in self.tokens if t.content and not t.name and not t.number)
+
+    @cached_property
+    def phrases(self) -> frozenset[tuple[str, str]]:
+        """The pairs of successive content words, as stems."""
+        return frozenset(pairwise(token.stem for token in self.tokens if token.content))
+
+    @cached_property
+    def name_pairs(self) -> frozenset[tuple[str, str]]:
+        """The pairs of adjacent words of names, as stems."""
+        return frozenset((a.stem, b.stem) for a, b in pairwise(self.tokens) if a.name and b.name)
+
+    @cached_property
+    def negated(self) -> bool:
+        """Whether it denies what it says."""
+        return sum(token.word in NEGATIONS for token in self.tokens) % 2 == 1
+
+    @cached_property
+    def subject(self) -> tuple[Token, ...]:
+        """What stands before the first verb; everything if there is none."""
+        verb = next((i for i, token in enumerate(self.tokens) if token.verb), len(self.tokens))
+        return self.tokens[:verb]
+
+    @cached_property
+    def roles(self) -> dict[str, tuple[str, frozenset[str], frozenset[str]]]:
+        """Per verb (stem): the preposition behind it, the names that do it, and the others.
+
+        Of a verb that stands several times, its last place counts.
+        """
+        roles = {}
+        last = {
+            token.stem: i for i, token in enumerate(self.tokens) if token.verb and token.content
+        }
+        for stem, i in last.items():
+            follower = self.tokens[i + 1].word if i + 1 < len(self.tokens) else ""
+            link = follower if follower in PREPOSITIONS else ""
+            before = frozenset(token.stem for token in self.tokens[:i] if token.name)
+            after = frozenset(token.stem for token in self.tokens[i + 1 :] if token.name)
+            roles[stem] = (link, after, before) if link == "by" else (link, before, after)
+        return roles
+
+    def joins(self, first: str, second: str) -> bool:
+        """Whether `second` follows `first` with at most middle names or initials in between."""
+        if first not in self.places or second not in self.places:
+            return False
+        ends = set(self.places[second])
+        return any(
+            b in ends
+            and all(token.name or len(token.word) == 1 for token in self.tokens[a + 1 : b])
+            for a in self.places[first]
+            for b in range(a + 1, a + _NAME_REACH + 1)
+        )
+
+
+class Evidence(NamedTuple):
+    """A sentence of a document and what is read with it.
+
+    Attributes:
+        sentence: the sentence.
+        parts: the title, the sentence, and the one before it if it begins with a pronoun.
+        stems: of the content words of all parts.
+    """
+
+    sentence: Sentence
+    parts: tuple[Sentence, ...]
+    stems: frozenset[str]
+
+
+class Document(NamedTuple):
+    """A passage with its title, which is empty if it has none."""
+
+    title: Sentence
+    evidence: tuple[Evidence, ...]
+
+
+def readable(text: str) -> str:
+    """A text without what no tokenizer is made for: endless words, lone surrogates."""
+    return _SURROGATE.sub("\ufffd", _LONG.sub(r"\1 ", _CLUTTER.sub(" ", text)))
+
+
+@lru_cache(maxsize=_REMEMBERED_TEXTS)
+def read_documents(premise: str) -> tuple[Document, ...]:
+    """The documents of a premise; a text that does not begin with a title is one without."""
+    parts = _TITLE.split(readable(premise))
+    untitled = [("", parts[0])] if parts[0].strip() else []
+    return tuple(
+        _document(title, text)
+        for title, text in [*untitled, *zip(parts[1::2], parts[2::2], strict=True)]
+    )
+
+
+@lru_cache(maxsize=_REMEMBERED_TEXTS)
+def _document(title: str, text: str) -> Document:
+    split = load_splitter("punkt-rules")
+    lines = [line[a:b] for line in text.splitlines() for a, b in split(line)]
+    heading, before = read_sentence(title), None
+    evidence = []
+    # A document that is only a title still states it.
+    for sentence in map(read_sentence, lines or [""]):
+        anaphoric = bool(sentence.tokens) and sentence.tokens[0].word in ANAPHORS
+        referred = [before] if before is not None and anaphoric else []
+        parts = (heading, sentence, *referred)
+        stems = frozenset[str]().union(*(part.stems for part in parts))
+        evidence.append(Evidence(sentence, parts, stems))
+        before = sentence
+    return Document(heading, tuple(evidence))
+
+
+@lru_cache(maxsize=_REMEMBERED_TEXTS)
+def read_sentence(text: str) -> Sentence:
+    """The words of a sentence; dividing punctuation counts as words without content."""
+    written = [
+        (form, token.norm_)
+        for token in _nlp().tokenizer(text)
+        if (form := token.text) in _PUNCTUATION
+        or (_ALPHANUMERIC.search(form) and form not in _POSSESSIVES)
+    ]
+    tokens: list[Token] = []
+    for i, (form, norm) in enumerate(written):
+        capital = form[0].isupper()
+        if capital and (i == 0 or written[i - 1][0] in _PUNCTUATION):
+            # Any word may be capitalised here; it is a name if another one follows.
+            capital = i + 1 < len(written) and written[i + 1][0][0].isupper()
+        tokens.append(_token(norm, capital, i > 0 and tokens[-1].word in _NOUN_FOLLOWS))
+    return Sentence(tokens)
+
+
+@lru_cache(maxsize=1)
+def _nlp() -> Language:
+    """English as spaCy knows it without a model: its tokenizer, stop words and numbers."""
+    import spacy
+
+    return spacy.blank("en")
+
+
+@lru_cache(maxsize=_REMEMBERED_WORDS)
+def _token(norm: str, capital: bool, noun: bool) -> Token:
+    """A word where it stands.
+
+    Args:
+        norm: its normal form.
+        capital: whether it is written as names are.
+        noun: whether a noun is to be expected, and no verb.
+    """
+    word = norm.strip(_EDGES) or norm
+    lexeme = _nlp().vocab[word]
+    number = word[0].isdigit() or (lexeme.like_num and word not in _INDEFINITE)
+    if word[0].isdigit():
+        stem = _ENDING_OF_NUMBER.sub("", word.replace(",", ""))
+    else:
+        stem = _NUMBERS.get(word) or _stemmer.stem(_LEMMAS.get(word, word))
+    stop = len(word) == 1 or (lexeme.is_stop and word not in _CONTENT_STOPS)
+    content = number or not stop
+    name = capital and content and not number
+    return Token(word, stem, content, name, not name and _is_verb(word, noun), number)
+
+
+def _is_verb(word: str, noun: bool) -> bool:
+    """Whether a word looks like a finite verb: an auxiliary, a past form, or one with an s."""
+    if word in AUXILIARIES or word in _PAST_FORMS:
+        return True
+    if noun:
+        return False
+    if len(word) > 4 and word.endswith("ed"):
+        return True
+    return len(word) > 3 and word.endswith("s") and not word.endswith(("ss", "us", "is", "ics"))
