@@ -24,6 +24,7 @@ from citepipe.data.files import dataset_in_name, read_rows
 from citepipe.data.mixture import normalized_question
 from citepipe.data.validate import RowError, shown
 from citepipe.errors import InputError
+from citepipe.text.statements import find_citations
 
 LONG_ANSWER = 200
 """Words of an answer; longer ones do not fit into what the paper generates (200 tokens)."""
@@ -41,7 +42,6 @@ _OTHER_NAMES = {
 }
 """What other programs call the fields that are read."""
 
-_CITATION = re.compile(r"\[(\d{1,18})")
 _PLACE = re.compile(r"\[\d+\]")
 # Controls but tab and ends of lines, marks of direction, separators of lines, and what stands for a
 # character that could not be decoded.
@@ -363,7 +363,7 @@ def _about_output(output: str, raw: Any, documents: int, kept: int) -> Iterator[
     words = len(text.split())
     if words > LONG_ANSWER:
         yield "output", f"an answer of more than {LONG_ANSWER} words, {words}"
-    cited = sorted({int(number) for number in _CITATION.findall(text)})
+    cited = sorted({citation.number for citation in find_citations(text)})
     if not cited:
         yield "output", "an answer without citations"
     missing = [number for number in cited if not 1 <= number <= documents]

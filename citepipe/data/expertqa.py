@@ -15,9 +15,9 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, TypeAdapter
 
 from citepipe.data.validate import present, validated
+from citepipe.text.statements import find_citations, renumber_citations
 
 _EVIDENCE = re.compile(r"\s*\[(\d{1,6})\][ \t]*([^\n]*)(?:\n(.*))?", re.DOTALL)
-_CITATION = re.compile(r" ?\[(\d{1,6})\]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ def gold_and_documents(answers: Any, where: str, with_documents: bool) -> dict[s
 
 
 def _without_citations(text: str) -> str:
-    return " ".join(_CITATION.sub("", text).split())
+    return " ".join(renumber_citations(text, lambda _: None).split())
 
 
 def _cited(answer: _Answer) -> dict[str, Any]:
@@ -86,18 +86,17 @@ def _cited(answer: _Answer) -> dict[str, Any]:
             titles.setdefault(number, found[2].strip())
             if passage and passage not in passages.setdefault(number, []):
                 passages[number].append(passage)
-    written = answer.answer_string
-    cited = {int(number) for number in _CITATION.findall(written or "")}
+    output = answer.answer_string
+    cited = {c.number for c in find_citations(output or "") if (output or "")[c.end - 1] == "]"}
     known = {number for number, texts in passages.items() if texts}
     if not known:
-        return {"output": written}
+        return {"output": output}
     numbers = sorted(known | (cited & titles.keys()))
     places = {number: place for place, number in enumerate(numbers, start=1)}
 
-    def moved(citation: re.Match[str]) -> str:
-        number = int(citation[1])
+    def moved(number: int) -> int:
         # What cites no document still cites none.
-        return citation[0].replace(citation[1], str(places.get(number, len(numbers) + 1 + number)))
+        return places.get(number, len(numbers) + 1 + number)
 
     docs = [{"title": titles[n], "text": "\n".join(passages.get(n, []))} for n in numbers]
-    return {"docs": docs, "output": None if written is None else _CITATION.sub(moved, written)}
+    return {"docs": docs, "output": output and renumber_citations(output, moved)}

@@ -13,9 +13,9 @@ from itertools import combinations
 from citepipe.data.example import Example
 from citepipe.options import TeacherOptions
 from citepipe.text.sentences import Splitter
+from citepipe.text.statements import renumber_citations
 from citepipe.verify.base import Pair, Verifier
 
-_REFERENCE = re.compile(r" ?\[\d+\]")
 _END = re.compile(r"""(?:[.!?][\s"'”’)\]»]*)+$|\s+$""")
 
 
@@ -36,7 +36,8 @@ def attribute(
         options: citations per sentence, and what becomes of sentences without support.
     """
     answers_without = (
-        _REFERENCE.sub("", example.answer or "").replace("\n", " ").strip() for example in examples
+        renumber_citations(example.answer or "", lambda _: None).replace("\n", " ").strip()
+        for example in examples
     )
     sentences = [
         [answer[start:end] for start, end in splitter(answer)] for answer in answers_without

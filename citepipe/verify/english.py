@@ -263,7 +263,8 @@ def read_documents(premise: str) -> tuple[Document, ...]:
 def _document(title: str, text: str) -> Document:
     split = load_splitter("punkt-rules")
     lines = [line[a:b] for line in text.splitlines() for a, b in split(line)]
-    heading, before = read_sentence(title), None
+    heading = read_sentence(title)
+    before: Sentence | None = None
     evidence = []
     # A document that is only a title still states it.
     for sentence in map(read_sentence, lines or [""]):
