@@ -18,7 +18,7 @@ def add(commands: Any) -> None:
         help="get data or weights from an address",
         description="Gets what an address leads to into a folder: from the Hugging Face hub, "
         "Google Drive or the web, through a cache that all runs share. Archives are unpacked. A "
-        "download that was cut off goes on where it was.",
+        "download that was cut off goes on where it was: from Drive and the web with --sha256.",
         **shared.examples(
             "fetch hf://datasets/princeton-nlp/ALCE-data/ALCE-data.tar alce",
             'fetch "https://drive.google.com/drive/folders/ID#combined_train.json" data',
