@@ -425,6 +425,7 @@ def _common(folder: Path, own: Path) -> dict[str, Any]:
 def _sft(folder: Path, own: Path) -> None:
     from citepipe.options import SFTOptions
     from citepipe.train import sft
+    from citepipe.train.job import Job
 
     options = SFTOptions(
         max_steps=12,
@@ -434,7 +435,9 @@ def _sft(folder: Path, own: Path) -> None:
         evaluations=4,
         save_every=1,
     )
-    sft.run(options=options, start=None, **_common(folder, own))
+    common = _common(folder, own)
+    questions = {"train": common.pop("train"), "dev": common.pop("dev")}
+    sft.run(Job(start=None, **common), options=options, **questions)
 
 
 def _ppo(folder: Path, own: Path) -> None:
@@ -448,12 +451,14 @@ def _grpo(folder: Path, own: Path) -> None:
 def _dpo(folder: Path, own: Path) -> None:
     from citepipe.options import DPOOptions
     from citepipe.train import dpo
+    from citepipe.train.job import Job
 
     common = _common(folder, own)
-    del common["dev"]
+    del common["train"], common["dev"]
     dpo.run(
+        Job(start=folder / "sft" / "peaceful" / "out", **common),
         samples=folder / "candidates.jsonl",
-        questions=common.pop("train"),
+        questions=folder / "train.json",
         options=DPOOptions(
             max_steps=8,
             batch_size=4,
@@ -462,8 +467,6 @@ def _dpo(folder: Path, own: Path) -> None:
             evaluations=3,
             save_every=1,
         ),
-        start=folder / "sft" / "peaceful" / "out",
-        **common,
     )
 
 

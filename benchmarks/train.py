@@ -54,6 +54,7 @@ from citepipe.options import (
 from citepipe.rewards import Rewarder
 from citepipe.train import sft
 from citepipe.train.actor_critic import ActorCritic
+from citepipe.train.job import Job
 from citepipe.train.methods import METHODS, Rollout, Targets
 from citepipe.train.rl import Learner
 from citepipe.train.trainer import Item, Trainer
@@ -442,9 +443,11 @@ class SFTComparison:
     ) -> None:
         self.model, self.items, self.longest = model, list(items), longest
         self.pad_id = int(tokenizer.pad_token_id)
-        self._trainer = Trainer(
-            "sft", sft.losses, model, options, tokenizer, start, state, "", 0, None
-        )
+        job = Job(
+            model=model, prompt=_PROMPT, start=start, out=state, state=state, fingerprint="",
+            seed=0, threads=torch.get_num_threads(),
+        )  # fmt: skip
+        self._trainer = Trainer("sft", job, options, sft.losses, tokenizer)
         self.learner = self._trainer.model
         self.learner.train()
         self._learning = [p for p in self.learner.parameters() if p.requires_grad]
@@ -818,19 +821,9 @@ def _start(
     """An adapter that answers and cites."""
     write_examples(folder / "train.json", learnt)
     write_examples(folder / "dev.json", dev)
-    sft.run(
-        train=folder / "train.json",
-        dev=folder / "dev.json",
+    job = Job(
         model=model,
         prompt=_PROMPT,
-        options=SFTOptions(
-            max_steps=steps,
-            batch_size=32,
-            learning_rate=3e-3,
-            max_grad_norm=1.0,
-            max_output_tokens=_MAX_ANSWER,
-            evaluations=1,
-        ),
         start=None,
         out=folder / "start",
         state=folder / "sft",
@@ -838,6 +831,15 @@ def _start(
         seed=0,
         threads=torch.get_num_threads(),
     )
+    options = SFTOptions(
+        max_steps=steps,
+        batch_size=32,
+        learning_rate=3e-3,
+        max_grad_norm=1.0,
+        max_output_tokens=_MAX_ANSWER,
+        evaluations=1,
+    )
+    sft.run(job, folder / "train.json", folder / "dev.json", options)
     return folder / "start"
 
 

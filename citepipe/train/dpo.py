@@ -21,10 +21,10 @@ from citepipe.data.files import read_examples, read_json, read_jsonl, write_json
 from citepipe.errors import InputError
 from citepipe.models.encode import encode_answer, encode_prompt
 from citepipe.models.load import load_tokenizer, without_dropout
-from citepipe.options import DPOOptions, ModelOptions, PromptOptions
+from citepipe.options import DPOOptions
 from citepipe.progress import summary
-from citepipe.tracking import Tracker
 from citepipe.train.batch import Row
+from citepipe.train.job import Job
 from citepipe.train.trainer import Item, Trainer
 
 
@@ -89,32 +89,22 @@ def losses(
     }
 
 
-def run(
-    samples: Path,
-    questions: Path,
-    model: ModelOptions,
-    prompt: PromptOptions,
-    options: DPOOptions,
-    start: Path | None,
-    out: Path,
-    state: Path,
-    fingerprint: str,
-    seed: int,
-    threads: int,
-    tracker: Tracker | None = None,
-) -> str:
-    """Train on preferences and write the weights with the lowest loss on held-out ones to `out`.
+def run(job: Job, samples: Path, questions: Path, options: DPOOptions) -> str:
+    """Train on preferences and publish the weights with the lowest loss on held-out ones.
 
-    Args: as `sft.run`, except
+    Args:
+        job: of what model, from where (which is also the reference), to where.
         samples: the answers that were sampled (`candidates.jsonl`).
         questions: the questions that they answer.
-        start: also the reference; None for the base.
-        seed: also of the questions held out.
+        options: how to train, and which answers are paired.
+
+    Returns:
+        A line with the run's figures.
 
     Raises:
         InputError: as `sft.run`; or the samples make no pairs for training and dev.
     """
-    torch.set_num_threads(threads)
+    torch.set_num_threads(job.threads)
     examples = {example.id: example for example in read_examples(questions)}
     preferences = pairs(samples, options.pairs_per_question, options.margin)
     if len({preference.question for preference in preferences}) < 2:
@@ -122,28 +112,26 @@ def run(
             f"{samples}: expected two questions, one to learn from and one to hold out, with "
             f"answers whose rewards differ by more than dpo.margin = {options.margin:g}"
         )
-    tokenizer = load_tokenizer(model)
+    tokenizer = load_tokenizer(job.model)
     items = []
     for question, *answers in preferences:
-        encoded = encode_prompt(examples[question], prompt, tokenizer)
+        encoded = encode_prompt(examples[question], job.prompt, tokenizer)
         tokens = [encode_answer(encoded, a, tokenizer, options.max_output_tokens) for a in answers]
         items.append(Item(tuple(Row.of(encoded.token_ids, own) for own in tokens), weight=1))
     loss = partial(losses, beta=options.beta, label_smoothing=options.label_smoothing)
-    trainer = Trainer(
-        "dpo", loss, model, options, tokenizer, start, state, fingerprint, seed, tracker
-    )
+    trainer = Trainer("dpo", job, options, loss, tokenizer)
     without_dropout(trainer.model)
-    reference = state / "reference.json"
+    reference = job.state / "reference.json"
     if not reference.exists():
         log_probs = trainer.log_probs(items)
         if trainer.processes.is_main:
             write_json(reference, log_probs)
         trainer.processes.wait()
-    held = held_out(preferences, seed)
+    held = held_out(preferences, job.seed)
     learnt: list[Item] = []
     dev: list[Item] = []
     for item, preference, both in zip(items, preferences, read_json(reference), strict=True):
         part = dev if preference.question in held else learnt
         part.append(replace(item, reference=tuple(both)))
-    figures = trainer.fit(learnt, dev, out)
+    figures = trainer.fit(learnt, dev)
     return summary("dpo", {"pairs": len(learnt), "dev pairs": len(dev), **figures})

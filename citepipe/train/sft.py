@@ -13,10 +13,10 @@ from citepipe.data.files import read_examples
 from citepipe.errors import InputError
 from citepipe.models.encode import encode_answer, encode_prompt
 from citepipe.models.load import load_tokenizer
-from citepipe.options import ModelOptions, PromptOptions, SFTOptions
+from citepipe.options import PromptOptions, SFTOptions
 from citepipe.progress import say, summary
-from citepipe.tracking import Tracker
 from citepipe.train.batch import Row
+from citepipe.train.job import Job
 from citepipe.train.trainer import Item, Trainer
 
 
@@ -38,48 +38,29 @@ def encode_examples(
     return items
 
 
-def run(
-    train: Path,
-    dev: Path,
-    model: ModelOptions,
-    prompt: PromptOptions,
-    options: SFTOptions,
-    start: Path | None,
-    out: Path,
-    state: Path,
-    fingerprint: str,
-    seed: int,
-    threads: int,
-    tracker: Tracker | None = None,
-) -> str:
-    """Train an adapter, or all weights, and write those with the lowest dev loss to `out`.
+def run(job: Job, train: Path, dev: Path, options: SFTOptions) -> str:
+    """Train an adapter, or all weights, and publish those with the lowest dev loss.
+
+    Beside them their directory holds the tokenizer, `metrics.jsonl` (figures by step), and the
+    last weights in `last/`.
 
     Args:
+        job: of what model, from where, to where.
         train: examples whose `output` is learnt; rows without one are passed over.
         dev: the same, to choose the best weights by; if none has an answer (there is no teacher,
             answers are sampled), a tenth of the others is kept for that.
-        model: the base model, and the shape of a new adapter.
-        prompt: the prompt's templates and budget.
         options: how to train.
-        start: the adapter or whole model to go on from, or None.
-        out: receives the weights, the tokenizer, `metrics.jsonl` (figures by step), and in its
-            folder `last` the last weights.
-        state: folder of the unfinished run.
-        fingerprint: of everything the result depends on; another one starts clean.
-        seed: of a new adapter, of dropout and of the order of the examples.
-        threads: CPU threads.
-        tracker: receives the figures too.
 
     Returns:
-        The summary line.
+        A line with the run's figures.
 
     Raises:
         InputError: no answers, no such model, a loss that is not finite, or too little memory.
     """
-    torch.set_num_threads(threads)
-    tokenizer = load_tokenizer(model)
+    torch.set_num_threads(job.threads)
+    tokenizer = load_tokenizer(job.model)
     items, dev_items = (
-        encode_examples(read_examples(path), prompt, tokenizer, options.max_output_tokens)
+        encode_examples(read_examples(path), job.prompt, tokenizer, options.max_output_tokens)
         for path in (train, dev)
     )
     if not dev_items:
@@ -89,8 +70,5 @@ def run(
     for path, rows in ((train, items), (dev, dev_items)):
         if not rows:
             raise InputError(f"{path}: expected rows with an answer in field output, none has one")
-    trainer = Trainer(
-        "sft", losses, model, options, tokenizer, start, state, fingerprint, seed, tracker
-    )
-    figures = trainer.fit(items, dev_items, out)
+    figures = Trainer("sft", job, options, losses, tokenizer).fit(items, dev_items)
     return summary("sft", {"answers": len(items), **figures})

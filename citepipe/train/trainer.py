@@ -15,7 +15,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import torch
@@ -26,12 +25,12 @@ from citepipe.data.files import write_jsonl
 from citepipe.errors import InputError
 from citepipe.models.load import computing, device, language_model_of, load_trainable
 from citepipe.models.save import partial_directory, publish, save_model, system_errors
-from citepipe.options import ModelOptions, SupervisedOptions
+from citepipe.options import SupervisedOptions
 from citepipe.progress import Progress, say
 from citepipe.runstate import claim, discard
-from citepipe.tracking import Tracker
 from citepipe.train.batch import Row, padding_free, separate_rows
 from citepipe.train.checkpoint import Checkpoints, Snapshot
+from citepipe.train.job import Job
 from citepipe.train.log_probs import TokenHead
 from citepipe.train.micro_batches import TokenBudget, micro_batches, with_back_off
 from citepipe.train.processes import Processes
@@ -60,30 +59,25 @@ class Trainer:
 
     Args:
         stage: the configuration's section, for messages.
-        losses: what is minimised.
-        model_options: the base model, and how it is computed.
+        job: of what model, from where, to where.
         options: how to train.
+        losses: what is minimised.
         tokenizer: the model's.
-        start, state, fingerprint, seed, tracker: as of `sft.run`.
     """
 
     stage: str
-    losses: Losses
-    model_options: ModelOptions
+    job: Job
     options: SupervisedOptions
+    losses: Losses
     tokenizer: Any
-    start: Path | None
-    state: Path
-    fingerprint: str
-    seed: int
-    tracker: Tracker | None
 
     def __post_init__(self) -> None:
+        job = self.job
         self.processes = Processes()
         if self.processes.is_main:
-            claim(self.state, self.fingerprint, self.stage)
+            claim(job.state, job.fingerprint, self.stage)
         self.processes.wait()
-        self.model = load_trainable(self.model_options, self.start, self.seed)
+        self.model = load_trainable(job.model, job.start, job.seed)
         self.parameters = {n: p for n, p in self.model.named_parameters() if p.requires_grad}
         on_gpu = device().type == "cuda"
         self._budget = TokenBudget(self.options.tokens_per_pass, on_gpu, self.stage)
@@ -91,9 +85,9 @@ class Trainer:
         self._head = TokenHead(language_model)
         self._padding_free = "flash" in str(language_model.config._attn_implementation)
 
-    def fit(self, items: Sequence[Item], dev_items: Sequence[Item], out: Path) -> dict[str, Any]:
+    def fit(self, items: Sequence[Item], dev_items: Sequence[Item]) -> dict[str, Any]:
         """Train from the last checkpoint on, and publish; returns figures for the summary line."""
-        options, is_main = self.options, self.processes.is_main
+        job, options, is_main = self.job, self.options, self.processes.is_main
         of_a_pass = -(-len(items) // options.batch_size)
         steps = options.max_steps or max(1, round(options.epochs * of_a_pass))
         every = max(1, steps // options.evaluations)
@@ -101,7 +95,7 @@ class Trainer:
         optimizer = torch.optim.AdamW(parameters, lr=options.learning_rate, weight_decay=0.0)
         warmup = round(options.warmup * steps)
         schedule = get_scheduler(options.schedule, optimizer, warmup, steps).lr_lambdas[0]
-        checkpoints = Checkpoints(self.state, self.parameters, optimizer)
+        checkpoints = Checkpoints(job.state, self.parameters, optimizer)
         snapshot = checkpoints.restore() or Snapshot()
         if snapshot.step and is_main:
             say(f"{self.stage}: going on after step {snapshot.step} of {steps}")
@@ -111,11 +105,10 @@ class Trainer:
 
         def report(figures: dict[str, float]) -> None:
             snapshot.metrics.append({"step": snapshot.step, **figures})
-            if self.tracker is not None:
-                self.tracker.log(snapshot.step, figures)
+            job.tracker.log(snapshot.step, figures)
 
         while snapshot.step < steps:
-            batch = batch_of_step(items, options.batch_size, snapshot.step, self.seed)
+            batch = batch_of_step(items, options.batch_size, snapshot.step, job.seed)
             figures = self.learn(batch, snapshot.step + 1)
             figures["grad_norm"] = float(clip_grad_norm_(parameters, options.max_grad_norm))
             self._check_finite(figures, snapshot.step + 1)
@@ -147,15 +140,15 @@ class Trainer:
             if is_main:
                 progress.advance(1, **shown)
         if is_main:
-            building = partial_directory(out)
+            building = partial_directory(job.out)
             with system_errors(building):
                 checkpoints.copy_best(snapshot.best_step, building)
                 (building / "last").mkdir()
                 save_model(self.model, building / "last")
                 self.tokenizer.save_pretrained(building)
                 write_jsonl(building / "metrics.jsonl", snapshot.metrics)
-            publish(building, out)
-            discard(self.state)
+            publish(building, job.out)
+            discard(job.state)
         self.processes.wait()
         best = {"best step": snapshot.best_step, "best dev loss": -snapshot.best_reward}
         return {"steps": steps, **best, "tokens/s": shown["tokens/s"]}
@@ -164,7 +157,7 @@ class Trainer:
         """Compute the gradient of the mean loss; returns the mean figures."""
         self.model.train()
         # Different dropout in each process, and the same when memory runs out and it works again.
-        dropout = random.Random(f"{self.seed}/{step}/{self.processes.rank}").getrandbits(63)
+        dropout = random.Random(f"{self.job.seed}/{step}/{self.processes.rank}").getrandbits(63)
 
         def work() -> dict[str, float]:
             self.model.zero_grad()
@@ -216,7 +209,7 @@ class Trainer:
             batch = padding_free(rows, device())
         else:
             batch = separate_rows(rows, self.tokenizer.pad_token_id, device())
-        with computing(self.model_options):
+        with computing(self.job.model):
             hidden = self._head.hidden(**batch.inputs).flatten(0, 1)
             tokens = self._head(hidden[batch.before], batch.targets)[0]
         return tokens.new_zeros(len(rows)).index_add(0, batch.owners, tokens).view(len(items), -1)

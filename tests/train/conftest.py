@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -10,6 +13,7 @@ import pytest
 from citepipe.data.example import Document, Example
 from citepipe.data.files import write_examples
 from citepipe.options import AdapterOptions, ModelOptions, PromptOptions, SFTOptions
+from citepipe.train.job import Job
 
 DOCS = (
     Document("Silver River", "Silver River was directed by Anna Berg in 1995."),
@@ -54,11 +58,19 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return paths
 
 
+def run(stage: ModuleType, call: Mapping[str, Any]) -> str:
+    """Run a stage with the fields of its job and its other arguments, all in one mapping."""
+    fields = {field.name for field in dataclasses.fields(Job)}
+    job = Job(**{name: value for name, value in call.items() if name in fields})
+    line: str = stage.run(job, **{n: value for n, value in call.items() if n not in fields})
+    return line
+
+
 @pytest.fixture(scope="session")
 def supervised(
     options: ModelOptions, prompt: PromptOptions, files: dict[str, Path]
 ) -> dict[str, Any]:
-    """Arguments of `sft.run` without folders: six steps of five answers, a dev loss every other."""
+    """What `run` takes for `sft`, without folders: six steps, a dev loss after every other."""
     return {
         "train": files["train"],
         "dev": files["dev"],
@@ -87,7 +99,7 @@ def adapter(tmp_path_factory: pytest.TempPathFactory, supervised: dict[str, Any]
     folder = tmp_path_factory.mktemp("adapter")
     options = SFTOptions(max_steps=20, batch_size=4, learning_rate=1e-2, evaluations=2)
     call = supervised | {"options": options}
-    sft.run(**call, out=folder / "out", state=folder / "state")
+    run(sft, call | {"out": folder / "out", "state": folder / "state"})
     return folder / "out"
 
 

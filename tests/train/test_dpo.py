@@ -18,6 +18,7 @@ from citepipe.options import DPOOptions, ModelOptions, PromptOptions
 from citepipe.train import dpo
 from citepipe.train.dpo import Preference, held_out, losses, pairs
 from citepipe.train.trainer import Item, Trainer
+from tests.train.conftest import run
 
 GOOD = "Silver River was directed by Anna Berg [1]."
 BAD = "It is not known."
@@ -88,7 +89,7 @@ def call(supervised: dict[str, Any], adapter: Path, tmp_path: Path) -> dict[str,
 
 
 def _run(call: dict[str, Any], folder: Path, **changed: Any) -> Path:
-    dpo.run(**{**call, **changed}, out=folder / "out", state=folder / "state")
+    run(dpo, call | changed | {"out": folder / "out", "state": folder / "state"})
     return folder / "out"
 
 

@@ -16,6 +16,7 @@ from citepipe.errors import InputError
 from citepipe.models.load import load_base, load_for_inference, load_tokenizer
 from citepipe.options import ModelOptions, PromptOptions
 from citepipe.train import sft
+from tests.train.conftest import run
 
 
 @pytest.mark.parametrize(("limit", "cut"), [(200, False), (3, True)])
@@ -71,7 +72,7 @@ def test_losses_are_means_over_tokens_of_answers_and_tracked(
     call["model"] = options.model_copy(update={"adapter": adapter})
     call["options"] = call["options"].model_copy(update={"max_steps": 1, "batch_size": 3})
     tracker = _Tracker()
-    sft.run(**call, tracker=tracker)  # type: ignore[arg-type]
+    run(sft, call | {"tracker": tracker})
     tokenizer, base = load_tokenizer(options), load_base(options)
 
     def loss(model: Any) -> float:
@@ -96,18 +97,18 @@ def test_all_weights_can_be_trained_and_gone_on_from(
     call: dict[str, Any], options: ModelOptions, tmp_path: Path
 ) -> None:
     whole = options.model_copy(update={"adapter": None})
-    sft.run(**{**call, "model": whole})
+    run(sft, call | {"model": whole})
     trained = load_for_inference(whole, call["out"]).state_dict()
     changed = [n for n, v in load_base(options).state_dict().items() if (v != trained[n]).any()]
     assert any("mlp" in name for name in changed)
     assert any("embed" in name for name in changed)
-    sft.run(**{**call, "start": call["out"], "out": tmp_path / "again", "model": whole})
+    run(sft, call | {"start": call["out"], "out": tmp_path / "again", "model": whole})
     assert (tmp_path / "again" / "model.safetensors").is_file()
 
 
 def test_an_adapter_is_gone_on_from(call: dict[str, Any], adapter: Path) -> None:
     slow = call["options"].model_copy(update={"max_steps": 1, "learning_rate": 1e-9})
-    sft.run(**{**call, "start": adapter, "options": slow})
+    run(sft, call | {"start": adapter, "options": slow})
     before = load_file(adapter / "adapter_model.safetensors")
     after = load_file(call["out"] / "adapter_model.safetensors")
     for name, value in before.items():
@@ -115,9 +116,9 @@ def test_an_adapter_is_gone_on_from(call: dict[str, Any], adapter: Path) -> None
 
 
 def test_gradient_checkpointing_changes_nothing(call: dict[str, Any], tmp_path: Path) -> None:
-    sft.run(**call)
+    run(sft, call)
     model = call["model"].model_copy(update={"gradient_checkpointing": True})
-    sft.run(**{**call, "model": model, "out": tmp_path / "other"})
+    run(sft, call | {"model": model, "out": tmp_path / "other"})
     plain = load_file(call["out"] / "adapter_model.safetensors")
     checkpointed = load_file(tmp_path / "other" / "adapter_model.safetensors")
     for name, value in plain.items():
@@ -130,9 +131,9 @@ def test_rows_without_answers(
     empty = tmp_path / "empty.json"
     write_examples(empty, [replace(e, output=None) for e in read_examples(call["dev"])])
     with pytest.raises(InputError, match=r"empty\.json: expected rows with an answer"):
-        sft.run(**{**call, "train": empty})
+        run(sft, call | {"train": empty})
     assert not call["out"].exists()
     assert not call["state"].exists()
     # Without answers to dev questions every tenth of the twelve others is kept.
-    assert "sft: answers 10, " in sft.run(**{**call, "dev": empty})
+    assert "sft: answers 10, " in run(sft, call | {"dev": empty})
     assert "no dev question has an answer; 2 others choose" in capsys.readouterr().err

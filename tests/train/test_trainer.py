@@ -21,6 +21,7 @@ from citepipe.train import checkpoint, sft, trainer
 from citepipe.train.batch import Row, padding_free, separate_rows
 from citepipe.train.log_probs import TokenHead
 from citepipe.train.trainer import Item, Trainer, batch_of_step
+from tests.train.conftest import run
 
 CPU = torch.device("cpu")
 ROWS = [Row.of([5, 6, 7], [8, 9]), Row.of([10], [11]), Row.of([12, 13], [14, 15, 16])]
@@ -66,7 +67,7 @@ def _without_dropout(call: dict[str, Any], **changed: Any) -> dict[str, Any]:
 
 
 def _run(call: dict[str, Any], folder: Path, **changed: Any) -> Path:
-    sft.run(**{**call, **changed}, out=folder / "out", state=folder / "state")
+    run(sft, call | changed | {"out": folder / "out", "state": folder / "state"})
     return folder / "out"
 
 

@@ -5,10 +5,16 @@ from stage import Job, run_stage
 
 def work(job: Job) -> str:
     from citepipe.train import sft
+    from citepipe.train.job import Job as Training
 
+    told = job.training()
+    options = told.pop("options")
     with job.tracker() as tracker:
         return sft.run(
-            train=job.given("train"), dev=job.given("dev"), tracker=tracker, **job.training()
+            Training(**told, tracker=tracker),
+            train=job.given("train"),
+            dev=job.given("dev"),
+            options=options,
         )
 
 
