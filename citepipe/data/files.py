@@ -6,6 +6,7 @@ import glob
 import hashlib
 import json
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from typing import Any, Literal, NamedTuple, TextIO
 
 from citepipe.data.example import DATASETS, Example
 from citepipe.errors import InputError
+
+_INK = re.compile(r"\S")
 
 
 @contextmanager
@@ -138,7 +141,7 @@ def _decoded(text: str, where: Path | str, one_line: bool = False) -> Any:
 
 def _whole_characters(value: Any, source: str, where: Path | str) -> Any:
     """The decoded value, if every escape in its source stands for text that can be written."""
-    if "\\ud" in source.lower():
+    if "\\ud" in source or "\\uD" in source:
         try:
             json.dumps(value, ensure_ascii=False).encode("utf-8")
         except UnicodeEncodeError as error:
@@ -170,9 +173,10 @@ def read_rows(path: Path | str) -> Rows:
         InputError: the file cannot be read, is neither of these, or has no rows.
     """
     path, text = Path(path), read_text(path)
-    if not text.strip():
+    begin = _INK.search(text)
+    if begin is None:
         raise InputError(f"{path}: expected at least one row, got an empty file")
-    if _has_lines(text) or (path.suffix == ".jsonl" and not text.lstrip().startswith("[")):
+    if _has_lines(text, begin.start()) or (path.suffix == ".jsonl" and begin[0] != "["):
         lines = lines_of(text, path)
         return Rows("lines", len(lines), _each(lines, decoded_line))
     value = _decoded(text, path)
@@ -186,19 +190,22 @@ def read_rows(path: Path | str) -> Rows:
     if not value:
         raise InputError(f"{path}: expected at least one row, got none")
     # Looked for once, as a file may be large.
-    escapes = "\\ud" if "\\ud" in text.lower() else ""
+    escapes = "\\ud" if "\\ud" in text or "\\uD" in text else ""
     rows = ((f"{path}, row {number}", row) for number, row in enumerate(value))
     decode = lambda row, where: _whole_characters(row, escapes, where)  # noqa: E731
     return Rows(form, len(value), _each(rows, decode))
 
 
-def _has_lines(text: str) -> bool:
-    """Whether the first line is JSON as it stands, and more follows."""
-    first, _, rest = text.lstrip().partition("\n")
+def _has_lines(text: str, begin: int) -> bool:
+    """Whether the first line is JSON as it stands, and more follows; copies no more than that."""
+    end = text.find("\n", begin)
+    if end < 0 or not _INK.search(text, end):
+        return False
     try:
-        return bool(rest.strip()) and json.loads(first) is not None
+        json.loads(text[begin:end])
     except (ValueError, RecursionError):
         return False
+    return True
 
 
 def _each(
