@@ -323,7 +323,7 @@ class Measurement:
             report(f"  the paper's way, as far as it came: {told or 'no part'}")
             raise
         pairs = len(comparison.one_by_one.asked)
-        prompts = statistics.mean(len(sample.prompt) for sample in rollout.samples)
+        prompts = statistics.mean(len(sample.row.prompt) for sample in rollout.samples)
         report(
             f"  prompts of {prompts:.0f} tokens (limit {sizes.max_prompt}), answers of "
             f"{float(rollout.mask.sum(1).mean()):.0f} (limit {sizes.max_answer}), {pairs} distinct "

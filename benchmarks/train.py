@@ -303,7 +303,7 @@ class Comparison:
 
     def rows(self, rollout: Rollout) -> Rows:
         """The rollout's answers as the paper's way lays them out."""
-        prompts = [sample.prompt for sample in rollout.samples]
+        prompts = [sample.row.prompt for sample in rollout.samples]
         return self.paper.rows(prompts, _answers(rollout))
 
     def paper_gradients(self, rows: Rows, targets: Targets) -> tuple[float, float]:
@@ -400,14 +400,14 @@ class Comparison:
 
 
 def _answers(rollout: Rollout) -> list[tuple[int, ...]]:
-    return [sample.token_ids for sample in rollout.samples]
+    return [sample.row.answer for sample in rollout.samples]
 
 
 def _lengths(rollout: Rollout, count: int) -> tuple[list[int], list[list[int]]]:
     """Tokens of each question's prompt, and of its `count` answers."""
     questions = [rollout.samples[i : i + count] for i in range(0, len(rollout.samples), count)]
-    prompts = [len(own[0].prompt) for own in questions]
-    return prompts, [[len(sample.token_ids) for sample in own] for own in questions]
+    prompts = [len(own[0].row.prompt) for own in questions]
+    return prompts, [[len(sample.row.answer) for sample in own] for own in questions]
 
 
 def _moved(tensor: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
@@ -453,10 +453,8 @@ class SFTComparison:
         self._learning = [p for p in self.learner.parameters() if p.requires_grad]
         self._optimizer = torch.optim.AdamW(self._learning, lr=0.0)
         rows = [item.rows[0] for item in self.items]
-        cuts = [len(row.token_ids) - row.answer for row in rows]
-        both = [(row.token_ids.tolist(), cut) for row, cut in zip(rows, cuts, strict=True)]
-        self.prompts = [ids[:cut] for ids, cut in both]
-        self.answers = [ids[cut:] for ids, cut in both]
+        self.prompts = [list(row.prompt) for row in rows]
+        self.answers = [list(row.answer) for row in rows]
         self.clock = Clock(str(next(self.learner.parameters()).device))
         self.ways: dict[str, Callable[[], float]] = {
             "ours": self.ours,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from peft import PeftModel
@@ -23,7 +23,8 @@ from citepipe.models.load import (
 )
 from citepipe.models.save import save_model
 from citepipe.options import ModelOptions
-from citepipe.train.batch import Batch, Ids, lay_out
+from citepipe.train.batch import Batch, Ids, Layout, lay_out
+from citepipe.train.log_probs import answer_log_probs, answer_logits
 
 Role = Literal["policy", "reference", "value"]
 Loss = Callable[[torch.Tensor], torch.Tensor]
@@ -60,7 +61,7 @@ class ActorCritic:
     Attributes:
         model: what samples: the policy, active outside of `using`.
         head: from hidden states to values, or None.
-        shares_prompts: the models read several answers behind one prompt (`batch.lay_out`).
+        layout: how the models read answers (`batch.lay_out`).
 
     Raises:
         InputError: no such model, or a start that does not go with `options`.
@@ -87,7 +88,10 @@ class ActorCritic:
         # Gradient checkpointing works in training mode only.
         self.model.train()
         self._activate("policy")
-        self.shares_prompts = _reads_shared_prompts(self)
+        attention = str(language_model_of(self.model).config._attn_implementation)
+        self.layout: Layout = "packed" if "flash" in attention else "separate"
+        if _reads_shared_prompts(self):
+            self.layout = "shared"
 
     @contextmanager
     def using(self, role: Role) -> Iterator[None]:
@@ -119,7 +123,7 @@ class ActorCritic:
 
     def batch(self, prompts: Sequence[Ids], answers: Sequence[Sequence[Ids]], pad_id: int) -> Batch:
         """Questions (token ids) with several answers each, as these models read them."""
-        return lay_out(prompts, answers, pad_id, self.model.device, self.shares_prompts)
+        return lay_out(prompts, answers, pad_id, self.model.device, self.layout)
 
     @torch.no_grad()
     def scores(self, batch: Batch) -> Scores:
@@ -129,7 +133,7 @@ class ActorCritic:
             values = self._values(batch, states) if self._shared_trunk else None
         total = logits.logsumexp(dim=-1)
         entropy = total - (torch.exp(logits - total[:, None]) * logits).sum(dim=-1)
-        log_probs = self._chosen(batch, logits)
+        log_probs = answer_log_probs(logits, batch)
         del logits
         if self.head is not None and values is None:
             values = self.values(batch)
@@ -139,7 +143,7 @@ class ActorCritic:
     def log_probs(self, batch: Batch, role: Role = "policy") -> torch.Tensor:
         """(B, T): log-probabilities of the answers' tokens, at temperature 1."""
         with self.using(role):
-            return self._chosen(batch, self._logits(batch, role)[0])
+            return answer_log_probs(self._logits(batch, role)[0], batch)
 
     def values(self, batch: Batch) -> torch.Tensor:
         """(B, T): the value before each of the answers' tokens."""
@@ -158,7 +162,7 @@ class ActorCritic:
         if policy_loss is not None:
             with self.using("policy"):
                 logits, states = self._logits(batch, "policy")
-                loss = policy_loss(self._chosen(batch, logits))
+                loss = policy_loss(answer_log_probs(logits, batch))
                 if value_loss is not None and self._shared_trunk:
                     loss, value_loss = loss + value_loss(self._values(batch, states)), None
                 loss.backward()
@@ -194,30 +198,10 @@ class ActorCritic:
         return output.last_hidden_state.flatten(0, 1)[batch.before]
 
     def _logits(self, batch: Batch, role: Role) -> tuple[torch.Tensor, torch.Tensor]:
-        """(N, V) logits before each of the answers' tokens, at least in float32; (N, H) states.
-
-        A vocabulary is many times as wide as hidden states, so logits of prompts and padding are
-        not computed: the output layer is handed chosen states. What a model does to its logits
-        (scaling, soft-capping) it still does.
-        """
-        model: Any = language_model_of(self.model)
+        """See `answer_logits`; by the active adapter, or the reference that is a model."""
         if role == "reference" and self._reference is not None:
-            model = self._reference
-        states = torch.empty(0)
-
-        def choose(_: nn.Module, arguments: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
-            nonlocal states
-            states = arguments[0].flatten(0, 1)[batch.before]
-            return (states[None],)
-
-        with model.get_output_embeddings().register_forward_pre_hook(choose):
-            logits = model(**batch.inputs, use_cache=False).logits[0]
-        return logits.to(torch.promote_types(logits.dtype, torch.float32)), states
-
-    def _chosen(self, batch: Batch, logits: torch.Tensor) -> torch.Tensor:
-        """(B, T): log-probabilities of the answers' tokens from their logits (N, V)."""
-        chosen = logits.gather(1, batch.targets[:, None])[:, 0]
-        return batch.spread(chosen - logits.logsumexp(dim=-1))
+            return answer_logits(self._reference, batch)
+        return answer_logits(language_model_of(self.model), batch)
 
     def _values(self, batch: Batch, states: torch.Tensor) -> torch.Tensor:
         assert self.head is not None
@@ -237,10 +221,10 @@ def _reads_shared_prompts(actor: ActorCritic) -> bool:
     config = model.config.get_text_config()
     kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
     windowed = getattr(config, "sliding_window", None) and not hasattr(config, "layer_types")
-    if windowed or kinds != {"full_attention"} or "flash" in str(config._attn_implementation):
+    if windowed or kinds != {"full_attention"} or actor.layout == "packed":
         return False
     questions = [(5, 6, 7, 8)], [[(9, 10, 11), (12, 13, 14, 15)]], 0, actor.model.device
-    apart, behind = (lay_out(*questions, shared) for shared in (False, True))
+    apart, behind = lay_out(*questions, "separate"), lay_out(*questions, "shared")
     seen = torch.ones_like(behind.inputs["attention_mask"]).tril()
     mixed = behind._replace(inputs=behind.inputs | {"attention_mask": seen})
     try:

@@ -117,7 +117,7 @@ def run(job: Job, samples: Path, questions: Path, options: DPOOptions) -> str:
     for question, *answers in preferences:
         encoded = encode_prompt(examples[question], job.prompt, tokenizer)
         tokens = [encode_answer(encoded, a, tokenizer, options.max_output_tokens) for a in answers]
-        items.append(Item(tuple(Row.of(encoded.token_ids, own) for own in tokens), weight=1))
+        items.append(Item(tuple(Row(encoded.token_ids, own) for own in tokens), weight=1))
     loss = partial(losses, beta=options.beta, label_smoothing=options.label_smoothing)
     trainer = Trainer("dpo", job, options, loss, tokenizer)
     without_dropout(trainer.model)

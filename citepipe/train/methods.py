@@ -13,7 +13,21 @@ import torch
 
 from citepipe.options import GRPOOptions, PPOOptions, RLOOOptions, RLOptions
 from citepipe.train import advantages
-from citepipe.train.batch import Sample
+from citepipe.train.batch import Row
+
+
+class Sample(NamedTuple):
+    """An answer that was sampled, T tokens long."""
+
+    row: Row
+    """Its prompt, and its tokens, that which ended it included."""
+    text: str
+    rewards: list[float]
+    """(T,)."""
+    totals: dict[str, float]
+    """The sum of each component of the rewards."""
+    log_probs: list[float]
+    """(T,), as the sampler computed them."""
 
 
 class Rollout(NamedTuple):

@@ -8,11 +8,11 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import nn
@@ -25,7 +25,6 @@ from citepipe.generate.completion import Generator, Request, Sampling
 from citepipe.generate.local import HuggingFaceGenerator
 from citepipe.models.encode import encode_prompt, end_token
 from citepipe.models.load import check_start, load_tokenizer
-from citepipe.models.memory import is_out_of_memory
 from citepipe.models.save import partial_directory, publish
 from citepipe.options import RewardOptions, RLOptions
 from citepipe.progress import Progress, say, summary
@@ -33,19 +32,13 @@ from citepipe.rewards import Placement, Rewarder, place, total
 from citepipe.runstate import claim, discard
 from citepipe.train.actor_critic import ActorCritic
 from citepipe.train.advantages import masked_mean
-from citepipe.train.batch import Batch, Sample, passes
+from citepipe.train.batch import Batch, Row, TokenBudget, passes
 from citepipe.train.checkpoint import Checkpoints, Snapshot
 from citepipe.train.job import Job
 from citepipe.train.losses import kl_loss, policy_loss, value_loss
-from citepipe.train.methods import METHODS, Rollout, Targets
+from citepipe.train.methods import METHODS, Rollout, Sample, Targets
 from citepipe.train.processes import Processes
 
-_Result = TypeVar("_Result")
-
-# A GPU's matrix units are busy from some thousands of tokens on. A CPU is fastest while what it
-# works on stays in its caches.
-_TOKENS_PER_PASS = {"cuda": 4_096, "cpu": 1_024}
-_SMALLEST_PASS = 64
 _SAMPLES_SHOWN = 8
 
 
@@ -204,7 +197,7 @@ class Learner:
         seed: of the samples and the minibatches.
         snapshot: where the run stands.
         optimizer: of the policy, and of the value model; each with its own `peak` learning rate.
-        tokens_per_pass: forward and backward; halved when memory runs out.
+        budget: tokens of a pass.
     """
 
     method: str
@@ -220,8 +213,8 @@ class Learner:
     def __post_init__(self) -> None:
         options = self.options
         self.snapshot = Snapshot(kl_coef=options.kl_coef)
-        device = "cuda" if self.actor.model.device.type == "cuda" else "cpu"
-        self.tokens_per_pass = options.tokens_per_pass or _TOKENS_PER_PASS[device]
+        section = METHODS[self.method].section
+        self.budget = TokenBudget(options.tokens_per_pass, self.actor.model.device, section)
         value_rate = getattr(options, "value_learning_rate", None)
         groups = [
             (self.actor.policy_parameters(), options.learning_rate),
@@ -257,8 +250,7 @@ class Learner:
         found = self.rewarder.spans([examples[i] for i in owners], [own.text for own in answers])
         samples = [
             Sample(
-                prompts[i],
-                answer.token_ids,
+                Row(prompts[i], answer.token_ids),
                 answer.text,
                 place(rewards, answer.offsets, self.placement),
                 total(rewards),
@@ -266,7 +258,7 @@ class Learner:
             )
             for i, answer, rewards in zip(owners, answers, found, strict=True)
         ]
-        scores = self._within_memory(key, lambda: self._score(samples))
+        scores = self.budget.keep(key, lambda: self._score(samples))
         own = list(zip(samples, scores, strict=True))
         whole = self.processes.gather([own[i : i + count] for i in range(0, len(own), count)])
         return _rollout(list(chain.from_iterable(whole)))
@@ -323,7 +315,7 @@ class Learner:
                 self._add_gradients(batch, targets.of(rows, batch.mask), tokens, sums)
             return sums
 
-        sums = self.processes.gather([self._within_memory(where, add_gradients)])
+        sums = self.processes.gather([self.budget.keep(where, add_gradients)])
         figures = {name: sum(own[name] for own in sums) for name in sums[0]}
         learning = [group["params"] for group in self.optimizer.param_groups]
         learning = learning[0 if policy_learns else 1 :]
@@ -416,7 +408,7 @@ class Learner:
         for rows, batch in self._passes(samples, questions):
             tensors = [t.cpu() for t in self.actor.scores(batch) if t is not None]
             for row, own in zip(rows, zip(*tensors, strict=True), strict=True):
-                length = len(samples[row].token_ids)
+                length = len(samples[row].row.answer)
                 scored[row] = tuple(values[:length].clone() for values in own)
         return scored
 
@@ -424,34 +416,11 @@ class Learner:
         self, samples: Sequence[Sample], questions: Sequence[range]
     ) -> Iterator[tuple[list[int], Batch]]:
         """The answers to some questions as the models read them: places in `samples`, a batch."""
-        shared = self.actor.shares_prompts
-        for parts in passes(samples, questions, shared, self.tokens_per_pass):
-            prompts = [samples[rows[0]].prompt for rows in parts]
-            answers = [[samples[row].token_ids for row in rows] for rows in parts]
+        rows, shared = [own.row for own in samples], self.actor.layout == "shared"
+        for parts in passes(rows, questions, shared, self.budget.tokens):
+            prompts = [rows[part[0]].prompt for part in parts]
+            answers = [[rows[i].answer for i in part] for part in parts]
             yield list(chain.from_iterable(parts)), self.actor.batch(prompts, answers, self.pad_id)
-
-    def _within_memory(self, where: str, work: Callable[[], _Result]) -> _Result:
-        """Do work that can be done again from its start, in smaller passes if memory runs out."""
-        while True:
-            try:
-                return work()
-            except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error):
-                    raise
-            # Outside of the handler, whose traceback holds the tensors.
-            if self.actor.model.device.type == "cuda":
-                torch.cuda.empty_cache()
-            if self.tokens_per_pass < 2 * _SMALLEST_PASS:
-                raise InputError(
-                    f"{self.method}, {where}: memory ran out with {self.tokens_per_pass} tokens a "
-                    "pass; model.gradient_checkpointing, model.quantization or a smaller model "
-                    "may help"
-                )
-            self.tokens_per_pass //= 2
-            say(
-                f"{self.method}, {where}: memory ran out, goes on with {self.tokens_per_pass} "
-                f"tokens a pass (to keep it: {METHODS[self.method].section}.tokens_per_pass)"
-            )
 
 
 def questions_of_step(count: int, step: int, per_step: int, seed: int) -> list[int]:
@@ -502,7 +471,7 @@ def _rollout(scored: Sequence[tuple[Sample, tuple[torch.Tensor, ...]]]) -> Rollo
         pad_sequence([torch.tensor(row) for row in rows], batch_first=True)
         for rows in ([own.rewards for own in samples], [own.log_probs for own in samples])
     )
-    lengths = torch.tensor([len(own.token_ids) for own in samples])
+    lengths = torch.tensor([len(own.row.answer) for own in samples])
     mask = (torch.arange(int(lengths.max())) < lengths[:, None]).float()
     figures = {
         "reward": float(rewards.sum() / len(rewards)),

@@ -34,7 +34,7 @@ def encode_examples(
         if example.output and example.output.strip():
             encoded = encode_prompt(example, prompt, tokenizer)
             answer = encode_answer(encoded, example.output.strip(), tokenizer, max_output_tokens)
-            items.append(Item((Row.of(encoded.token_ids, answer),), len(answer)))
+            items.append(Item((Row(encoded.token_ids, answer),), len(answer)))
     return items
 
 

@@ -28,11 +28,10 @@ from citepipe.models.save import partial_directory, publish, save_model, system_
 from citepipe.options import SupervisedOptions
 from citepipe.progress import Progress, say
 from citepipe.runstate import claim, discard
-from citepipe.train.batch import Row, padding_free, separate_rows
+from citepipe.train.batch import Layout, Row, TokenBudget, lay_out, micro_batches
 from citepipe.train.checkpoint import Checkpoints, Snapshot
 from citepipe.train.job import Job
-from citepipe.train.log_probs import TokenHead
-from citepipe.train.micro_batches import TokenBudget, micro_batches, with_back_off
+from citepipe.train.log_probs import answer_log_probs, answer_logits
 from citepipe.train.processes import Processes
 
 
@@ -79,11 +78,10 @@ class Trainer:
         self.processes.wait()
         self.model = load_trainable(job.model, job.start, job.seed)
         self.parameters = {n: p for n, p in self.model.named_parameters() if p.requires_grad}
-        on_gpu = device().type == "cuda"
-        self._budget = TokenBudget(self.options.tokens_per_pass, on_gpu, self.stage)
-        language_model = language_model_of(self.model)
-        self._head = TokenHead(language_model)
-        self._padding_free = "flash" in str(language_model.config._attn_implementation)
+        self._budget = TokenBudget(self.options.tokens_per_pass, device(), self.stage)
+        self._language_model = language_model_of(self.model)
+        attention = str(self._language_model.config._attn_implementation)
+        self._layout: Layout = "packed" if "flash" in attention else "separate"
 
     def fit(self, items: Sequence[Item], dev_items: Sequence[Item]) -> dict[str, Any]:
         """Train from the last checkpoint on, and publish; returns figures for the summary line."""
@@ -164,7 +162,7 @@ class Trainer:
             torch.manual_seed(dropout)
             return self._means(items)
 
-        figures = with_back_off(self._budget, f"step {step}", device(), work)
+        figures = self._budget.keep(f"step {step}", work)
         self.processes.sum_gradients(self.parameters.values())
         return figures
 
@@ -205,14 +203,12 @@ class Trainer:
     def _forward(self, items: Sequence[Item]) -> torch.Tensor:
         """(items, rows): log-probabilities of the items' answers."""
         rows = [row for item in items for row in item.rows]
-        if self._padding_free:
-            batch = padding_free(rows, device())
-        else:
-            batch = separate_rows(rows, self.tokenizer.pad_token_id, device())
+        prompts, answers = [row.prompt for row in rows], [[row.answer] for row in rows]
+        pad_id = self.tokenizer.pad_token_id
+        batch = lay_out(prompts, answers, pad_id, device(), self._layout)
         with computing(self.job.model):
-            hidden = self._head.hidden(**batch.inputs).flatten(0, 1)
-            tokens = self._head(hidden[batch.before], batch.targets)[0]
-        return tokens.new_zeros(len(rows)).index_add(0, batch.owners, tokens).view(len(items), -1)
+            logits, _ = answer_logits(self._language_model, batch)
+            return answer_log_probs(logits, batch).sum(dim=1).view(len(items), -1)
 
     def _check_finite(self, figures: dict[str, float], step: int) -> None:
         for name in ("loss", "grad_norm", "eval_loss"):

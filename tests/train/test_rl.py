@@ -24,9 +24,9 @@ from citepipe.options import GRPOOptions, ModelOptions, PPOOptions, PromptOption
 from citepipe.rewards import Reward
 from citepipe.train import rl
 from citepipe.train.actor_critic import ActorCritic
-from citepipe.train.batch import Sample
+from citepipe.train.batch import Row
 from citepipe.train.job import Job
-from citepipe.train.methods import METHODS, Rollout
+from citepipe.train.methods import METHODS, Rollout, Sample
 from citepipe.train.rl import Learner
 
 WEIGHTS = "adapter_model.safetensors"
@@ -77,7 +77,7 @@ def _gradients(
     mask = torch.tensor([[1.0, 1, 1], [1, 0, 0], [1, 1, 0], [1, 1, 1]])
     prompts = [(5, 6, 7)] * 2 + [(9, 10)] * 2
     answers = [(8, 9, 10), (11,), (8, 9), (12, 13, 14)]
-    samples = [Sample(p, a, "", [], {}, []) for p, a in zip(prompts, answers, strict=True)]
+    samples = [Sample(Row(p, a), "", [], {}, []) for p, a in zip(prompts, answers, strict=True)]
     noise = torch.randn(4, 4, 3) * mask
     rollout = Rollout(samples, mask, noise[0], -noise[1].abs(), -noise[2].abs(), noise[3], {})
     options = PPOOptions(samples_per_prompt=2, clip_value=100, tokens_per_pass=budget)
@@ -101,7 +101,7 @@ def _gradients(
 def test_neither_checkpointing_nor_passes_nor_a_lack_of_memory_change_a_gradient(
     options: ModelOptions, adapter: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rl, "_SMALLEST_PASS", 1)
+    monkeypatch.setattr("citepipe.train.batch._SMALLEST_PASS", 1)
     found = []
     for checkpointing, budget, fails in ((0, 1000, 0), (1, 1000, 0), (0, 5, 0), (0, 10, 2)):
         model = options.model_copy(update={"gradient_checkpointing": bool(checkpointing)})
@@ -119,22 +119,6 @@ def test_neither_checkpointing_nor_passes_nor_a_lack_of_memory_change_a_gradient
         assert gradients.keys() == plain.keys()
         for name, gradient in plain.items():
             torch.testing.assert_close(gradients[name], gradient, rtol=1e-4, atol=1e-5)
-
-
-def test_memory_that_never_suffices_is_one_clear_line(options: ModelOptions, adapter: Path) -> None:
-    actor = ActorCritic(options, adapter, with_values=True)
-    learner: Any = Learner("ppo", PPOOptions(), "holistic", actor, None, None, 1, 0)  # type: ignore[arg-type]
-    tried = []
-
-    def work() -> None:
-        tried.append(learner.tokens_per_pass)
-        raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
-
-    with pytest.raises(InputError, match="ppo, step 3: memory ran out with 64 tokens a pass"):
-        learner._within_memory("step 3", work)
-    assert tried == [1024, 512, 256, 128, 64]
-    with pytest.raises(RuntimeError, match="must match the size"):
-        learner._within_memory("step 3", lambda: torch.zeros(2) + torch.zeros(3))
 
 
 @pytest.fixture

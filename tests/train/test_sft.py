@@ -25,11 +25,10 @@ def test_only_the_answer_is_learnt_with_its_end_unless_it_is_cut(
 ) -> None:
     tokenizer = load_tokenizer(options)
     item = sft.encode_examples(read_examples(files["train"])[:1], prompt, tokenizer, limit)[0]
-    (row,) = item.rows
-    asked, learnt = row.token_ids[: -row.answer], row.token_ids[-row.answer :]
+    ((asked, learnt),) = item.rows
     assert tokenizer.decode(asked).endswith("\nAnswer:")
     answer = tokenizer(" Silver River was directed by Anna Berg in 1995 [1].")["input_ids"]
-    assert learnt.tolist() == (answer[:3] if cut else [*answer, tokenizer.eos_token_id])
+    assert list(learnt) == (answer[:3] if cut else [*answer, tokenizer.eos_token_id])
     assert item.weight == len(learnt)
 
 
@@ -79,11 +78,11 @@ def test_losses_are_means_over_tokens_of_answers_and_tracked(
         total, tokens = 0.0, 0
         for item in sft.encode_examples(examples, prompt, tokenizer, 200):
             row = item.rows[0]
-            labels = row.token_ids.clone()
-            labels[: -row.answer] = -100
+            ids = torch.tensor([[*row.prompt, *row.answer]])
+            labels = torch.tensor([[-100] * len(row.prompt) + list(row.answer)])
             with torch.no_grad():
-                mean = model(row.token_ids[None], labels=labels[None]).loss
-            total, tokens = total + float(mean) * row.answer, tokens + row.answer
+                mean = model(ids, labels=labels).loss
+            total, tokens = total + float(mean) * len(row.answer), tokens + len(row.answer)
         return total / tokens
 
     first, evaluation = read_jsonl(call["out"] / "metrics.jsonl")

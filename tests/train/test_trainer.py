@@ -18,13 +18,13 @@ from citepipe.errors import InputError
 from citepipe.models.load import load_base
 from citepipe.options import ModelOptions
 from citepipe.train import checkpoint, sft, trainer
-from citepipe.train.batch import Row, padding_free, separate_rows
-from citepipe.train.log_probs import TokenHead
+from citepipe.train.batch import Row, lay_out
+from citepipe.train.log_probs import answer_log_probs, answer_logits
 from citepipe.train.trainer import Item, Trainer, batch_of_step
 from tests.train.conftest import run
 
 CPU = torch.device("cpu")
-ROWS = [Row.of([5, 6, 7], [8, 9]), Row.of([10], [11]), Row.of([12, 13], [14, 15, 16])]
+ROWS = [Row([5, 6, 7], [8, 9]), Row([10], [11]), Row([12, 13], [14, 15, 16])]
 ADAPTER = "adapter_model.safetensors"
 
 
@@ -35,14 +35,14 @@ def test_with_and_without_padding_log_probabilities_are_those_of_plain_separate_
     model = load_base(options.model_copy(update={"attention": attention}))
     expected, gradients = [], []
     for row in ROWS:
-        scores = model(row.token_ids[None]).logits[0].log_softmax(dim=-1)
-        count = len(row.token_ids)
-        expected += [scores[t - 1, row.token_ids[t]] for t in range(count - row.answer, count)]
+        scores = model(torch.tensor([row.prompt + row.answer])).logits[0].log_softmax(dim=-1)
+        expected += [scores[len(row.prompt) - 1 + t, id_] for t, id_ in enumerate(row.answer)]
     weight = model.model.layers[0].self_attn.q_proj.weight
     gradients.append(torch.autograd.grad(torch.stack(expected).sum(), weight)[0])
-    head = TokenHead(model)
-    for batch in (separate_rows(ROWS, 1, CPU), padding_free(ROWS, CPU)):
-        found = head(head.hidden(**batch.inputs).flatten(0, 1)[batch.before], batch.targets)[0]
+    prompts, answers = [row.prompt for row in ROWS], [[row.answer] for row in ROWS]
+    for layout in ("separate", "packed"):
+        batch = lay_out(prompts, answers, 1, CPU, layout)
+        found = answer_log_probs(answer_logits(model, batch)[0], batch)[batch.mask.bool()]
         torch.testing.assert_close(found, torch.stack(expected), atol=1e-5, rtol=0)
         gradients.append(torch.autograd.grad(found.sum(), weight)[0])
     assert gradients[0].abs().max() > 0.1
