@@ -75,6 +75,8 @@ class Client:
             http_client=httpx2.AsyncClient(
                 limits=httpx2.Limits(keepalive_expiry=_IDLE_SECONDS),
                 event_hooks={"response": [_limit_size]},
+                # Certificates take long to read.
+                verify=options.url.startswith("https:"),
                 trust_env=not is_here,
             ),
         )

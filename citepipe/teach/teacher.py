@@ -41,15 +41,14 @@ def teach(
     Every example is kept, since sampling and RL use questions without a teacher's answer too.
 
     Args:
-        train: the train questions.
-        dev: the dev questions.
+        train, dev: the questions.
         options: where answers come from, and which are good enough.
         verifier: the spec of the verifier that attributes, and that rewards for `min_reward`.
         reward: the size of rewards, and the sentence splitter.
         cache: where a model's decisions are kept.
         journal: where answers of an endpoint are written down; kept for later runs.
-        out_train: the train questions with their answers.
-        out_dev: the dev questions with theirs; `account.json` beside it holds what was spent.
+        out_train, out_dev: the questions with their answers; `account.json` beside the latter
+            holds what was spent.
 
     Raises:
         InputError: not a single example of a file has a cited answer in the end.

@@ -21,6 +21,11 @@ Wrong = Callable[["Handler", dict[str, Any]], None]
 """Answers a request otherwise than a server should."""
 
 
+CHUNKED = (
+    b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+)
+
+
 class Handler(BaseHTTPRequestHandler):
     """One connection."""
 
@@ -57,10 +62,6 @@ class Handler(BaseHTTPRequestHandler):
         with contextlib.suppress(OSError):
             self.request.shutdown(socket.SHUT_RDWR)
 
-    def begin_stream(self) -> None:
-        head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
-        self.wfile.write(head + b"Transfer-Encoding: chunked\r\n\r\n")
-
     def send_chunk(self, data: bytes) -> None:
         self.wfile.write(b"%x\r\n%s\r\n" % (len(data), data))
 
@@ -71,13 +72,13 @@ class _Listener(ThreadingHTTPServer):
 
     def __init__(self, owner: HttpServer, port: int) -> None:
         self.owner = owner
-        self.connections: list[socket.socket] = []
+        self.is_dead = False
+        self.connections: list[Any] = []
         super().__init__(("127.0.0.1", port), Handler)
 
-    def get_request(self) -> tuple[socket.socket, Any]:
-        connection, address = super().get_request()
-        self.connections.append(connection)
-        return connection, address
+    def verify_request(self, request: Any, client_address: Any) -> bool:
+        self.connections.append(request)
+        return not self.is_dead
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Connections that break are what the tests are about."""
@@ -104,18 +105,16 @@ class HttpServer:
     def respond(self, handler: Handler, body: dict[str, Any]) -> None:
         raise NotImplementedError
 
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}/v1"
-
     def start(self) -> None:
         """Listen, on the port of before if there was one."""
         self.listener = _Listener(self, self.port)
         self.port = self.listener.server_address[1]
+        self.url = f"http://127.0.0.1:{self.port}/v1"
         threading.Thread(target=self.listener.serve_forever, args=(0.005,), daemon=True).start()
 
     def die(self) -> None:
         """Drop every connection and listen no more."""
+        self.listener.is_dead = True
         threading.Thread(target=self.listener.shutdown, daemon=True).start()
         self.listener.socket.close()
         for connection in self.listener.connections:
@@ -255,7 +254,7 @@ class LoopbackServer(HttpServer):
         self, handler: Handler, body: dict[str, Any], events: int | None = None
     ) -> None:
         """Stream the answer, or its first events."""
-        handler.begin_stream()
+        handler.wfile.write(CHUNKED)
         try:
             for piece in itertools.islice(self.pieces(body), events):
                 handler.send_chunk(b"data: %s\n\n" % json.dumps({"choices": [piece]}).encode())
@@ -268,7 +267,6 @@ class LoopbackServer(HttpServer):
 
 
 def status(code: int, value: Any, *headers: str) -> Wrong:
-    """An answer with a status."""
     return lambda handler, body: handler.send_json(code, value, *headers)
 
 
@@ -302,25 +300,22 @@ def drip(begin: bytes, drop: bytes = b"", seconds: float = 0.02) -> Wrong:
 
 def changed(**fields: Any) -> Wrong:
     """An answer whose only choice has other values."""
-
-    def wrong(handler: Handler, body: dict[str, Any]) -> None:
-        owner = handler.server.owner
-        assert isinstance(owner, LoopbackServer)
-        handler.send_json(200, owner.completion(body, **fields))
-
-    return wrong
+    return lambda handler, body: handler.send_json(200, _owner(handler).completion(body, **fields))
 
 
 def stream_of(*events: bytes, first: int = 0, is_whole: bool = True) -> Wrong:
     """The first events of the right stream and then others; it ends properly or breaks off."""
 
     def wrong(handler: Handler, body: dict[str, Any]) -> None:
-        owner = handler.server.owner
-        assert isinstance(owner, LoopbackServer)
-        owner.send_stream(handler, body, first)
+        _owner(handler).send_stream(handler, body, first)
         for event in (*events, b"") if is_whole else events:
             handler.send_chunk(event)
         if not is_whole:
             handler.hang_up()
 
     return wrong
+
+
+def _owner(handler: Handler) -> LoopbackServer:
+    assert isinstance(handler.server.owner, LoopbackServer)
+    return handler.server.owner

@@ -24,6 +24,7 @@ from citepipe.generate.journal import Journal
 from citepipe.generate.server import ServerGenerator, server_seed
 from citepipe.options import ServerOptions
 from tests.generate.loopback_server import (
+    CHUNKED,
     Handler,
     LoopbackServer,
     Wrong,
@@ -260,11 +261,9 @@ def test_greedy_answers_are_those_of_the_engine_in_process(
 def adapter(tmp_path: Path) -> Path:
     from safetensors.numpy import save_file
 
-    directory = tmp_path / "adapter"
-    directory.mkdir()
-    (directory / "adapter_config.json").write_text('{"peft_type": "LORA"}')
-    save_file({}, directory / "adapter_model.safetensors")
-    return directory
+    (tmp_path / "adapter_config.json").write_text('{"peft_type": "LORA"}')
+    save_file({}, tmp_path / "adapter_model.safetensors")
+    return tmp_path
 
 
 def test_an_adapter_is_loaded_named_after_its_files_and_taken_off(adapter: Path) -> None:
@@ -403,9 +402,6 @@ def test_a_fault_is_one_line_and_costs_no_other_answer(
         assert delivered == {0: good, 2: good, 3: good}
 
 
-CHUNKED = (
-    b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
-)
 NEVER_ENDING = {
     "silent": drip(b""),
     "silent in the middle": drip(HALF),
