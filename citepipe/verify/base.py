@@ -11,10 +11,13 @@ import traceback
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 from urllib.parse import parse_qsl
 
 from citepipe.errors import InputError
+
+if TYPE_CHECKING:
+    from citepipe.verify.models import BatchedVerifier
 
 Provenance = dict[str, str | int | float | None]
 
@@ -49,13 +52,6 @@ class Verifier(Protocol):
 
     def entails(self, pairs: Sequence[Pair]) -> list[bool]:
         """One decision per pair, in order."""
-
-
-class Streaming(Verifier, Protocol):
-    """A verifier whose decisions can be had as they are made."""
-
-    def decisions(self, pairs: Sequence[Pair]) -> Iterator[list[tuple[Pair, bool]]]:
-        """Batches of pairs with their decisions, in any order, each distinct pair once."""
 
 
 def identity_of(verifier: Verifier) -> str:
@@ -126,7 +122,7 @@ def _from_model(spec: str, target: str, argument: str, cache: Path | None, devic
     from citepipe.verify import models
 
     load: Any = models.load_seq2seq if kind == "seq2seq" else models.load_classifier
-    verifier: Streaming = load(target, device=device, **settings)
+    verifier: models.BatchedVerifier = load(target, device=device, **settings)
     return verifier if kept is None else CachedVerifier(verifier, kept)
 
 
@@ -272,7 +268,7 @@ class CachedVerifier:
         cached: distinct pairs of each call that the cache knew, summed.
     """
 
-    def __init__(self, verifier: Streaming, cache: DecisionCache) -> None:
+    def __init__(self, verifier: BatchedVerifier, cache: DecisionCache) -> None:
         self.name = verifier.name
         self.identity = identity_of(verifier)
         self.provenance = provenance_of(verifier)

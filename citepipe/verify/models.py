@@ -16,9 +16,9 @@ import json
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from citepipe.errors import InputError
 from citepipe.models.memory import is_out_of_memory
@@ -51,13 +51,10 @@ class BatchedVerifier(ABC):
         settings: what else decisions depend on: template, label, threshold.
 
     Attributes:
-        name: what results are labelled with.
-        provenance: what a file of scores says.
-        identity: all that decisions depend on, for a cache. A local directory counts by its
-            content, so a copy of it has the same identity.
+        identity: all that decisions depend on; a local directory counts by its content.
         computed: pairs decided so far.
-        tokens_per_batch: pairs times tokens of the longest, per pass; by default by the device.
-            It becomes smaller when memory runs out, and stays so.
+        tokens_per_batch: pairs times tokens of the longest, per pass. It becomes smaller when
+            memory runs out, and stays so.
     """
 
     question_first = False
@@ -161,16 +158,13 @@ class BatchedVerifier(ABC):
         """Decisions on a padded batch; all tensors (pairs, width)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Template:
-    """How a family of encoder-decoders is queried.
+class Template(NamedTuple):
+    """How a family of encoder-decoders is queried: the input with {premise} and {hypothesis}, and
+    the answer that means entailed, whatever its case.
 
-    Attributes:
-        text: the input, with {premise} and {hypothesis}.
-        label: the answer that means entailed; case does not count.
-        against: the answer that means not entailed, for models that are read by comparing the
-            logits of the two and not by what they write; None for the others.
-        question_first: claims have their question in front.
+    `against` is the answer that means not entailed, for models that are read by comparing the
+    logits of the two and not by what they write. `question_first`: claims have their question in
+    front.
     """
 
     text: str
@@ -208,7 +202,7 @@ class Seq2SeqVerifier(BatchedVerifier):
         template: a key of `TEMPLATES`.
 
     Raises:
-        InputError: the tokenizer has no token for the label, or one for two labels.
+        InputError: the tokenizer has no token for the label, or the same for both.
     """
 
     def __init__(self, checkpoint: Checkpoint, template: str) -> None:
@@ -218,16 +212,13 @@ class Seq2SeqVerifier(BatchedVerifier):
         self.question_first = its.question_first
         labels = [label for label in (its.label, its.against) if label is not None]
         # The first token of the label as a text of its own (T5: `▁1`, 209, and not `1`).
-        written = [self._tokenizer(label, add_special_tokens=False).input_ids for label in labels]
+        written = self._tokenizer(labels, add_special_tokens=False).input_ids
         self._first_tokens = [next(iter(ids), self._tokenizer.unk_token_id) for ids in written]
-        if self._tokenizer.unk_token_id in self._first_tokens:
+        distinct = set(self._first_tokens) - {self._tokenizer.unk_token_id}
+        if len(distinct) < len(labels):
             raise InputError(
                 f"verifier {self.name}: its tokenizer has no token for the label {its.label!r}"
-            )
-        if len(set(self._first_tokens)) < len(labels):
-            raise InputError(
-                f"verifier {self.name}: its labels {its.label!r} and {its.against!r} begin with "
-                "the same token"
+                + (f" that {its.against!r} does not begin with" if its.against else "")
             )
 
     def _encode(self, pairs: Sequence[Pair]) -> Mapping[str, list[list[int]]]:
@@ -292,15 +283,14 @@ def load_seq2seq(
     dtype: str = "auto",
     revision: str | None = None,
 ) -> Seq2SeqVerifier:
-    """Load an encoder-decoder that answers with a label.
+    """Load an encoder-decoder (T5) that answers with a label.
 
     Args:
-        target: a directory or hub id of an encoder-decoder (T5).
+        target: a directory or hub id.
         device: `auto` (a GPU if there is one), or a torch device.
         template: a key of `TEMPLATES`; by default `attrscore` or `minicheck` if the target's name
             says so, else `true`.
-        dtype: `float32`, `bfloat16` or `4bit` (NF4, needs bitsandbytes); `auto` is bfloat16 on a
-            GPU, else float32.
+        dtype: see `load_checkpoint`.
         revision: of a hub model.
 
     Raises:
@@ -383,12 +373,9 @@ def load_classifier(
     """Load a sequence classifier; labels and settings are checked before any weight is read.
 
     Args:
-        target: a directory or hub id of a sequence classifier.
-        device: `auto` (a GPU if there is one), or a torch device.
+        target, device, dtype, revision: see `load_seq2seq`.
         template: one of `FORMATS`; by default `minicheck` for a model of labels `0` and `1`, else
             `nli`.
-        dtype: `float32`, `bfloat16` or `4bit`; `auto` is bfloat16 on a GPU, else float32.
-        revision: of a hub model.
         label: index or name of the label that means entailed, where the names do not tell.
         threshold: of the probability of that label, from 0 to below 1, for a model of two labels;
             by default 0.5.
@@ -412,7 +399,6 @@ def load_classifier(
 
 
 def _labels(config: PretrainedConfig) -> dict[int, str]:
-    """The names of labels by index."""
     return {int(index): name for index, name in (config.id2label or {}).items()}
 
 
@@ -421,38 +407,34 @@ def _entailment_label(target: str, names: Mapping[int, str], label: str | None) 
     listed = ", ".join(f"{index} {name}" for index, name in sorted(names.items()))
     if label is not None:
         # A name counts before an index: labels may be numbers in another order.
-        found = [index for index, name in names.items() if name == label]
-        found = found or [index for index in names if str(index) == label]
-        if len(found) != 1:
-            raise InputError(f"verifier {target}: label {label!r}, expected one of {listed}")
+        found = [i for i, name in names.items() if name == label]
+        found = found or [i for i in names if str(i) == label]
+    else:
+        meant = _ENTAILED | _SUPPORTED if len(names) == 2 else _ENTAILED
+        found = [i for i, name in names.items() if name.casefold() in meant]
+    if len(found) == 1:
         return found[0]
-    meant = _ENTAILED | _SUPPORTED if len(names) == 2 else _ENTAILED
-    found = [index for index, name in names.items() if name.casefold() in meant]
-    if len(found) != 1:
-        raise InputError(
-            f"verifier {target}: its labels ({listed}) do not say which one means entailed; "
-            "name it with ?label="
-        )
-    return found[0]
+    if label is not None:
+        raise InputError(f"verifier {target}: label {label!r}, expected one of {listed}")
+    raise InputError(
+        f"verifier {target}: its labels ({listed}) do not say which one means entailed; name it "
+        "with ?label="
+    )
 
 
 def _threshold(target: str, labels: int, threshold: str | None) -> float | None:
     """The threshold of a model of two labels; None for the others, which have none."""
-    if labels > 2 and threshold is None:
-        return None
-    if labels > 2:
+    if labels > 2 and threshold is not None:
         raise InputError(
             f"verifier {target}: a threshold is for models of two labels, it has {labels}"
         )
-    try:
-        value = 0.5 if threshold is None else float(threshold)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value < 1:
-        raise InputError(
-            f"verifier {target}: threshold {threshold!r}, expected a number from 0 to below 1"
-        )
-    return value
+    with suppress(ValueError):
+        value = None if labels > 2 else float(threshold if threshold is not None else 0.5)
+        if value is None or 0 <= value < 1:
+            return value
+    raise InputError(
+        f"verifier {target}: threshold {threshold!r}, expected a number from 0 to below 1"
+    )
 
 
 def _max_length(checkpoint: Checkpoint) -> int:

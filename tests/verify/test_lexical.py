@@ -15,49 +15,43 @@ def entails(premise: str, hypothesis: str) -> bool:
 
 
 @pytest.mark.parametrize(
-    "statement",
+    ("statement", "expected"),
     [
-        "Silver River was directed by Anna Berg.",
-        "Anna Berg directed Silver River.",
-        "The 1972 film Silver River was directed by Anna Berg.",
+        ("Silver River was directed by Anna Berg.", True),
+        ("Anna Berg directed Silver River.", True),
+        ("The 1972 film Silver River was directed by Anna Berg.", True),
+        ("Silver River was directed by Otto Berg.", False),  # another name
+        ("The 1973 film Silver River was directed by Anna Berg.", False),  # another number
+        ("Silver River starred Anna Berg.", False),  # another verb
+        ("Silver River was not directed by Anna Berg.", False),  # negation
+        ("Silver River wasn't directed by Anna Berg.", False),
+        ("Silver River wasn’t directed by Anna Berg.", False),
+        ("Anna Berg was directed by Silver River.", False),  # the wrong way round
+        ("Anna River was directed by Silver Berg.", False),  # names torn apart
+        # A bare title or fragment.
+        ("Silver River", False),
+        ("Silver River.", False),
+        ("The 1972 film Silver River", False),
+        ("Silver River Silver River.", False),
+        ("Silver River was directed by", False),
+        ("was directed by Anna Berg.", False),
+        ("The film was directed by Anna Berg.", False),
+        ("Silver River was was directed by Anna Berg.", False),
+        ("", False),
+        ("?", False),
+        # Items of a list.
+        ("Which films were directed by Anna Berg? Silver River", True),
+        ("Which films were directed by Anna Berg? Silver", False),  # half of a name
+        ("Which films were directed by Anna Berg? Golden Door", False),
+        ("Which films were directed by Anna Berg? Anna Berg", False),  # the question's own words
+        ("Which films were directed by Anna Berg? film", False),
+        ("Which films were directed by Anna Berg? ", False),
+        ("Which films starred Anna Berg? Silver River", False),  # another question
+        ("Which films were directed by Otto Berg? Silver River", False),
     ],
 )
-def test_what_a_document_says_is_supported(statement: str):
-    assert entails(FILM, statement)
-
-
-@pytest.mark.parametrize(
-    "statement",
-    [
-        "Silver River was directed by Otto Berg.",  # another name
-        "The 1973 film Silver River was directed by Anna Berg.",  # another number
-        "Silver River starred Anna Berg.",  # another verb
-        "Silver River was not directed by Anna Berg.",  # negation
-        "Anna Berg was directed by Silver River.",  # the wrong way round
-        "Anna River was directed by Silver Berg.",  # names torn apart
-    ],
-)
-def test_what_it_does_not_say_is_not(statement: str):
-    assert not entails(FILM, statement)
-
-
-@pytest.mark.parametrize(
-    "fragment",
-    [
-        "Silver River",
-        "Silver River.",
-        "The 1972 film Silver River",
-        "Silver River Silver River.",
-        "Silver River was directed by",
-        "was directed by Anna Berg.",
-        "The film was directed by Anna Berg.",
-        "Silver River was was directed by Anna Berg.",
-        "",
-        "?",
-    ],
-)
-def test_a_bare_title_or_fragment_earns_nothing(fragment: str):
-    assert not entails(FILM, fragment)
+def test_what_a_document_supports(statement: str, expected: bool):
+    assert entails(FILM, statement) is expected
 
 
 def test_a_heap_of_words_earns_nothing():
@@ -95,26 +89,6 @@ def test_clauses_may_rest_on_different_documents_but_one_fact_may_not():
     assert not entails(f"{FILM}\n{elsewhere}", "Silver River was directed by Leon Holm.")
 
 
-@pytest.mark.parametrize(
-    ("item", "expected"),
-    [
-        ("Silver River", True),
-        ("Silver", False),  # half of a name
-        ("Golden Door", False),
-        ("Anna Berg", False),  # the question's own words
-        ("film", False),
-        ("", False),
-    ],
-)
-def test_items_of_a_list_are_names_in_the_document(item: str, expected: bool):
-    assert entails(FILM, f"Which films were directed by Anna Berg? {item}") is expected
-
-
-def test_the_question_of_a_list_has_to_fit():
-    assert not entails(FILM, "Which films starred Anna Berg? Silver River")
-    assert not entails(FILM, "Which films were directed by Otto Berg? Silver River")
-
-
 def test_an_answer_can_be_the_premise_of_a_claim():
     answer = "Anna Berg was born in Oslo. Anna Berg won the Amber Prize."
     assert entails(answer, "Anna Berg won the Amber Prize.")
@@ -146,9 +120,7 @@ def test_a_statement_of_many_words_may_sum_up_a_passage(statement: str, expected
     assert entails(PASSAGE, statement) is expected
 
 
-def test_contractions_deny_and_possessives_do_not_matter():
-    assert not entails(FILM, "Silver River wasn't directed by Anna Berg.")
-    assert not entails(FILM, "Silver River wasn’t directed by Anna Berg.")
+def test_possessives_do_not_matter():
     premise = "Anna Berg's brother Otto lived in Oslo."
     assert entails(premise, "Otto, brother of Anna Berg, lived in Oslo.")
 

@@ -10,32 +10,13 @@ from citepipe.verify.base import CachedVerifier, Pair, load_verifier
 from citepipe.verify.models import (
     TEMPLATES,
     ClassifierVerifier,
-    Template,
     load_classifier,
     load_seq2seq,
 )
-from tests.verify.tiny_models import make_bert, make_roberta, make_t5
+from tests.verify.tiny_models import make_classifier, make_t5
 
-WORDS = [
-    "premise:",
-    "hypothesis:",
-    "Title:",
-    "Silver",
-    "River",
-    "was",
-    "directed",
-    "by",
-    "Anna",
-    "Berg",
-    "1",
-    "0",
-    ".",
-    "{",
-    "}",
-    "predict:",
-    *TEMPLATES["attrscore"].text.split(),
-    "Attributable",
-]
+SPOKEN = "premise: hypothesis: Title: Silver River was directed by Anna Berg 1 0 . { } predict:"
+WORDS = [*SPOKEN.split(), *TEMPLATES["attrscore"].text.split(), "Attributable"]
 PAIRS = [
     Pair(f"{w} {'Berg ' * i}", f"{v} {w}") for i in range(5) for w in WORDS[:8] for v in WORDS[5:9]
 ]
@@ -95,12 +76,6 @@ def tiny_t5(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_speaking(tmp_path_factory.mktemp("t5"), ["1", "0", "</s>"])
 
 
-@pytest.fixture(scope="module")
-def attributing_t5(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("attrscore")
-    return save_speaking(directory, ["Attributable", "0", "</s>"], "attrscore")
-
-
 def generated(directory: Path, template: str) -> list[str]:
     """What the peers would read: ten greedy tokens for one pair at a time."""
     import torch
@@ -108,22 +83,35 @@ def generated(directory: Path, template: str) -> list[str]:
 
     model = T5ForConditionalGeneration.from_pretrained(directory).eval()
     tokenizer = AutoTokenizer.from_pretrained(directory)
-    said = []
+    texts = []
     for pair in PAIRS:
         ids = tokenizer(asked(template, pair), return_tensors="pt").input_ids
         with torch.inference_mode():
             tokens = model.generate(ids, max_new_tokens=10, do_sample=False, num_beams=1)
-        said.append(tokenizer.decode(tokens[0], skip_special_tokens=True))
-    return said
+        texts.append(tokenizer.decode(tokens[0], skip_special_tokens=True))
+    return texts
 
 
-def test_decisions_are_those_of_generate(tiny_t5: Path):
-    said = generated(tiny_t5, "true")
-    decisions = load_seq2seq(str(tiny_t5), device="cpu").entails(PAIRS)
-    assert decisions == [text == "1" for text in said]
-    assert set(decisions) == {True, False}
-    # The first token alone would have taken these for entailed.
-    assert any(text.startswith("1 ") for text in said)
+@pytest.mark.parametrize(
+    ("template", "spoken", "label", "begins"),
+    [
+        # The first token alone would have taken the last of these for entailed.
+        ("true", ["1", "0", "</s>"], "1", "1 "),
+        # An answer that never ends is read after ten tokens.
+        ("true", ["1", "0"], "1", "1 1 1 1 1 1 1 1 1 1"),
+        # Case does not count.
+        ("attrscore", ["Attributable", "0", "</s>"], "attributable", "attributable "),
+    ],
+)
+def test_decisions_are_those_of_generate(
+    tmp_path: Path, template: str, spoken: list[str], label: str, begins: str
+):
+    directory = save_speaking(tmp_path, spoken, template)
+    texts = [text.casefold() for text in generated(directory, template)]
+    verifier = load_seq2seq(str(directory), device="cpu", template=template)
+    assert verifier.entails(PAIRS) == [text == label for text in texts]
+    assert any(text.startswith(begins) for text in texts)
+    assert verifier.question_first == (template == "attrscore")
 
 
 def test_near_ties_are_decided_alone_as_the_peers_do(
@@ -149,36 +137,6 @@ def test_a_near_tie_is_one_within_rounding():
 
     logits = torch.tensor([[9.0, 1.0, 9.0001], [9.0, 1.0, 9.01], [0.0, 0.0, -5.0]])
     assert models._nearly_tied(logits).tolist() == [True, False, True]
-
-
-def test_case_does_not_count_for_attrscore(attributing_t5: Path):
-    said = generated(attributing_t5, "attrscore")
-    verifier = load_seq2seq(str(attributing_t5), device="cpu", template="attrscore")
-    decisions = verifier.entails(PAIRS)
-    assert decisions == [text.casefold() == "attributable" for text in said]
-    assert set(decisions) == {True, False}
-    assert verifier.question_first
-
-
-def test_a_label_of_several_tokens_must_be_said_whole(
-    tiny_t5: Path, monkeypatch: pytest.MonkeyPatch
-):
-    said = generated(tiny_t5, "true")
-    label = next(text for text in said if 1 < len(text.split()) < 10)
-    template = Template(TEMPLATES["true"].text, label)
-    monkeypatch.setitem(TEMPLATES, "true", template)
-    decisions = load_seq2seq(str(tiny_t5), device="cpu").entails(PAIRS)
-    assert decisions == [text == label for text in said]
-    assert True in decisions
-
-
-def test_an_answer_that_never_ends_is_read_after_ten_tokens(tmp_path: Path):
-    """`1` ten times is not the label; neither is it followed for ever."""
-    directory = save_speaking(tmp_path, ["1", "0"])
-    said = generated(directory, "true")
-    assert " ".join(["1"] * 10) in said
-    decisions = load_seq2seq(str(directory), device="cpu").entails(PAIRS)
-    assert decisions == [text == "1" for text in said]
 
 
 def test_minicheck_compares_two_answers(tiny_t5: Path):
@@ -311,39 +269,18 @@ def test_the_spec_of_a_model_gives_a_cached_verifier(tiny_t5: Path, tmp_path: Pa
     }
 
 
-def test_a_sharded_model_in_bfloat16(tiny_t5: Path, tmp_path: Path):
-    from transformers import AutoTokenizer, T5ForConditionalGeneration
-
-    model = T5ForConditionalGeneration.from_pretrained(tiny_t5)
-    model.save_pretrained(tmp_path, max_shard_size="5KB")
-    AutoTokenizer.from_pretrained(tiny_t5).save_pretrained(tmp_path)
-    assert len(list(tmp_path.glob("*.safetensors"))) > 1
-    whole = load_seq2seq(str(tiny_t5), device="cpu").entails(PAIRS)
-    assert load_seq2seq(str(tmp_path), device="cpu").entails(PAIRS) == whole
-    half = load_seq2seq(str(tmp_path), device="cpu", dtype="bfloat16")
-    assert half.provenance["dtype"] == "bfloat16"
-    same = [a == b for a, b in zip(half.entails(PAIRS), whole, strict=True)]
-    assert sum(same) > 0.8 * len(PAIRS)
-
-
-def test_four_bits(tmp_path: Path):
-    """NF4 weights decide as the same weights do after they were read back."""
-    pytest.importorskip("bitsandbytes")
-    import torch
-    from transformers import T5ForConditionalGeneration
-
-    shape = {"d_kv": 32, "d_ff": 64}
-    directory = save_speaking(tmp_path, ["1", "0", "</s>"], **shape)
-    verifier = load_verifier(f"{directory}?dtype=4bit", device="cpu")
-    assert verifier.provenance["dtype"] == "4bit"
-    quantized = verifier._model.encoder.block[0].layer[0].SelfAttention.q
-    assert type(quantized).__name__ == "Linear4bit"
-    whole = T5ForConditionalGeneration.from_pretrained(directory)
-    exact = whole.encoder.block[0].layer[0].SelfAttention.q(torch.eye(64))
-    near = quantized(torch.eye(64, dtype=torch.bfloat16)).float()
-    # NF4 has 16 levels: about a tenth of a weight's scale is lost.
-    assert 0.01 < (near - exact).norm() / exact.norm() < 0.2
-    assert len(verifier.entails(PAIRS)) == len(PAIRS)
+@pytest.mark.parametrize("dtype", ["bfloat16", "4bit"])
+def test_fewer_bits_decide_nearly_the_same(tmp_path: Path, dtype: str):
+    if dtype == "4bit":
+        pytest.importorskip("bitsandbytes")
+    directory = save_speaking(tmp_path, ["1", "0", "</s>"], d_kv=32, d_ff=64)
+    whole = load_seq2seq(str(directory), device="cpu").entails(PAIRS)
+    fewer = load_seq2seq(str(directory), device="cpu", dtype=dtype)
+    assert fewer.provenance["dtype"] == dtype
+    weights = fewer._model.encoder.block[0].layer[0].SelfAttention.q
+    assert type(weights).__name__ == ("Linear4bit" if dtype == "4bit" else "Linear")
+    same = [a == b for a, b in zip(fewer.entails(PAIRS), whole, strict=True)]
+    assert sum(same) > (0.5 if dtype == "4bit" else 0.8) * len(PAIRS)
 
 
 def test_a_tokenizer_without_the_label(tmp_path: Path):
@@ -357,16 +294,12 @@ NLI = ["CONTRADICTION", "NEUTRAL", "ENTAILMENT"]
 
 @pytest.fixture(scope="module")
 def nli(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("nli")
-    make_bert(directory, WORDS, NLI)
-    return directory
+    return make_classifier(tmp_path_factory.mktemp("nli"), "bert", WORDS, NLI)
 
 
 @pytest.fixture(scope="module")
 def minicheck(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("minicheck")
-    make_roberta(directory, WORDS, ["0", "1"])
-    return directory
+    return make_classifier(tmp_path_factory.mktemp("minicheck"), "roberta", WORDS, ["0", "1"])
 
 
 def probabilities(directory: Path, *inputs: list[str]) -> list[list[float]]:

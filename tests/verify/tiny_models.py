@@ -55,64 +55,37 @@ def make_t5(directory: Path, words: Sequence[str], **settings: Any) -> Any:
     )
 
 
-def make_bert(
-    directory: Path, words: Sequence[str], labels: Sequence[str], **settings: Any
-) -> None:
-    """A BERT classifier, which tells segments apart, with large random weights."""
+def make_classifier(
+    directory: Path, kind: str, words: Sequence[str], labels: Sequence[str]
+) -> Path:
+    """A classifier with large random weights: `bert`, which tells segments apart, or `roberta`,
+    whose positions begin behind its padding index."""
     import torch
-    from transformers import BertConfig, BertForSequenceClassification
+    import transformers
 
     torch.set_num_threads(1)
     torch.manual_seed(5)
+    if kind == "bert":
+        pair, more = "<s> $A </s> $B:1 </s>:1", ["token_type_ids"]
+        config, model = transformers.BertConfig, transformers.BertForSequenceClassification
+    else:
+        pair, more = "<s> $A </s> </s> $B </s>", []
+        config, model = transformers.RobertaConfig, transformers.RobertaForSequenceClassification
+    names = ["input_ids", *more, "attention_mask"]
     vocabulary = save_tokenizer(
-        directory,
-        words,
-        single="<s> $A </s>",
-        pair="<s> $A </s> $B:1 </s>:1",
-        model_input_names=["input_ids", "token_type_ids", "attention_mask"],
+        directory, words, single="<s> $A </s>", pair=pair, model_input_names=names
     )
-    shape = {
-        "hidden_size": 16,
-        "intermediate_size": 32,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "max_position_embeddings": 64,
-        "initializer_range": 1.0,
-    }
-    BertForSequenceClassification(
-        BertConfig(
+    shape = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2}
+    model(
+        config(
             vocab_size=len(vocabulary),
-            id2label=dict(enumerate(labels)),
-            label2id={label: i for i, label in enumerate(labels)},
-            pad_token_id=0,
-            **shape | settings,
-        )
-    ).save_pretrained(directory)
-
-
-def make_roberta(directory: Path, words: Sequence[str], labels: Sequence[str]) -> None:
-    """A RoBERTa classifier, whose positions begin behind its padding index."""
-    import torch
-    from transformers import RobertaConfig, RobertaForSequenceClassification
-
-    torch.set_num_threads(1)
-    torch.manual_seed(7)
-    vocabulary = save_tokenizer(
-        directory, words, single="<s> $A </s>", pair="<s> $A </s> </s> $B </s>"
-    )
-    RobertaForSequenceClassification(
-        RobertaConfig(
-            vocab_size=len(vocabulary),
-            hidden_size=16,
-            intermediate_size=32,
-            num_hidden_layers=2,
             num_attention_heads=2,
-            max_position_embeddings=33,
+            max_position_embeddings=64 if kind == "bert" else 33,
             initializer_range=1.0,
             pad_token_id=0,
-            bos_token_id=3,
-            eos_token_id=1,
             id2label=dict(enumerate(labels)),
             label2id={label: i for i, label in enumerate(labels)},
+            **shape,
         )
     ).save_pretrained(directory)
+    return directory
