@@ -30,7 +30,7 @@ from train import Shape
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from citepipe.generate.completion import Request, Sampling
-from citepipe.generate.local import HuggingFaceGenerator
+from citepipe.generate.engine import HuggingFaceGenerator
 from citepipe.models.load import load_tokenizer
 from citepipe.options import ModelOptions
 

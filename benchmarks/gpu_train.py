@@ -54,7 +54,7 @@ from train import (
 
 from citepipe.data.example import Example
 from citepipe.generate.completion import Completion, Done, Generator, Request, Sampling
-from citepipe.generate.detokenize import Detokenizer
+from citepipe.generate.text import Detokenizer
 from citepipe.models import load, save
 from citepipe.options import AdapterOptions, ModelOptions, PPOOptions, PromptOptions, SFTOptions
 from citepipe.train import sft

@@ -22,8 +22,7 @@ from transformers import LogitsProcessor, StoppingCriteria
 from citepipe.data.example import Example
 from citepipe.generate.choose import choose, uniforms
 from citepipe.generate.completion import Completion, Request, Sampling
-from citepipe.generate.cut import Cut
-from citepipe.generate.detokenize import Detokenizer
+from citepipe.generate.text import Cut, Detokenizer
 from citepipe.options import BestOfNOptions, RewardOptions, SegmentSearchOptions
 from citepipe.rewards import Rewarder
 from citepipe.sample.segment_search import _abstains, segment_end

@@ -32,7 +32,7 @@ from train import Shape, _entailment, _start
 
 from citepipe.data.example import Example
 from citepipe.generate.completion import Completion, Done, Generator, Request
-from citepipe.generate.local import HuggingFaceGenerator
+from citepipe.generate.engine import HuggingFaceGenerator
 from citepipe.miniature.world import build_world
 from citepipe.models.encode import encode_prompt
 from citepipe.models.load import load_for_inference, load_tokenizer

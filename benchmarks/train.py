@@ -39,8 +39,8 @@ from parity import labelled_pairs
 from citepipe.data.example import Example
 from citepipe.data.files import write_examples
 from citepipe.generate.completion import Generator
-from citepipe.generate.detokenize import Detokenizer
-from citepipe.generate.local import HuggingFaceGenerator
+from citepipe.generate.engine import HuggingFaceGenerator
+from citepipe.generate.text import Detokenizer
 from citepipe.models.encode import encode_prompt
 from citepipe.models.load import computing, language_model_of, load_tokenizer
 from citepipe.options import (

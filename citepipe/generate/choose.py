@@ -29,7 +29,7 @@ def uniforms(seed: int, key: str, count: int) -> np.ndarray:
 
 
 def choose(
-    logits: torch.Tensor, sampling: Sampling, draws: torch.Tensor | None, wary: bool = True
+    logits: torch.Tensor, sampling: Sampling, draws: torch.Tensor | None
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """The next token of every row.
 
@@ -37,7 +37,6 @@ def choose(
         logits: (rows, vocabulary).
         sampling: temperature and top-k.
         draws: (rows,), a number in [0, 1) per row; None for greedy decoding.
-        wary: look for choices that rounding might change; else none is told of.
 
     Returns:
         (rows,) token ids: the token in which the cumulative probability, likeliest token first,
@@ -47,46 +46,30 @@ def choose(
     import torch
 
     logits = logits.float()
-    near = None
-    if wary:
-        least, most = logits.aminmax(dim=-1)
-        near = ROUNDING * torch.maximum(least.abs(), most.abs())
-    if draws is not None:
-        chosen, unsure = _draw(logits, sampling, draws, near)
-    elif near is None:
-        chosen = logits.argmax(dim=-1)
-        unsure = torch.zeros_like(chosen, dtype=torch.bool)
-    else:
-        values, ids = logits.topk(min(2, logits.shape[-1]), dim=-1)
+    vocabulary = logits.shape[-1]
+    least, most = logits.aminmax(dim=-1)
+    near = ROUNDING * torch.maximum(least.abs(), most.abs())
+    if draws is None:
+        values, ids = logits.topk(min(2, vocabulary), dim=-1)
         chosen, unsure = ids[:, 0], values[:, 0] - values[:, -1] < near
-    found = logits.gather(1, chosen[:, None])[:, 0]
-    return chosen, found - logits.logsumexp(dim=-1), unsure
-
-
-def _draw(
-    logits: torch.Tensor, sampling: Sampling, draws: torch.Tensor, near: torch.Tensor | None
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """The tokens that random numbers fall on, and whether rounding might change them."""
-    scaled = logits if sampling.temperature == 1 else logits / sampling.temperature
-    vocabulary = scaled.shape[-1]
-    if near is not None:
+    else:
+        scaled = logits if sampling.temperature == 1 else logits / sampling.temperature
         near = near / sampling.temperature
-    if 0 < sampling.top_k < vocabulary:
-        # One more than can be drawn, as it may be as likely as the last that can.
-        values, ids = scaled.topk(sampling.top_k + 1, dim=-1)
-        shares = values[:, :-1].softmax(dim=-1)
-        chosen, unsure, _ = _pick(shares, values, ids, draws, near)
-        return chosen, unsure
-    values, ids = scaled.topk(min(_LIKELIEST, vocabulary), dim=-1)
-    shares = (values - scaled.logsumexp(dim=-1, keepdim=True)).exp()
-    chosen, unsure, beyond = _pick(shares, values, ids, draws, near)
-    if ids.shape[-1] < vocabulary and bool(beyond.any()):
-        rows = beyond.nonzero()[:, 0]
-        values, ids = scaled[rows].sort(dim=-1, descending=True)
-        shares = values.softmax(dim=-1)
-        gap = None if near is None else near[rows]
-        chosen[rows], unsure[rows], _ = _pick(shares, values, ids, draws[rows], gap)
-    return chosen, unsure
+        if 0 < sampling.top_k < vocabulary:
+            # One more than can be drawn, as it may be as likely as the last that can.
+            values, ids = scaled.topk(sampling.top_k + 1, dim=-1)
+            shares = values[:, :-1].softmax(dim=-1)
+        else:
+            values, ids = scaled.topk(min(_LIKELIEST, vocabulary), dim=-1)
+            shares = (values - scaled.logsumexp(dim=-1, keepdim=True)).exp()
+        chosen, unsure, beyond = _pick(shares, values, ids, draws, near)
+        if not 0 < sampling.top_k < vocabulary and bool(beyond.any()):
+            rows = beyond.nonzero()[:, 0]
+            values, ids = scaled[rows].sort(dim=-1, descending=True)
+            shares = values.softmax(dim=-1)
+            chosen[rows], unsure[rows], _ = _pick(shares, values, ids, draws[rows], near[rows])
+    scores = logits.gather(1, chosen[:, None])[:, 0] - logits.logsumexp(dim=-1)
+    return chosen, scores, unsure
 
 
 def _pick(
@@ -94,7 +77,7 @@ def _pick(
     values: torch.Tensor,
     ids: torch.Tensor,
     draws: torch.Tensor,
-    near: torch.Tensor | None,
+    near: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Where draws fall.
 
@@ -103,7 +86,7 @@ def _pick(
         values: (rows, k or more) the logits in the same order.
         ids: the same of tokens.
         draws: (rows,).
-        near: (rows,) what rounding may change a logit by; None not to look for it.
+        near: (rows,) what rounding may change a logit by.
 
     Returns:
         (rows,) the id in which the cumulative share passes the draw, else the last; whether the
@@ -116,9 +99,6 @@ def _pick(
     last = shares.shape[-1] - 1
     passed = (cumulative <= draws[:, None]).sum(dim=-1)
     place = passed.clamp(max=last)[:, None]
-    chosen, beyond = ids.gather(1, place)[:, 0], passed > last
-    if near is None:
-        return chosen, torch.zeros_like(beyond), beyond
     # A change of the logits by e moves a border at c by 2 e c (1 - c) at most.
     borders = cumulative.gather(1, torch.cat([(place - 1).clamp(min=0), place], dim=1))
     margin = 2 * near[:, None] * borders * (1 - borders) + 1e-6
@@ -126,4 +106,4 @@ def _pick(
     around = torch.cat([place - 1, place + 1], dim=1).clamp(0, values.shape[-1] - 1)
     gaps = (values.gather(1, around) - values.gather(1, place)).abs()
     unsure |= ((gaps < near[:, None]) & (around != place)).any(dim=1)
-    return chosen, unsure, beyond
+    return ids.gather(1, place)[:, 0], unsure, passed > last

@@ -14,8 +14,7 @@ from pydantic import BaseModel, Field, FiniteFloat
 from citepipe.errors import InputError
 from citepipe.generate.client import BrokenAnswerError, Client, RefusedError
 from citepipe.generate.completion import Completion, Done, Request
-from citepipe.generate.cut import Cut
-from citepipe.generate.detokenize import Detokenizer
+from citepipe.generate.text import Cut, Detokenizer
 from citepipe.models.load import check_trained, is_whole
 from citepipe.options import ServerOptions
 from citepipe.progress import say

@@ -8,12 +8,12 @@ from citepipe.data.example import Example
 from citepipe.generate.completion import Generator, Request, Sampling
 from citepipe.options import BestOfNOptions
 from citepipe.rewards import Rewarder
-from citepipe.sample.record import Job, Record, answer_record, run_job
+from citepipe.sample.job import Ids, Job, Record, Share, answer_record, name_of, sample_share
 
 
 def best_of_n(
     examples: Sequence[Example],
-    prompts: Sequence[tuple[int, ...]],
+    prompts: Sequence[Ids],
     generator: Generator,
     rewarder: Rewarder,
     options: BestOfNOptions,
@@ -36,7 +36,7 @@ def best_of_n(
     requests = [
         Request(
             prompt,
-            f"{example.dataset}/{example.id}",
+            name_of(example.dataset, example.id),
             options.max_new_tokens,
             samples=options.n,
             sampling=sampling,
@@ -61,17 +61,13 @@ def best_of_n(
     return records
 
 
-def run(job: Job, options: BestOfNOptions) -> str:
-    """Sample answers to a job's share of the questions; see `record.run_job`."""
+def run(job: Job, share: Share, options: BestOfNOptions) -> str:
+    """Sample answers to a share of the questions; see `sample_share`."""
+    rewarder = Rewarder(job.verifier, job.reward, job.cache)
 
-    def search(
-        examples: Sequence[Example],
-        prompts: Sequence[tuple[int, ...]],
-        generator: Generator,
-        rewarder: Rewarder,
+    def sample(
+        examples: Sequence[Example], prompts: Sequence[Ids], generator: Generator
     ) -> list[Record]:
         return best_of_n(examples, prompts, generator, rewarder, options, job.seed)
 
-    return run_job(
-        "best of n", "answers", job, options.questions, options.batch_size, options.n, search
-    )
+    return sample_share("best of n", "answers", job, share, options, sample, options.n, rewarder)

@@ -1,39 +1,15 @@
-"""Which questions are sampled, and how the shares of several jobs are put together again."""
+"""The shares of several sampling jobs, put together again."""
 
 from __future__ import annotations
 
-import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from citepipe.data.example import Example
-from citepipe.data.files import read_examples, read_jsonl, write_examples, write_jsonl
+from citepipe.data.files import read_jsonl, write_examples, write_jsonl
 from citepipe.errors import InputError
 from citepipe.progress import summary
-
-Record = dict[str, Any]
-"""What is kept of a question: `id`, `dataset`, and `candidates`, best first, each as
-`record.answer_record` has it; of a search also its `steps`."""
-
-
-def choose_questions(path: Path, count: int | None, seed: int) -> list[Example]:
-    """The questions to sample answers for: all of the file, or `count` of them by the seed."""
-    examples = read_examples(path)
-    if count is None or count >= len(examples):
-        return examples
-    return random.Random(f"{seed}/questions").sample(examples, count)
-
-
-def name_of(dataset: str, question: str) -> str:
-    """Ids are unique within a dataset."""
-    return f"{dataset}/{question}"
-
-
-def by_name(records: Iterable[Record]) -> dict[str, Record]:
-    """Records by the names of their questions."""
-    return {name_of(record["dataset"], record["id"]): record for record in records}
+from citepipe.sample.job import Record, by_name, choose_questions, name_of
 
 
 def merge(

@@ -1,90 +1,101 @@
-"""Prediction by search: test questions answered by the beams whose citations are worth most.
-
-The verifier is asked as in training, but no gold answer is read: only the rewards of citations
-count. An answer that a verifier chose flatters that verifier's scores; those of another one tell.
-"""
+"""Prediction: answers to test questions, written as ALCE result files."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from citepipe.data.example import Example
-from citepipe.data.prompts import Prompt
-from citepipe.generate.completion import Generator
-from citepipe.generate.predict import PredictJob, predict
-from citepipe.options import RewardOptions, SegmentSearchOptions
+from citepipe.data.files import read_examples, write_result
+from citepipe.generate.completion import Generator, Request
+from citepipe.options import PredictOptions
+from citepipe.progress import summary
 from citepipe.rewards import Rewarder
-from citepipe.sample.merge import Record, name_of
-from citepipe.sample.record import chunk_by_chunk
-from citepipe.sample.segment_search import segment_search
-from citepipe.text.sentences import load_splitter
-
-LABEL = "predict by search"
+from citepipe.runstate import discard
+from citepipe.sample.job import (
+    Ids,
+    Job,
+    Record,
+    Sample,
+    answer_questions,
+    answer_record,
+    name_of,
+)
 
 
 def run(
-    job: PredictJob,
-    search: SegmentSearchOptions,
-    reward: RewardOptions,
-    verifier: str,
-    cache: Path | None,
+    job: Job, options: PredictOptions, tests: Mapping[str, Path], outs: Mapping[str, Path]
 ) -> str:
-    """Answer every question of every test file by the segment-level search.
+    """Answer every question of every test file greedily; see `predict`."""
+
+    def sample(
+        examples: Sequence[Example], prompts: Sequence[Ids], generator: Generator
+    ) -> list[Record]:
+        requests = [
+            Request(prompt, name_of(example.dataset, example.id), options.max_new_tokens)
+            for example, prompt in zip(examples, prompts, strict=True)
+        ]
+        return [
+            {
+                "id": example.id,
+                "dataset": example.dataset,
+                "candidates": [answer_record(said.text, len(said.token_ids), said.finish, {})],
+            }
+            for example, [said] in zip(examples, generator.generate(requests), strict=True)
+        ]
+
+    decoding = {"decoding": "greedy"}
+    return predict("predict", "answers", job, options, tests, outs, decoding, sample)
+
+
+def predict(
+    label: str,
+    unit: str,
+    job: Job,
+    options: PredictOptions,
+    tests: Mapping[str, Path],
+    outs: Mapping[str, Path],
+    decoding: Mapping[str, Any],
+    sample: Sample,
+    per_question: int | None = None,
+    rewarder: Rewarder | None = None,
+) -> str:
+    """Have every question of every test file answered, and write the result files.
 
     Args:
-        job: what answers what; its seed decides the draws.
-        search: how it is searched; answers are as long as `job.options` has it.
-        reward: the size of the rewards of citations; that of correctness is not used.
-        verifier: which entailment verifier finds them.
-        cache: file of the verifier's decisions, or None.
+        label: see `answer_questions`, like `unit`, `sample`, `per_question` and `rewarder`.
+        job: what answers.
+        options: how long answers may be.
+        tests: a file of examples per dataset.
+        outs: where the result file of each dataset goes.
+        decoding: what the result files say of how it was decoded.
 
     Returns:
         A line that says what was done.
 
     Raises:
-        InputError: a file, model, verifier or server is not what it should be.
+        InputError: a file, a model, the verifier or the server is not what it should be.
     """
-    reward = reward.model_copy(update={"correctness": 0.0})
-    options = search.model_copy(update={"max_new_tokens": job.options.max_new_tokens})
-    splitter = load_splitter(reward.splitter)
-    rewarder = Rewarder(verifier, reward, cache)
-
-    def answer(
-        examples: Sequence[Example], prompts: Sequence[Prompt], generator: Generator
-    ) -> tuple[list[str], dict[str, float]]:
-        known = {
-            name_of(example.dataset, example.id): prompt.token_ids
-            for example, prompt in zip(examples, prompts, strict=True)
+    examples = {dataset: read_examples(path, dataset) for dataset, path in tests.items()}
+    questions = [example for rows in examples.values() for example in rows]
+    records, figures = answer_questions(
+        label, unit, job, questions, options.batch_size, sample, per_question, rewarder
+    )
+    outputs = iter(
+        next((c["text"] for c in record["candidates"] if c["text"]), "") for record in records
+    )
+    for dataset, rows in examples.items():
+        args = {
+            "model": job.model.base,
+            "adapter": None if job.adapter is None else str(job.adapter),
+            "dataset": dataset,
+            **decoding,
+            "max_new_tokens": options.max_new_tokens,
+            "seed": job.seed,
         }
-
-        def sample(chunk: Sequence[Example], generator: Generator) -> list[Record]:
-            chosen = [known[name_of(example.dataset, example.id)] for example in chunk]
-            records = segment_search(
-                chunk, chosen, generator, rewarder, options, splitter, job.seed
-            )
-            return [
-                {
-                    "id": record["id"],
-                    "dataset": record["dataset"],
-                    "candidates": [c for c in record["candidates"] if c["text"]][:1],
-                }
-                for record in records
-            ]
-
-        per_question = search.beams * search.samples_per_beam
-        records, rates = chunk_by_chunk(
-            LABEL, "segments", examples, sample, generator, rewarder, per_question, job.state
-        )
-        texts = [c["text"] for r in records for c in r["candidates"] or [{"text": ""}]]
-        return texts, rates
-
-    decoding = {
-        "decoding": "segment_search",
-        "verifier": verifier,
-        "beams": search.beams,
-        "samples_per_beam": search.samples_per_beam,
-        "temperature": search.temperature,
-        "top_k": search.top_k,
-    }
-    return predict(LABEL, job, decoding, answer)
+        answered = [replace(example, output=next(outputs)) for example in rows]
+        write_result(outs[dataset], args, answered)
+    discard(job.state)
+    return summary(label, {"answers": len(records), **figures})

@@ -19,16 +19,18 @@ Decided otherwise than there, on purpose:
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from citepipe.data.example import Example
 from citepipe.generate.completion import FinishReason, Generator, Request, Sampling
-from citepipe.options import SegmentSearchOptions
+from citepipe.options import PredictOptions, SegmentSearchOptions
 from citepipe.rewards import Rewarder
-from citepipe.sample.record import Job, Record, answer_record, run_job
+from citepipe.sample.job import Ids, Job, Record, Sample, Share, answer_record, sample_share
+from citepipe.sample.predict import predict
 from citepipe.text.sentences import Splitter, load_splitter
 from citepipe.text.statements import is_list
 
@@ -46,7 +48,7 @@ class Beam:
         reward: their sum.
     """
 
-    token_ids: tuple[int, ...] = ()
+    token_ids: Ids = ()
     text: str = ""
     finish: FinishReason = "segment"
     ended: bool = False
@@ -68,7 +70,7 @@ class Searched:
     """
 
     example: Example
-    prompt: tuple[int, ...]
+    prompt: Ids
     depth: int
     dice: random.Random
     beams: list[Beam] = field(default_factory=list)
@@ -108,7 +110,7 @@ def segment_end(text: str, listing: bool, splitter: Splitter | None) -> int | No
 
 def segment_search(
     examples: Sequence[Example],
-    prompts: Sequence[tuple[int, ...]],
+    prompts: Sequence[Ids],
     generator: Generator,
     rewarder: Rewarder,
     options: SegmentSearchOptions,
@@ -253,24 +255,49 @@ def _abstains(text: str) -> bool:
     )
 
 
-def run(job: Job, options: SegmentSearchOptions) -> str:
-    """Search answers to a job's share of the questions; see `record.run_job`."""
+def run(job: Job, share: Share, options: SegmentSearchOptions) -> str:
+    """Search answers to a share of the questions; see `sample_share`."""
+    rewarder = Rewarder(job.verifier, job.reward, job.cache)
+    sample = _sampler(job, rewarder, options)
+    each = options.beams * options.samples_per_beam
+    return sample_share("segment search", "segments", job, share, options, sample, each, rewarder)
+
+
+def run_prediction(
+    job: Job,
+    options: PredictOptions,
+    tests: Mapping[str, Path],
+    outs: Mapping[str, Path],
+    search: SegmentSearchOptions,
+) -> str:
+    """Answer test questions by the beams whose citations are worth most; see `predict`.
+
+    The verifier is queried as in training, but no gold answer is read: only the rewards of
+    citations count. An answer that a verifier chose flatters that verifier's scores; those of
+    another one are fair.
+    """
+    reward = job.reward.model_copy(update={"correctness": 0.0})
+    rewarder = Rewarder(job.verifier, reward, job.cache)
+    decoding = {
+        "decoding": "segment_search",
+        "verifier": job.verifier,
+        "beams": search.beams,
+        "samples_per_beam": search.samples_per_beam,
+        "temperature": search.temperature,
+        "top_k": search.top_k,
+    }
+    search = search.model_copy(update={"max_new_tokens": options.max_new_tokens})
+    sample = _sampler(job, rewarder, search)
+    label, each = "predict by search", search.beams * search.samples_per_beam
+    return predict(label, "segments", job, options, tests, outs, decoding, sample, each, rewarder)
+
+
+def _sampler(job: Job, rewarder: Rewarder, options: SegmentSearchOptions) -> Sample:
     splitter = load_splitter(job.reward.splitter)
 
-    def search(
-        examples: Sequence[Example],
-        prompts: Sequence[tuple[int, ...]],
-        generator: Generator,
-        rewarder: Rewarder,
+    def sample(
+        examples: Sequence[Example], prompts: Sequence[Ids], generator: Generator
     ) -> list[Record]:
         return segment_search(examples, prompts, generator, rewarder, options, splitter, job.seed)
 
-    return run_job(
-        "segment search",
-        "segments",
-        job,
-        options.questions,
-        options.batch_size,
-        options.beams * options.samples_per_beam,
-        search,
-    )
+    return sample

@@ -22,7 +22,7 @@ from citepipe.data.example import Example
 from citepipe.data.files import read_examples, write_jsonl
 from citepipe.errors import InputError
 from citepipe.generate.completion import Generator, Request, Sampling
-from citepipe.generate.local import HuggingFaceGenerator
+from citepipe.generate.engine import HuggingFaceGenerator
 from citepipe.models.encode import encode_prompt, end_token
 from citepipe.models.load import check_start, load_tokenizer
 from citepipe.models.save import partial_directory, publish

@@ -72,6 +72,3 @@ def test_a_choice_that_rounding_may_change_is_told() -> None:
     assert unsure.tolist() == [True]
     _, _, unsure = choose(torch.tensor([[1.0, 1.000005], [1.0, 2.0]]), Sampling(), None)
     assert unsure.tolist() == [True, False]
-    for draws in (None, torch.tensor([0.5])):
-        _, _, unsure = choose(torch.tensor([[1.0, 1.0]]), Sampling(1.0), draws, wary=False)
-        assert unsure.tolist() == [False]

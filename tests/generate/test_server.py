@@ -19,9 +19,9 @@ from citepipe.errors import InputError
 from citepipe.generate import client as module
 from citepipe.generate.client import Client
 from citepipe.generate.completion import Completion, Request, Sampling
-from citepipe.generate.detokenize import Detokenizer
 from citepipe.generate.journal import Journal
 from citepipe.generate.server import ServerGenerator, server_seed
+from citepipe.generate.text import Detokenizer
 from citepipe.options import ServerOptions
 from tests.generate.loopback_server import (
     CHUNKED,
@@ -213,7 +213,7 @@ def test_greedy_answers_are_those_of_the_engine_in_process(
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from citepipe.generate.local import HuggingFaceGenerator
+    from citepipe.generate.engine import HuggingFaceGenerator
 
     model = AutoModelForCausalLM.from_pretrained(tiny_base).eval()
     tokenizer = AutoTokenizer.from_pretrained(tiny_base)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from citepipe.data.example import Document, Example, QAPair
 from citepipe.data.files import read_answers
-from citepipe.generate.detokenize import Detokenizer
+from citepipe.generate.text import Detokenizer
 from citepipe.options import RewardOptions
 from citepipe.rewards import Reward, Rewarder, place, reward_file, total
 from citepipe.text.normalize import clean_output

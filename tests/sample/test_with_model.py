@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 
 from citepipe.data.files import read_examples, read_jsonl, write_examples
-from citepipe.generate.completion import Completion
-from citepipe.generate.cut import Cut
-from citepipe.generate.predict import PredictJob
-from citepipe.generate.predict import run as predict_greedily
+from citepipe.generate.engine import HuggingFaceGenerator, Sequence
 from citepipe.miniature.world import build_world, teach
 from citepipe.models.encode import encode_answer, encode_prompt
 from citepipe.models.load import load_base, load_for_inference, load_tokenizer
@@ -30,8 +27,8 @@ from citepipe.options import (
     WorldOptions,
 )
 from citepipe.sample import best_of_n, predict, segment_search
+from citepipe.sample.job import Job, Share
 from citepipe.sample.merge import merge
-from citepipe.sample.record import Job
 from tests.sample.plain_search import PlainModel, PlainRewards, plain_search
 
 SEED = 1
@@ -77,6 +74,11 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ModelOptions]
     return folder, options
 
 
+def _job(given: tuple[Path, ModelOptions], state: Path) -> Job:
+    folder, model = given
+    return Job(model, folder / "adapter", PROMPT, None, state, "f", SEED, threads=1, reward=REWARD)
+
+
 def _sample(
     given: tuple[Path, ModelOptions],
     out: Path,
@@ -84,31 +86,12 @@ def _sample(
     shards: int = 1,
 ) -> tuple[bytes, bytes]:
     """The two files that sampling writes."""
-    folder, model = given
-    parts = []
+    folder, parts = given[0], []
     for shard in range(shards):
         parts.append(out / f"{shard}.jsonl")
-        job = Job(
-            questions=folder / "questions.json",
-            model=model,
-            adapter=folder / "adapter",
-            prompt=PROMPT,
-            reward=REWARD,
-            verifier="lexical",
-            cache=None,
-            server=None,
-            shard=shard,
-            shards=shards,
-            out=parts[-1],
-            state=out / f"{shard}.state",
-            fingerprint="f",
-            seed=SEED,
-            threads=1,
-        )
-        if isinstance(options, BestOfNOptions):
-            best_of_n.run(job, options)
-        else:
-            segment_search.run(job, options)
+        job = _job(given, out / f"{shard}.state")
+        run = best_of_n.run if isinstance(options, BestOfNOptions) else segment_search.run
+        run(job, Share(folder / "questions.json", shard, shards, parts[-1]), options)
     files = out / "answers.json", out / "candidates.jsonl"
     merge(folder / "questions.json", None, SEED, parts, *files)
     return files[0].read_bytes(), files[1].read_bytes()
@@ -178,26 +161,20 @@ def test_files_are_the_same_in_any_batch_and_any_shares(
     assert len(found) == 1
 
 
-def _predict(given: tuple[Path, ModelOptions], out: Path, **others: Any) -> PredictJob:
-    folder, model = given
+def _predict(
+    given: tuple[Path, ModelOptions], out: Path, options: SegmentSearchOptions | None
+) -> tuple[str, dict[str, Path]]:
+    """The summary line and the result file of each dataset."""
     datasets = ("asqa", "qampari", "eli5")
-    examples = read_examples(folder / "questions.json")
-    for dataset in datasets:
-        write_examples(out / f"{dataset}.in.json", [e for e in examples if e.dataset == dataset])
-    settings = {
-        "tests": {dataset: out / f"{dataset}.in.json" for dataset in datasets},
-        "model": model,
-        "prompt": PROMPT,
-        "options": PredictOptions(max_new_tokens=30),
-        "adapter": folder / "adapter",
-        "server": None,
-        "outs": {dataset: out / f"{dataset}.json" for dataset in datasets},
-        "state": out / "state",
-        "fingerprint": "f",
-        "seed": SEED,
-        "threads": 1,
-    }
-    return PredictJob(**{**settings, **others})
+    examples = read_examples(given[0] / "questions.json")
+    tests = {dataset: out / f"{dataset}.in.json" for dataset in datasets}
+    for dataset, path in tests.items():
+        write_examples(path, [e for e in examples if e.dataset == dataset])
+    outs = {dataset: out / f"{dataset}.json" for dataset in datasets}
+    arguments = _job(given, out / "state"), PredictOptions(max_new_tokens=30), tests, outs
+    if options is None:
+        return predict.run(*arguments), outs
+    return segment_search.run_prediction(*arguments, options), outs
 
 
 def test_prediction_by_search_takes_the_best_cited_answer(
@@ -205,15 +182,13 @@ def test_prediction_by_search_takes_the_best_cited_answer(
 ) -> None:
     folder, model = given
     options = SegmentSearchOptions(**SEARCH)
-    job = _predict(given, tmp_path)
-    # No gold answer is looked at, so there need not be any.
-    said = predict.run(job, options, REWARD, "lexical", None)
+    said, outs = _predict(given, tmp_path, options)
     assert "answers 12" in said
     cited = REWARD.model_copy(update={"correctness": 0.0})
     worth = PlainRewards("lexical", cited)
     tokenizer = load_tokenizer(model)
     plainly = PlainModel(load_for_inference(model, folder / "adapter"), tokenizer)
-    for dataset, path in job.outs.items():
+    for path in outs.values():
         written = json.loads(path.read_text())
         assert written["args"]["decoding"] == "segment_search"
         assert written["args"]["verifier"] == "lexical"
@@ -221,42 +196,39 @@ def test_prediction_by_search_takes_the_best_cited_answer(
             prompt = encode_prompt(example, PROMPT, tokenizer).token_ids
             record = plain_search(example, prompt, options, SEED, plainly, worth)
             texts = [c["text"] for c in record["candidates"] if c["text"]]
-            assert (dataset, example.output) == (dataset, (texts or [""])[0])
-    assert not job.state.exists()
+            assert example.output == (texts or [""])[0]
+    assert not (tmp_path / "state").exists()
 
 
-def _search(job: PredictJob) -> str:
-    return predict.run(job, SegmentSearchOptions(**SEARCH), REWARD, "lexical", None)
-
-
-@pytest.mark.parametrize("answer", [predict_greedily, _search])
+@pytest.mark.parametrize("options", [None, SegmentSearchOptions(**SEARCH)])
 def test_prediction_goes_on_where_it_was_cut_off(
     given: tuple[Path, ModelOptions],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    answer: Callable[[PredictJob], str],
+    options: SegmentSearchOptions | None,
 ) -> None:
     """After the tenth completion, which is none of a finished answer: it is not made again."""
     patience, made = 10**9, 0
-    complete = Cut.completion
+    complete = HuggingFaceGenerator._complete
 
-    def count(*arguments: Any) -> Completion:
+    def count(*arguments: Any) -> Iterator[Sequence]:
         nonlocal made
-        if made == patience:
-            raise KeyboardInterrupt
-        made += 1
-        return complete(*arguments)
+        for sequence in complete(*arguments):
+            if made == patience:
+                raise KeyboardInterrupt
+            made += 1
+            yield sequence
 
-    monkeypatch.setattr(Cut, "completion", count)
-    whole, cut = (_predict(given, tmp_path / name) for name in ("whole", "cut"))
-    answer(whole)
+    monkeypatch.setattr(HuggingFaceGenerator, "_complete", count)
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    _, expected = _predict(given, whole, options)
     in_one_go, made, patience = made, 0, 10
     with pytest.raises(KeyboardInterrupt):
-        answer(cut)
-    assert len((cut.state / "completions.jsonl").read_text().splitlines()) == 10
+        _predict(given, cut, options)
+    assert len((cut / "state" / "completions.jsonl").read_text().splitlines()) == 10
     patience = 10**9
-    answer(cut)
+    _, found = _predict(given, cut, options)
     assert made == in_one_go
-    for dataset in whole.outs:
-        assert whole.outs[dataset].read_bytes() == cut.outs[dataset].read_bytes()
-    assert not cut.state.exists()
+    for dataset, path in expected.items():
+        assert path.read_bytes() == found[dataset].read_bytes()
+    assert not (cut / "state").exists()

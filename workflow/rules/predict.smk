@@ -44,7 +44,7 @@ PREDICT_INPUT, PREDICT_PARAMS = STAGES.add(
     ANSWERS,
     "predict.py",
     lambda w: (
-        "citepipe.generate.predict" if system(w).decode == "greedy" else "citepipe.sample.predict"
+        "citepipe.sample." + ("predict" if system(w).decode == "greedy" else "segment_search")
     ),
     inputs={
         "verifier": lambda w: (

@@ -6,29 +6,29 @@ from stage import Job, run_stage
 
 
 def work(job: Job) -> str:
-    from citepipe.generate import predict as greedy
-    from citepipe.sample import predict as search
+    from citepipe.sample import predict, segment_search
+    from citepipe.sample.job import Job as AnswerJob
 
     config, folder = job.config, job.out.parent
-    outs = [Path(path) for path in job.snakemake.output]
-    answering = greedy.PredictJob(
-        tests=dict(zip([out.stem for out in outs], job.all_given("tests"), strict=True)),
+    outs = {Path(path).stem: Path(path) for path in job.snakemake.output}
+    tests = dict(zip(outs, job.all_given("tests"), strict=True))
+    answering = AnswerJob(
         model=config.model,
-        prompt=config.prompt,
-        options=config.predict,
         adapter=Path(job.cfg["adapter"]),
+        prompt=config.prompt,
         server=config.server,
-        outs={out.stem: out for out in outs},
         state=folder.with_name(f"{folder.name}.state"),
         fingerprint=job.fingerprint,
         seed=job.seed,
         threads=job.threads,
+        reward=config.reward,
+        verifier=config.verifiers.train,
+        cache=job.cache,
     )
     if job.cfg["search"] is None:
-        return greedy.run(answering)
-    # Test questions have no gold answers to be rewarded for.
-    return search.run(
-        answering, config.segment_search, config.reward, config.verifiers.train, job.cache
+        return predict.run(answering, config.predict, tests, outs)
+    return segment_search.run_prediction(
+        answering, config.predict, tests, outs, config.segment_search
     )
 
 

@@ -12,12 +12,10 @@ import torch
 import transformers
 
 from citepipe.errors import InputError
-from citepipe.generate import local, tree_decoder
+from citepipe.generate import engine
 from citepipe.generate.completion import Completion, Request, Sampling
-from citepipe.generate.local import HuggingFaceGenerator
-from citepipe.generate.plain_decoder import PlainDecoder
-from citepipe.generate.tree import forward, reads_trees
-from citepipe.generate.tree_decoder import TreeDecoder
+from citepipe.generate.decode import TreeDecoder
+from citepipe.generate.engine import HuggingFaceGenerator
 from citepipe.models.load import load_base, load_tokenizer
 from citepipe.options import ModelOptions
 from tests.generate.tiny_tokenizers import make_tokenizer
@@ -120,8 +118,7 @@ def test_greedy_answers_are_those_of_generate(kind: tuple[Any, Any, bool]) -> No
     generator = HuggingFaceGenerator(model, tokenizer, 4)
     before = model.config._attn_implementation
     found = generator.generate(requests)
-    assert isinstance(generator._decoder, TreeDecoder if trees else PlainDecoder)
-    assert reads_trees(model) == trees
+    assert generator._reads_trees == trees
     assert model.config._attn_implementation == before
     for prompt, [completion] in zip(prompts, found, strict=True):
         expected = model.generate(
@@ -156,12 +153,18 @@ def test_log_probabilities_are_those_of_a_plain_forward_pass(kind: tuple[Any, An
 def _count_tokens(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The tokens of every pass over trees from now on."""
     read: list[int] = []
+    read_prompts, step = TreeDecoder._read, TreeDecoder.step
 
-    def counted(model: Any, cache: Any, now: Any, token_ids: torch.Tensor, *others: Any) -> Any:
-        read.append(len(token_ids))
-        return forward(model, cache, now, token_ids, *others)
+    def count_prompts(decoder: TreeDecoder, prompts: list[tuple[int, ...]]) -> None:
+        read.append(sum(map(len, prompts)))
+        read_prompts(decoder, prompts)
 
-    monkeypatch.setattr(tree_decoder, "forward", counted)
+    def count_step(decoder: TreeDecoder, branches: list[Any]) -> torch.Tensor:
+        read.append(len(branches))
+        return step(decoder, branches)
+
+    monkeypatch.setattr(TreeDecoder, "_read", count_prompts)
+    monkeypatch.setattr(TreeDecoder, "step", count_step)
     return read
 
 
@@ -224,10 +227,12 @@ def test_prompts_are_read_once_for_all_their_samples(
     model, tokenizer = loaded
     read = _count_tokens(monkeypatch)
     requests = _requests(tokenizer)
-    found = HuggingFaceGenerator(model, tokenizer, 2).generate(requests)
+    generator = HuggingFaceGenerator(model, tokenizer, 2)
+    generator._reads_trees = True  # is not to be found out here
+    found = generator.generate(requests)
     prompts = sum(len(request.prompt) for request in requests)
-    # The last token of each answer is not read.
-    assert sum(read) == prompts + sum(len(c.token_ids) - 1 for own in found for c in own)
+    # Each sample reads the prompt's last token anew, and does not read its own last one.
+    assert sum(read) == prompts + sum(len(c.token_ids) for own in found for c in own)
 
 
 def test_samples_do_not_depend_on_the_batch(loaded) -> None:  # type: ignore[no-untyped-def]
@@ -327,8 +332,8 @@ def test_the_batch_follows_the_memory(loaded, monkeypatch: pytest.MonkeyPatch) -
     requests = _requests(tokenizer)
     # Room for the longest prompt and for two of its answers.
     columns = max(len(request.prompt) for request in requests) + 2 * 12
-    free = int(columns * column / local.SHARE_FOR_CACHE) + column
-    monkeypatch.setattr(local, "free_memory", lambda _: free)
+    free = int(columns * column / engine.SHARE_FOR_CACHE) + column
+    monkeypatch.setattr(engine, "free_memory", lambda _: free)
     generator = HuggingFaceGenerator(model, tokenizer)
     assert generator.capacity == 1
     assert HuggingFaceGenerator(model, tokenizer, 5).capacity == 10
@@ -348,7 +353,7 @@ def test_only_so_much_is_kept_as_memory_allows(loaded, monkeypatch: pytest.Monke
     whole = _search(HuggingFaceGenerator(model, tokenizer), prompts, True)
     enough = sum(read)
     read.clear()
-    monkeypatch.setattr(local, "_columns_in_memory", lambda _: 100)
+    monkeypatch.setattr(engine, "_columns_in_memory", lambda _: 100)
     found = _search(HuggingFaceGenerator(model, tokenizer, 4), prompts, True)
     assert [_ids([own]) for _, own in found] == [_ids([own]) for _, own in whole]
     assert sum(read) > enough, "some of it had to be read again"

@@ -1,0 +1,291 @@
+"""A model that answers questions chunk by chunk, and whose run goes on where it was cut off.
+
+Every draw depends on the seed and the question alone, so what comes out is the same however often
+a run is cut off, and among however many jobs the questions are shared out.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from citepipe.data.example import Example
+from citepipe.data.files import read_examples, write_jsonl
+from citepipe.data.prompts import Prompt
+from citepipe.generate.completion import Completion, Done, FinishReason, Generator, Request
+from citepipe.generate.journal import Journal
+from citepipe.models.encode import encode_prompt, end_token
+from citepipe.models.load import check_trained, load_for_inference, load_tokenizer
+from citepipe.options import (
+    BestOfNOptions,
+    ModelOptions,
+    PromptOptions,
+    RewardOptions,
+    SegmentSearchOptions,
+    ServerOptions,
+)
+from citepipe.progress import Progress, say, summary
+from citepipe.rewards import Rewarder
+from citepipe.runstate import append_journal, claim, discard, read_journal
+
+Record = dict[str, Any]
+"""What is kept of a question: `id`, `dataset`, and `candidates`, best first, each as
+`answer_record` has it; of a search also its `steps`."""
+
+Ids = tuple[int, ...]
+
+Sample = Callable[[Sequence[Example], Sequence[Ids], Generator], list[Record]]
+"""Questions, their prompts as token ids, and a generator to a record per question."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What answers questions, and where its run is kept until it has finished.
+
+    Attributes:
+        model: the base model.
+        adapter: the adapter or whole model that answers, or None for the bare base.
+        prompt: the prompt's templates and budget.
+        server: where the model is served; None to load it in this process.
+        state: folder of the unfinished run.
+        fingerprint: of everything the result depends on; another one starts clean.
+        seed: of all draws.
+        threads: CPU threads.
+        reward: the size of each reward, where answers are rewarded.
+        verifier: the entailment verifier that finds the rewards.
+        cache: file of the verifier's decisions, or None.
+    """
+
+    model: ModelOptions
+    adapter: Path | None
+    prompt: PromptOptions
+    server: ServerOptions | None
+    state: Path
+    fingerprint: str
+    seed: int
+    threads: int
+    reward: RewardOptions = field(default_factory=RewardOptions)
+    verifier: str = "lexical"
+    cache: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """The questions that one of several jobs samples answers to.
+
+    Attributes:
+        questions: file of the questions of all jobs.
+        shard: which share is this job's, from 0.
+        shards: how many shares there are.
+        out: where a JSON line per question goes, with every candidate.
+    """
+
+    questions: Path
+    shard: int
+    shards: int
+    out: Path
+
+
+def sample_share(
+    label: str,
+    unit: str,
+    job: Job,
+    share: Share,
+    options: BestOfNOptions | SegmentSearchOptions,
+    sample: Sample,
+    per_question: int,
+    rewarder: Rewarder,
+) -> str:
+    """Sample answers to a job's share of the questions and write their records.
+
+    See `answer_questions` for the other arguments and for what is raised.
+
+    Returns:
+        A line that says what was done.
+    """
+    chosen = choose_questions(share.questions, options.questions, job.seed)
+    examples = chosen[share.shard :: share.shards]
+    records, figures = answer_questions(
+        label, unit, job, examples, options.batch_size, sample, per_question, rewarder
+    )
+    write_jsonl(share.out, records)
+    discard(job.state)
+    return summary(label, {"questions": len(records), **figures})
+
+
+def answer_questions(
+    label: str,
+    unit: str,
+    job: Job,
+    examples: Sequence[Example],
+    batch_size: int | None,
+    sample: Sample,
+    per_question: int | None = None,
+    rewarder: Rewarder | None = None,
+) -> tuple[list[Record], dict[str, float]]:
+    """Load what a job names and answer questions; the caller discards the job's state.
+
+    Args:
+        label: the stage's name in progress lines.
+        unit: what is generated at a time, plural.
+        job: what answers.
+        examples: the questions.
+        batch_size: sequences generated at once; None for what memory allows.
+        sample: answers a chunk of questions.
+        per_question: sequences that a question takes at a time; None for one, and then all
+            questions are one chunk.
+        rewarder: whose pairs are counted, if there is one.
+
+    Returns:
+        Per question its record, and figures for the summary line.
+
+    Raises:
+        InputError: a model, an adapter or the server is not what it should be.
+    """
+    import torch
+
+    torch.set_num_threads(job.threads)
+    if job.adapter is not None:
+        check_trained(job.adapter)
+    tokenizer = load_tokenizer(job.model)
+    prompts = [encode_prompt(example, job.prompt, tokenizer) for example in examples]
+    end_id = end_token(tokenizer, job.prompt)
+    claim(job.state, job.fingerprint, label)
+    generator: Generator
+    if job.server is not None:
+        from citepipe.generate.server import ServerGenerator
+
+        generator = ServerGenerator(job.server, job.model.base, job.adapter, tokenizer, end_id)
+    else:
+        from citepipe.generate.engine import HuggingFaceGenerator
+
+        model = load_for_inference(job.model, job.adapter)
+        generator = HuggingFaceGenerator(model, tokenizer, batch_size, end_id)
+    with closing(generator):
+        records, rates = chunk_by_chunk(
+            label, unit, examples, prompts, generator, job.state, sample, per_question, rewarder
+        )
+    shortened = sum(prompt.shortened for prompt in prompts)
+    if shortened:
+        say(f"{label}: documents of {shortened} prompts were shortened to fit max_input_tokens")
+    return records, {**rates, "prompts shortened": shortened}
+
+
+def chunk_by_chunk(
+    label: str,
+    unit: str,
+    examples: Sequence[Example],
+    prompts: Sequence[Prompt],
+    generator: Generator,
+    state: Path,
+    sample: Sample,
+    per_question: int | None = None,
+    rewarder: Rewarder | None = None,
+) -> tuple[list[Record], dict[str, float]]:
+    """Answer as many questions at once as keep the generator busy, keeping what is done.
+
+    A run that is cut off has its finished questions in `state`, and of the others all that was
+    generated for them. The other arguments are those of `answer_questions`.
+
+    Returns:
+        Per question its record, and what was done per second.
+    """
+    finished = state / "candidates.jsonl"
+    done = by_name(read_journal(finished))
+    if done:
+        say(f"{label}: going on after {len(done)} of {len(examples)} questions")
+    counting = _Counting(generator, lambda: progress.advance(0 if per_question else 1, **rates()))
+    journal = Journal(state / "completions.jsonl", counting)
+    if journal.known:
+        say(f"{label}: {journal.known} {unit} of unfinished questions are there already")
+    known = 0 if per_question else journal.known
+    progress = Progress(label, len(examples), "questions", done=len(done) + known)
+
+    def rates() -> dict[str, float]:
+        passed = max(progress.elapsed, 1e-9)
+        shown = {f"{unit}/s": counting.completions / passed, "tokens/s": counting.tokens / passed}
+        return shown | ({"pairs/s": rewarder.pairs / passed} if rewarder else {})
+
+    left = [
+        (example, prompt.token_ids)
+        for example, prompt in zip(examples, prompts, strict=True)
+        if name_of(example.dataset, example.id) not in done
+    ]
+    at_once = max(1, generator.capacity // per_question if per_question else len(left))
+    for start in range(0, len(left), at_once):
+        chunk = left[start : start + at_once]
+        records = sample([example for example, _ in chunk], [ids for _, ids in chunk], journal)
+        append_journal(finished, records)
+        journal.forget()
+        done |= by_name(records)
+        if per_question:
+            best = [r["candidates"][0]["reward"] for r in done.values() if r["candidates"]]
+            mean = sum(best) / max(len(best), 1)
+            progress.advance(len(records), **rates(), **{"mean best reward": mean})
+    return [done[name_of(example.dataset, example.id)] for example in examples], rates()
+
+
+class _Counting:
+    """A generator that counts what another one completes, and reports after each."""
+
+    def __init__(self, generator: Generator, report: Callable[[], None]) -> None:
+        self._generator, self._report = generator, report
+        self.capacity = generator.capacity
+        self.close = generator.close
+        self.completions = self.tokens = 0
+
+    def generate(
+        self, requests: Sequence[Request], done: Done | None = None, keep: bool = False
+    ) -> list[list[Completion]]:
+        """See `Generator.generate`."""
+
+        def count(number: int, sample: int, completion: Completion) -> None:
+            self.completions += 1
+            self.tokens += len(completion.token_ids)
+            if done is not None:
+                done(number, sample, completion)
+            self._report()
+
+        return self._generator.generate(requests, count, keep)
+
+
+def answer_record(
+    text: str, tokens: int, finish: FinishReason, rewards: Mapping[str, float]
+) -> dict[str, Any]:
+    """The record of an answer, whole or partial.
+
+    Args:
+        text: what it says; kept without the spaces around it.
+        tokens: how many it has.
+        finish: why it ended.
+        rewards: by component; their sum is kept as `reward`.
+    """
+    return {
+        "text": text.strip(),
+        "reward": round(sum(rewards.values()), 6),
+        "rewards": {name: round(value, 6) for name, value in rewards.items()},
+        "tokens": tokens,
+        "finish": finish,
+    }
+
+
+def choose_questions(path: Path, count: int | None, seed: int) -> list[Example]:
+    """The questions to sample answers for: all of the file, or `count` of them by the seed."""
+    examples = read_examples(path)
+    if count is None or count >= len(examples):
+        return examples
+    return random.Random(f"{seed}/questions").sample(examples, count)
+
+
+def name_of(dataset: str, question: str) -> str:
+    """Ids are unique within a dataset."""
+    return f"{dataset}/{question}"
+
+
+def by_name(records: Iterable[Record]) -> dict[str, Record]:
+    """Records by the names of their questions."""
+    return {name_of(record["dataset"], record["id"]): record for record in records}

@@ -1,0 +1,172 @@
+"""Sampling goes on after a kill, and its shares are put together in the questions' order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from citepipe.data.example import Document, Example
+from citepipe.data.files import read_examples, read_json, read_jsonl, write_examples, write_jsonl
+from citepipe.data.prompts import Prompt
+from citepipe.errors import InputError
+from citepipe.generate.completion import Completion, Generator, Request
+from citepipe.options import BestOfNOptions, ModelOptions, PredictOptions, PromptOptions
+from citepipe.sample import best_of_n, predict
+from citepipe.sample.job import Ids, Job, Record, Share, choose_questions, chunk_by_chunk
+from citepipe.sample.merge import merge
+from tests.sample.test_segment_search import Speaker, Taste
+
+# Ids come again in another dataset.
+QUESTIONS = [
+    Example(f"q{i}", dataset, f"Question {i}?", ())
+    for i, dataset in enumerate(["asqa", "eli5", "asqa", "asqa", "eli5"])
+] + [Example("q0", "eli5", "Another?", ())]
+NAMES = [f"{question.dataset}/{question.id}" for question in QUESTIONS]
+
+
+PROMPTS = [Prompt("", (number,), False) for number in range(6)]
+
+
+class Two(Speaker):
+    """Two questions are answered at once; it dies after `patience` answers."""
+
+    capacity = 2
+
+    def __init__(self, patience: int = 99) -> None:
+        super().__init__()
+        self.patience = patience
+
+    def say(self, request: Request, sample: int) -> Completion:
+        if self.patience == 0:
+            raise KeyboardInterrupt
+        self.patience -= 1
+        return super().say(request, sample)
+
+    @property
+    def requested(self) -> list[str]:
+        """The questions that were answered, in order."""
+        return [request.key for call in self.calls for request in call]
+
+
+def _run(state: Path, speaker: Two, per_question: int | None = 1) -> list[Record]:
+    """The records of all questions, an answer each."""
+    state.mkdir(exist_ok=True)
+
+    def sample(
+        examples: Sequence[Example], prompts: Sequence[Ids], generator: Generator
+    ) -> list[Record]:
+        options = BestOfNOptions(n=1, max_new_tokens=9)
+        return best_of_n.best_of_n(examples, prompts, generator, Taste(), options, 0)
+
+    return chunk_by_chunk(
+        "test", "answers", QUESTIONS, PROMPTS, speaker, state, sample, per_question, Taste()
+    )[0]
+
+
+def test_a_run_goes_on_where_it_was_cut_off(tmp_path: Path) -> None:
+    """The third of six answers is the last: it and the two before are not generated again."""
+    whole = _run(tmp_path / "whole", Two())
+    assert [f"{record['dataset']}/{record['id']}" for record in whole] == NAMES
+    for per_question in (1, None):
+        state = tmp_path / f"{per_question}"
+        with pytest.raises(KeyboardInterrupt):
+            _run(state, Two(patience=3), per_question)
+        with (state / "candidates.jsonl").open("a") as journal:
+            journal.write('{"id": "q2", "cand')
+        again = Two()
+        assert _run(state, again, per_question) == whole
+        assert again.requested == NAMES[3:]
+
+
+def test_progress_shows_what_is_generated_and_judged(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _run(tmp_path, Two())
+    said = capsys.readouterr().err
+    assert all(name in said for name in ("6/6", "answers/s", "tokens/s", "pairs/s"))
+
+
+def _job(tiny_base: Path, state: Path, **others: object) -> Job:
+    """A tiny model whose answers the lexical verifier judges."""
+    settings = {
+        "model": ModelOptions(base=str(tiny_base), dtype="float32"),
+        "adapter": None,
+        "prompt": PromptOptions(instruction="Say.", max_input_tokens=100),
+        "server": None,
+        "state": state,
+        "fingerprint": "a",
+        "seed": 3,
+        "threads": 1,
+    }
+    return Job(**{**settings, **others})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("shards", [1, 4, 9])
+def test_shares_are_put_together_in_the_questions_order(
+    tiny_base: Path, tmp_path: Path, shards: int
+) -> None:
+    questions = tmp_path / "questions.json"
+    write_examples(questions, QUESTIONS)
+    parts = [tmp_path / f"{shard}.jsonl" for shard in range(shards)]
+    for shard, part in enumerate(parts):
+        job = _job(tiny_base, tmp_path / f"{shard}.state")
+        options = BestOfNOptions(n=2, max_new_tokens=3)
+        best_of_n.run(job, Share(questions, shard, shards, part), options)
+        assert not job.state.exists()
+    silent, *others = read_jsonl(parts[0])
+    write_jsonl(parts[0], [silent | {"candidates": []}, *others])
+    files = tmp_path / "answers.json", tmp_path / "candidates.jsonl"
+    said = merge(questions, None, 3, parts, *files)
+    merged = read_jsonl(files[1])
+    assert [f"{r['dataset']}/{r['id']}" for r in merged] == NAMES
+    expected = [
+        (name, record["candidates"][0]["text"])
+        for name, record in zip(NAMES[1:], merged[1:], strict=True)
+        if record["candidates"][0]["text"]
+    ]
+    found = [(f"{e.dataset}/{e.id}", e.output) for e in read_examples(files[0])]
+    assert found == expected
+    assert f"questions 6, without answer {6 - len(expected)}" in said
+
+
+def test_a_question_that_no_share_has_is_named(tmp_path: Path) -> None:
+    write_examples(tmp_path / "questions.json", QUESTIONS)
+    parts = [tmp_path / f"{shard}.jsonl" for shard in range(2)]
+    for shard, part in enumerate(parts):
+        write_jsonl(part, [{"id": q.id, "dataset": q.dataset} for q in QUESTIONS[shard::2]])
+    write_jsonl(parts[1], read_jsonl(parts[1])[:1])
+    out = tmp_path / "answers.json"
+    with pytest.raises(InputError, match=r"1\.jsonl: expected the question asqa/q3, it is not"):
+        merge(tmp_path / "questions.json", None, 0, parts, out, tmp_path / "candidates.jsonl")
+    assert not out.exists()
+
+
+def test_the_seed_chooses_the_questions(tmp_path: Path) -> None:
+    path = tmp_path / "questions.json"
+    write_examples(path, QUESTIONS)
+    assert choose_questions(path, None, 0) == QUESTIONS
+    two = choose_questions(path, 2, 0)
+    assert len(two) == 2
+    assert two == choose_questions(path, 2, 0)
+    assert any(choose_questions(path, 2, seed) != two for seed in range(1, 9))
+
+
+def test_prediction_writes_a_result_file_per_dataset(tiny_base: Path, tmp_path: Path) -> None:
+    docs = (Document("Silver River", "Silver River was directed by Anna Berg. " * 20),)
+    tests = {name: tmp_path / f"{name}.json" for name in ("asqa", "qampari")}
+    for count, (name, path) in zip((5, 3), tests.items(), strict=True):
+        write_examples(path, [Example(f"{name}{i}", name, f"Who {i}?", docs) for i in range(count)])
+    outs = {name: tmp_path / "out" / f"{name}.json" for name in tests}
+    options = PredictOptions(max_new_tokens=7, batch_size=2)
+    said = predict.run(_job(tiny_base, tmp_path / "state"), options, tests, outs)
+    written = read_json(outs["asqa"])
+    assert written["args"]["dataset"] == "asqa"
+    assert written["args"]["seed"] == 3
+    assert [row["id"] for row in written["data"]] == [f"asqa{i}" for i in range(5)]
+    for example in read_examples(outs["qampari"]):
+        assert example.output is not None
+        assert "\n" not in example.output
+    assert "answers 8" in said
+    assert "prompts shortened 8" in said
