@@ -131,7 +131,8 @@ class Artist:
     def draw(self, dataset: str) -> Drawn:
         """One question of a dataset, with its documents in random order."""
         recipes = {"asqa": self._asqa, "eli5": self._eli5, "qampari": self._qampari}
-        question, entity, pages = recipes.get(dataset, self._expertqa)()
+        recipes["expertqa"] = self._expertqa
+        question, entity, pages = recipes[dataset]()
         self.random.shuffle(pages)
         listing = dataset == "qampari"
         claims = tuple(
