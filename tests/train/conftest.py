@@ -9,6 +9,8 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from citepipe.data.example import Document, Example
 from citepipe.data.files import write_examples
@@ -64,6 +66,14 @@ def run(stage: ModuleType, call: Mapping[str, Any]) -> str:
     job = Job(**{name: value for name, value in call.items() if name in fields})
     line: str = stage.run(job, **{n: value for n, value in call.items() if n not in fields})
     return line
+
+
+def assert_close(expected: Path, found: Path, atol: float = 1e-5, rtol: float = 1e-4) -> None:
+    """Assert that two files hold nearly the same weights."""
+    ours, theirs = load_file(expected), load_file(found)
+    assert ours.keys() == theirs.keys()
+    for name, value in ours.items():
+        torch.testing.assert_close(theirs[name], value, atol=atol, rtol=rtol)
 
 
 @pytest.fixture(scope="session")

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from peft import PeftModel
-from safetensors.torch import load_file
 
 from citepipe.data.files import read_examples, read_jsonl, write_examples
 from citepipe.errors import InputError
 from citepipe.models.load import load_base, load_for_inference, load_tokenizer
 from citepipe.options import ModelOptions, PromptOptions
 from citepipe.train import sft
-from tests.train.conftest import run
+from tests.train.conftest import assert_close, run
+
+ADAPTER = "adapter_model.safetensors"
 
 
 @pytest.mark.parametrize(("limit", "cut"), [(200, False), (3, True)])
@@ -35,9 +37,9 @@ def test_only_the_answer_is_learnt_with_its_end_unless_it_is_cut(
 def test_training_lowers_the_dev_loss_and_leaves_an_adapter(adapter: Path) -> None:
     losses = [r["eval_loss"] for r in read_jsonl(adapter / "metrics.jsonl") if "eval_loss" in r]
     assert losses[-1] < losses[0]
-    assert (adapter / "adapter_model.safetensors").is_file()
+    assert (adapter / ADAPTER).is_file()
     assert (adapter / "tokenizer.json").is_file()
-    assert (adapter / "last" / "adapter_model.safetensors").is_file()
+    assert (adapter / "last" / ADAPTER).is_file()
     assert not adapter.with_name("state").exists(), "a finished run leaves no state"
 
 
@@ -47,14 +49,6 @@ def call(supervised: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
     options = supervised["options"].model_copy(update={"max_steps": 2, "evaluations": 1})
     folders = {"out": tmp_path / "out", "state": tmp_path / "state"}
     return supervised | folders | {"options": options}
-
-
-class _Tracker:
-    def __init__(self) -> None:
-        self.logged: list[tuple[int, dict[str, float]]] = []
-
-    def log(self, step: int, figures: dict[str, float]) -> None:
-        self.logged.append((step, dict(figures)))
 
 
 def test_losses_are_means_over_tokens_of_answers_and_tracked(
@@ -70,7 +64,8 @@ def test_losses_are_means_over_tokens_of_answers_and_tracked(
     adapter = options.adapter.model_copy(update={"dropout": 0.0})
     call["model"] = options.model_copy(update={"adapter": adapter})
     call["options"] = call["options"].model_copy(update={"max_steps": 1, "batch_size": 3})
-    tracker = _Tracker()
+    logged: list[dict[str, float]] = []
+    tracker = SimpleNamespace(log=lambda step, figures: logged.append({"step": step, **figures}))
     run(sft, call | {"tracker": tracker})
     tokenizer, base = load_tokenizer(options), load_base(options)
 
@@ -89,7 +84,7 @@ def test_losses_are_means_over_tokens_of_answers_and_tracked(
     assert first["loss"] == pytest.approx(loss(base), abs=1e-5)
     trained = PeftModel.from_pretrained(base, call["out"]).eval()
     assert evaluation["eval_loss"] == pytest.approx(loss(trained), abs=1e-5)
-    assert [{"step": step, **figures} for step, figures in tracker.logged] == [first, evaluation]
+    assert logged == [first, evaluation]
 
 
 def test_all_weights_can_be_trained_and_gone_on_from(
@@ -108,20 +103,14 @@ def test_all_weights_can_be_trained_and_gone_on_from(
 def test_an_adapter_is_gone_on_from(call: dict[str, Any], adapter: Path) -> None:
     slow = call["options"].model_copy(update={"max_steps": 1, "learning_rate": 1e-9})
     run(sft, call | {"start": adapter, "options": slow})
-    before = load_file(adapter / "adapter_model.safetensors")
-    after = load_file(call["out"] / "adapter_model.safetensors")
-    for name, value in before.items():
-        torch.testing.assert_close(after[name], value, atol=1e-7, rtol=0)
+    assert_close(adapter / ADAPTER, call["out"] / ADAPTER, atol=1e-7, rtol=0)
 
 
 def test_gradient_checkpointing_changes_nothing(call: dict[str, Any], tmp_path: Path) -> None:
     run(sft, call)
     model = call["model"].model_copy(update={"gradient_checkpointing": True})
     run(sft, call | {"model": model, "out": tmp_path / "other"})
-    plain = load_file(call["out"] / "adapter_model.safetensors")
-    checkpointed = load_file(tmp_path / "other" / "adapter_model.safetensors")
-    for name, value in plain.items():
-        torch.testing.assert_close(checkpointed[name], value, atol=1e-6, rtol=0)
+    assert_close(call["out"] / ADAPTER, tmp_path / "other" / ADAPTER, atol=1e-6, rtol=0)
 
 
 def test_rows_without_answers(
