@@ -259,6 +259,8 @@ class Seq2SeqVerifier(BatchedVerifier):
             ids,
             attention_mask=mask,
             max_new_tokens=tokens,
+            do_sample=False,
+            num_beams=1,
             output_logits=True,
             return_dict_in_generate=True,
         )
