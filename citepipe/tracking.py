@@ -9,12 +9,13 @@ from typing import Any, Self
 
 from citepipe.progress import say
 
-PRIVATE = {
+SETTINGS = {
     **dict.fromkeys(("disable_code", "disable_git", "silent"), True),
     **dict.fromkeys(("x_disable_machine_info", "x_disable_meta", "x_disable_stats"), True),
     **{"console": "off", "host": "", "symlink": False, "x_save_requirements": False},
+    **{"init_timeout": 30, "finish_timeout": 300},
 }
-"""Settings with which wandb records nothing of the machine, its user and the code."""
+"""wandb records nothing of the machine, its user and the code, and waits so many seconds."""
 
 
 class Tracker:
@@ -40,8 +41,8 @@ class Tracker:
         def log(run: Any) -> None:
             import wandb
 
-            data: list[Any] = [list(row.values()) for row in rows]
-            run.log({"samples": wandb.Table(columns=list(rows[0]), data=data)}, step)
+            table: list[Any] = [list(row.values()) for row in rows]
+            run.log({"samples": wandb.Table(columns=list(rows[0]), data=table)}, step)
 
         if rows:
             self._try(log)
@@ -71,6 +72,5 @@ class Tracker:
         if mode == "online" and not logged_in:
             raise RuntimeError("not logged in (`wandb login`, or WANDB_API_KEY)")
         settings["mode"] = {"auto": "online" if logged_in else "offline"}.get(mode, mode)
-        limits = {"init_timeout": 30, "finish_timeout": 300}
-        own = wandb.Settings(**PRIVATE, **limits)
+        own = wandb.Settings(**SETTINGS)
         return wandb.init(id=self._id, resume="allow", settings=own, **settings)
