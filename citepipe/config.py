@@ -248,6 +248,17 @@ class Config(Options):
     miniature: MiniatureOptions | None = Field(None, description="The synthetic world.")
     systems: dict[Name, System] = Field(min_length=1, description="A row of the table each.")
 
+    def seeds_of(self, name: str) -> list[int]:
+        """The seeds that a system runs with.
+
+        What was trained elsewhere does not vary with ours, nor do its likeliest answers.
+        """
+        system = self.systems[name]
+        if isinstance(system, ModelOfSystem) and system.decode == "greedy":
+            return self.seeds_of(system.model_of)
+        drawn = getattr(system, "decode", None) == "segment_search"
+        return self.seeds if hasattr(system, "train") or drawn else self.seeds[:1]
+
     def training_options(self, name: str) -> TrainingOptions:
         """The options that a trained system's stage gets: its section with its own overrides.
 

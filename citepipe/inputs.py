@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 from citepipe.config import Config
@@ -49,6 +50,23 @@ def named_inputs(config: Config) -> dict[str, list[str]]:
         shown = ".".join(key for key in keys if isinstance(key, str))
         found.setdefault(shown, []).append(value)
     return found
+
+
+def absent_inputs(config: Config) -> list[str]:
+    """A line for each file that a configuration names and that is neither there nor made."""
+    named = named_inputs(config)
+    if config.model and len(Path(config.model.base).parts) == 2:
+        # A name on the hub, unless its first part is a folder here.
+        owner = Path(config.model.base).parts[0]
+        if owner not in (".", "..", "/") and not Path(owner).is_dir():
+            del named["model.base"]
+    return [
+        f"{key}: no file {path} below {Path.cwd()} "
+        "(the configuration file says where its inputs come from)"
+        for key, paths in named.items()
+        for path in paths
+        if not Path(path).is_relative_to(config.results) and not Path(path).exists()
+    ]
 
 
 def localise(config: Config) -> tuple[Config, dict[str, Source]]:

@@ -8,9 +8,10 @@ import os
 from functools import cache
 from importlib.machinery import PathFinder
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import grimp
+if TYPE_CHECKING:
+    import grimp
 
 ROOT = Path(__file__).resolve().parents[1]
 KEPT = Path(".snakemake", "citepipe-digests.json")
@@ -115,8 +116,10 @@ def is_input(file: Path, folder: Path) -> bool:
 
 
 @cache
-def graph() -> grimp.ImportGraph:
+def graph() -> "grimp.ImportGraph":
     """Who imports whom in the package."""
+    import grimp
+
     return grimp.build_graph("citepipe", exclude_type_checking_imports=True, cache_dir=None)
 
 

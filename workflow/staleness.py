@@ -4,8 +4,8 @@ An input that another stage makes counts by the digest of that stage, so that it
 file is there: whatever changes at the beginning shows at once in all that follows from it.
 
 A job that succeeds leaves a record of what it was made of. Where the record says the same as the
-present, times of files count for nothing: a touched file may be the same, and an older one
-another. Where it does not, the job depends on a file that is newer than all, so that it runs.
+present, times of files count for nothing: a touched file may be the same, and an older one another.
+Where it does not, the job depends on a file that is newer than all, so that it runs.
 """
 
 import json
@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Collection, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from snakemake.io import ancient
 
@@ -34,18 +34,6 @@ OWN_CODE = "code of "
 """In front of a module's name among inputs: not a file, but what a user's own code does."""
 
 
-class Stage(NamedTuple):
-    """A rule as far as its results are concerned (see `Stages.add`)."""
-
-    makes: list[re.Pattern[str]]
-    systems: Collection[str]
-    script: str
-    code: Any
-    inputs: Mapping[str, Any]
-    cfg: Any
-    absent: Any
-
-
 class Wildcards(dict[str, str]):
     """The wildcards of a job, by attribute and as a mapping."""
 
@@ -57,7 +45,7 @@ class Stages:
 
     def __init__(self, results: str) -> None:
         self.results = results
-        self.stages: list[Stage] = []
+        self.makers: list[tuple[list[str], Collection[str], Callable[[Any], Any]]] = []
         self.identity = cache(self._identity)
         self.code_of = cache(code_of)
 
@@ -86,23 +74,24 @@ class Stages:
         Returns:
             the arguments of the rule's `input` and `params`.
         """
-        patterns = [re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>[^/]+)", re.escape(path)) for path in makes]
-        made = Stage([*map(re.compile, patterns)], systems, script, code, inputs, cfg, absent)
-        self.stages.append(made)
-
         known: dict[str, dict[str, Any]] = {}
 
-        def params_at(wildcards: Any) -> dict[str, Any]:
+        def params(wildcards: Any) -> dict[str, Any]:
             output = makes[0].format(**wildcards)
             if output not in known:
-                values = {"cfg": _at(cfg, wildcards), "made_of": self.made_of(made, wildcards)}
+                made = {"code": self.code_of("stage.py", script, *_at(code, wildcards).split())}
+                for name, given in inputs.items():
+                    # Shards of a sample are equal here, however many there are.
+                    found = dict.fromkeys(map(self.identity, _at(given, wildcards)))
+                    made[name] = digest_of(list(found))
+                values = {"cfg": _at(cfg, wildcards), "made_of": made}
                 # As a file has it, in a fixed order: Snakemake compares texts.
                 known[output] = json.loads(json.dumps(values, sort_keys=True))
             return known[output]
 
         def is_fresh(wildcards: Any) -> bool:
             record = record_of(self.results, makes[0].format(**wildcards))
-            return not _at(absent, wildcards) and read_record(record) == params_at(wildcards)
+            return not _at(absent, wildcards) and read_record(record) == params(wildcards)
 
         def files_of(given: Any) -> Callable[[Any], list[str]]:
             def files(wildcards: Any) -> list[str]:
@@ -116,40 +105,27 @@ class Stages:
             there = Path(makes[0].format(**wildcards)).exists()
             return [str(NEWER)] if there and not is_fresh(wildcards) else []
 
+        patterns = [re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>[^/]+)", re.escape(path)) for path in makes]
+        self.makers.append((patterns, ("", *systems), params))
         return (
+            {**{name: files_of(given) for name, given in inputs.items()}, STALE: newer},
             {
-                **{name: files_of(given) for name, given in inputs.items()},
-                STALE: newer,
-            },
-            {
-                "cfg": lambda wildcards: params_at(wildcards)["cfg"],
-                "made_of": lambda wildcards: params_at(wildcards)["made_of"],
+                "cfg": lambda wildcards: params(wildcards)["cfg"],
+                "made_of": lambda wildcards: params(wildcards)["made_of"],
             },
         )
-
-    def made_of(self, stage: Stage, wildcards: Any) -> dict[str, str]:
-        """Digests of a stage's code and of each input."""
-        modules = _at(stage.code, wildcards).split()
-        made = {"code": self.code_of("stage.py", stage.script, *modules)}
-        for name, given in stage.inputs.items():
-            # Shards of a sample are equal here, however many there are.
-            found = dict.fromkeys(map(self.identity, _at(given, wildcards)))
-            made[name] = digest_of(list(found))
-        return made
 
     def _identity(self, path: str) -> str:
         """A digest of what a path holds or, if a stage makes it, of what that is made of."""
         if path.startswith(OWN_CODE):
             return code_of_own(path.removeprefix(OWN_CODE))
         for place in (path, *map(str, Path(path).parents)):
-            for stage in self.stages:
-                for match in filter(None, (made.fullmatch(place) for made in stage.makes)):
+            for patterns, systems, params in self.makers:
+                for match in filter(None, (re.fullmatch(made, place) for made in patterns)):
                     wildcards = Wildcards(match.groupdict())
-                    if wildcards.get("system", "") in ("", *stage.systems):
-                        if wildcards.pop("scatteritem", None):
-                            place = str(Path(place).parent)
-                        made = self.made_of(stage, wildcards)
-                        return digest_of([place, _at(stage.cfg, wildcards), made])
+                    if wildcards.get("system", "") in systems:
+                        whole = str(Path(place).parent) if "scatteritem" in wildcards else place
+                        return digest_of([whole, params(wildcards)])
         return digest_of_path(Path(path))
 
 

@@ -26,7 +26,7 @@ from citepipe.config import (
 )
 from citepipe.data.prompts import check_prompt
 from citepipe.errors import InputError
-from citepipe.inputs import localise, named_inputs
+from citepipe.inputs import absent_inputs, localise
 from citepipe.models.load import is_ready
 from citepipe.options import resolved
 from citepipe.provenance import is_input
@@ -106,23 +106,12 @@ ANSWERING = [name for name in SYSTEMS if name not in systems_of(OutputsSystem)]
 TAUGHT = any(getattr(SYSTEMS[name], "data", None) == "teacher" for name in TRAINED)
 
 
-def seeds_of(name):
-    """The seeds that a system runs with.
-
-    What was trained elsewhere does not vary with ours, nor do its likeliest answers.
-    """
-    if isinstance(SYSTEMS[name], ModelOfSystem) and SYSTEMS[name].decode == "greedy":
-        return seeds_of(SYSTEMS[name].model_of)
-    drawn = getattr(SYSTEMS[name], "decode", None) == "segment_search"
-    return CONFIG.seeds if name in TRAINED or drawn else CONFIG.seeds[:1]
-
-
 def of_all_runs(names, *paths):
     """Paths with `{system}` and `{seed}`, for the named systems and all of their seeds."""
     return [
         path.format(system=name, seed=seed)
         for name in names
-        for seed in seeds_of(name)
+        for seed in CONFIG.seeds_of(name)
         for path in paths
     ]
 
@@ -198,29 +187,12 @@ def training_cfg(wildcards):
     return {**model_cfg(), "options": options, "start": start_of(wildcards)}
 
 
-def absent_inputs():
-    """A line for each file that the configuration names and that is neither there nor made."""
-    named = named_inputs(CONFIG)
-    if CONFIG.model and len(Path(CONFIG.model.base).parts) == 2:
-        # A name on the hub, unless there is a folder of its first part.
-        owner = Path(CONFIG.model.base).parts[0]
-        if owner not in (".", "..", "/") and not Path(owner).is_dir():
-            del named["model.base"]
-    return [
-        f"Configuration: {key}: no file {path} below {Path.cwd()} "
-        "(the configuration file says where its inputs come from)"
-        for key, paths in named.items()
-        for path in paths
-        if not Path(path).is_relative_to(RESULTS) and not Path(path).exists()
-    ]
-
-
 # Who only looks at a run is warned; a run ends before its first job.
-ABSENT = absent_inputs()
+ABSENT = absent_inputs(CONFIG)
 for line in ABSENT:
-    logger.warning(line)
+    logger.warning(f"Configuration: {line}")
 
 
 onstart:
     for line in ABSENT:
-        raise WorkflowError(line)
+        raise WorkflowError(f"Configuration: {line}")

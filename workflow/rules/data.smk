@@ -26,7 +26,6 @@ rule fetch:
     localrule: True
     conda:
         "../../envs/citepipe.yaml"
-    threads: 1
     resources:
         **needs(gb=2, hours=24),
     params:
@@ -56,7 +55,6 @@ rule world:
         f"{LOGS}/world.log",
     conda:
         "../../envs/citepipe.yaml"
-    threads: 1
     resources:
         **needs(gb=4, hours=1),
     params:
@@ -118,7 +116,6 @@ rule data:
         f"{LOGS}/data.log",
     conda:
         "../../envs/citepipe.yaml"
-    threads: 1
     resources:
         **needs(gb=8, hours=1),
     params:

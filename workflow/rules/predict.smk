@@ -25,7 +25,6 @@ rule weights:
         system=one_of(systems_of(AdapterSystem)),
     conda:
         "../../envs/citepipe.yaml"
-    threads: 1
     resources:
         **needs(gb=16, hours=2),
     params:

@@ -17,7 +17,11 @@ TABLE_INPUT, TABLE_PARAMS = STAGES.add(
     "report.py",
     "citepipe.report.table citepipe.report.curves",
     inputs={"products": PRODUCTS, "models": ALL_MODELS, "scores": ALL_SCORES},
-    cfg={"runs": [[name, seed, name in TRAINED] for name in SYSTEMS for seed in seeds_of(name)]},
+    cfg={
+        "runs": [
+            [name, seed, name in TRAINED] for name in SYSTEMS for seed in CONFIG.seeds_of(name)
+        ]
+    },
     absent=lambda w: [path for path in MADE if not Path(path).exists()],
 )
 
@@ -41,7 +45,6 @@ rule table:
     localrule: True
     conda:
         "../../envs/citepipe.yaml"
-    threads: 1
     resources:
         **needs(gb=2, hours=1),
     params:

@@ -1,15 +1,14 @@
 """What all scripts share: a job's configuration and paths, its log, and errors as one line."""
 
 import errno
-import logging
 import os
 import select
 import sys
-import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TextIO
@@ -32,12 +31,10 @@ from citepipe.provenance import (  # noqa: E402
     record_of,
     write_record,
 )
+from citepipe.train.launch import is_launched, launch, run_launched  # noqa: E402
 
 NO_PLACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
 """What the system says when a disk is full or must not be written to."""
-
-TOGETHER = "CITEPIPE_TOGETHER"
-"""Names the folder in which the processes of one job leave their last line."""
 
 
 class Job:
@@ -67,6 +64,11 @@ class Job:
     def config(self) -> Any:
         """The whole configuration, with paths in place of addresses and all that a rule needs."""
         return localise(load_config(self.snakemake.config))[0]
+
+    @property
+    def options(self) -> Any:
+        """The options of the system's training, its own overrides included."""
+        return self.config.training_options(self.system)
 
     @property
     def cache(self) -> Path:
@@ -102,38 +104,37 @@ class Job:
         code = self.snakemake.params["made_of"]["code"]
         return f"{digest_of([self.cfg, self.label, inputs])}:{code}"
 
-    def training(self) -> dict[str, Any]:
-        """What all training stages receive, by the same names."""
-        start = self.cfg["start"]
-        return {
-            "model": self.config.model,
-            "prompt": self.config.prompt,
-            "options": self.config.training_options(self.system),
-            "start": Path(start) if start else None,
-            "out": self.out,
-            "state": self.out.with_name(f"{self.out.name}.state"),
-            "fingerprint": self.fingerprint,
-            "seed": self.seed,
-            "threads": self.threads,
-        }
-
-    def tracker(self) -> Any:
-        """Where its learning curves go; of several processes only the first one has one."""
+    @contextmanager
+    def training(self) -> Iterator[Any]:
+        """What all training stages receive; the first of several processes has the tracker."""
         from citepipe.tracking import Tracker
+        from citepipe.train.job import Job as Training
 
-        options, stage = self.config.tracking, self.snakemake.rule
-        if options.wandb == "off" or os.environ.get("RANK", "0") != "0":
-            return Tracker()
-        return Tracker(
-            key=f"{self.label}|{self.fingerprint.partition(':')[0]}",
-            mode=options.wandb,
-            project=options.project,
-            dir=Path(self.config.results),
-            name=f"{self.system}-seed{self.seed}",
-            group=self.system,
-            job_type=stage,
-            config={"stage": stage, "system": self.system, "seed": self.seed, **self.cfg},
-        )
+        options, rule, start = self.config.tracking, self.snakemake.rule, self.cfg["start"]
+        tracker = Tracker()
+        if options.wandb != "off" and os.environ.get("RANK", "0") == "0":
+            tracker = Tracker(
+                key=f"{self.label}|{self.fingerprint.partition(':')[0]}",
+                mode=options.wandb,
+                project=options.project,
+                dir=Path(self.config.results),
+                name=f"{self.system}-seed{self.seed}",
+                group=self.system,
+                job_type=rule,
+                config={"stage": rule, "system": self.system, "seed": self.seed, **self.cfg},
+            )
+        with tracker:
+            yield Training(
+                model=self.config.model,
+                prompt=self.config.prompt,
+                start=Path(start) if start else None,
+                out=self.out,
+                state=self.out.with_name(f"{self.out.name}.state"),
+                fingerprint=self.fingerprint,
+                seed=self.seed,
+                threads=self.threads,
+                tracker=tracker,
+            )
 
 
 class Tee:
@@ -164,9 +165,8 @@ def run_stage(work: Callable[[Job], str], together: bool = False) -> None:
     threading.Thread(target=end_with_run, daemon=True).start()
     job = Job()
     processes = job.snakemake.resources.gpu if together else 1
-    if TOGETHER in os.environ:
-        run_rank(job, work)
-        return
+    if together and is_launched():
+        run_launched(lambda: work(job), complaint)
     # Open to the end of the process: what runs at exit may still write.
     log = open(job.snakemake.log[0], "w", encoding="utf-8")  # noqa: SIM115
     sys.stderr = Tee(sys.stderr, log)
@@ -175,7 +175,7 @@ def run_stage(work: Callable[[Job], str], together: bool = False) -> None:
     started = time.monotonic()
     print(f"== {job.label}", file=sys.stderr, flush=True)
     try:
-        summary = work(job) if processes == 1 else run_together(processes, job.threads)
+        summary = work(job) if processes == 1 else launch(processes, job.threads)
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:
@@ -196,63 +196,6 @@ def complaint(error: Exception) -> str | None:
     if isinstance(error, OSError) and error.errno in NO_PLACE:
         return f"{error.filename or 'results'} cannot be written: {error.strerror}"
     return None
-
-
-def run_rank(job: Job, work: Callable[[Job], str]) -> None:
-    """Do the job as one of several processes, and leave its last line in their folder."""
-    rank = os.environ["RANK"]
-    if rank != "0":
-        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
-    try:
-        line, failed = work(job), False
-    except Exception as error:
-        line, failed = complaint(error) or traceback.format_exc(), True
-    name = f"failed-{rank}" if failed else rank
-    Path(os.environ[TOGETHER], name).write_text(line, encoding="utf-8")
-    sys.stdout.flush()
-    # A process that failed leaves others waiting in a collective call, which does not return.
-    os._exit(1 if failed else 0)
-
-
-def run_together(processes: int, threads: int) -> str:
-    """Run this script in several processes, as torchrun does on one machine.
-
-    Args:
-        processes: how many.
-        threads: that all of them share.
-
-    Returns:
-        the line that sums the job up.
-
-    Raises:
-        InputError: one of them failed, which ends the others; with its last line.
-    """
-    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
-
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
-    with tempfile.TemporaryDirectory() as folder:
-        os.environ |= {TOGETHER: folder, "OMP_NUM_THREADS": str(max(1, threads // processes))}
-        launch = LaunchConfig(
-            min_nodes=1,
-            max_nodes=1,
-            nproc_per_node=processes,
-            rdzv_backend="c10d",
-            rdzv_endpoint="127.0.0.1:0",
-            max_restarts=0,
-            monitor_interval=0.1,
-        )
-        try:
-            elastic_launch(launch, sys.executable)(*sys.argv)
-        except Exception as error:
-            failed = sorted(Path(folder).glob("failed-*"))
-            if not failed:
-                raise InputError(
-                    f"one of {processes} processes ended without a word: {error}"
-                ) from None
-            rank = failed[0].name.removeprefix("failed-")
-            line = failed[0].read_text(encoding="utf-8").strip()
-            raise InputError(f"process {rank} of {processes}: {line}") from None
-        return Path(folder, "0").read_text(encoding="utf-8")
 
 
 def end_with_run() -> None:

@@ -5,17 +5,9 @@ from stage import Job, run_stage
 
 def work(job: Job) -> str:
     from citepipe.train import dpo
-    from citepipe.train.job import Job as Training
 
-    told = job.training()
-    options = told.pop("options")
-    with job.tracker() as tracker:
-        return dpo.run(
-            Training(**told, tracker=tracker),
-            samples=job.given("samples"),
-            questions=job.given("questions"),
-            options=options,
-        )
+    with job.training() as training:
+        return dpo.run(training, job.given("samples"), job.given("questions"), job.options)
 
 
 run_stage(work, together=True)

@@ -5,17 +5,14 @@ from stage import Job, run_stage
 
 def work(job: Job) -> str:
     from citepipe.train import rl
-    from citepipe.train.job import Job as Training
 
-    told = job.training()
-    options = told.pop("options")
-    with job.tracker() as tracker:
+    with job.training() as training:
         return rl.run(
-            Training(**told, tracker=tracker),
+            training,
             train=job.given("train"),
             dev=job.given("dev"),
             method=job.cfg["method"],
-            options=options,
+            options=job.options,
             reward=job.config.reward,
             placement=job.cfg["placement"],
             verifier=job.cfg["verifier"],
