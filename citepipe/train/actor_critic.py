@@ -151,13 +151,9 @@ class ActorCritic:
             return self._values(batch, self._states(batch))
 
     def backward(self, batch: Batch, policy_loss: Loss | None, value_loss: Loss | None) -> None:
-        """Add the gradients of a loss of the policy's log-probabilities, and one of the values.
+        """Add the gradients of losses of log-probabilities and of values, each (B, T) to a scalar.
 
-        Args:
-            batch: the answers.
-            policy_loss: from log-probabilities (B, T) to a scalar; None if the policy does not
-                learn.
-            value_loss: from values (B, T) to a scalar; None without a value model.
+        A loss is None where the policy does not learn, or without a value model.
         """
         if policy_loss is not None:
             with self.using("policy"):

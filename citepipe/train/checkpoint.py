@@ -40,29 +40,22 @@ class Snapshot:
     """What was reported so far, an entry per rollout or evaluation."""
 
 
+@dataclass(frozen=True)
 class Checkpoints:
-    """Saves and restores a run, and keeps its best policy.
+    """Saves and restores a run in a folder, and keeps its best policy there."""
 
-    Args:
-        state: the run's folder.
-        parameters: what is trained, by name.
-        optimizer: of these parameters.
-    """
-
-    def __init__(
-        self,
-        state: Path,
-        parameters: Mapping[str, nn.Parameter],
-        optimizer: torch.optim.Optimizer,
-    ) -> None:
-        self._state, self._parameters, self._optimizer = state, parameters, optimizer
+    state: Path
+    parameters: Mapping[str, nn.Parameter]
+    """What is trained, by name."""
+    optimizer: torch.optim.Optimizer
+    """Of these parameters."""
 
     def save(self, snapshot: Snapshot) -> None:
         """Write a snapshot with weights and optimizer, then remove what it makes superfluous."""
-        final = self._state / f"step-{snapshot.step:08d}"
+        final = self.state / f"step-{snapshot.step:08d}"
         partial = partial_directory(final)
-        tensors = {f"parameter/{n}": p.detach().contiguous() for n, p in self._parameters.items()}
-        for index, state in self._optimizer.state_dict()["state"].items():
+        tensors = {f"parameter/{n}": p.detach().contiguous() for n, p in self.parameters.items()}
+        for index, state in self.optimizer.state_dict()["state"].items():
             for key, value in state.items():
                 tensors[f"optimizer/{index}/{key}"] = value.contiguous()
         with system_errors(partial):
@@ -70,20 +63,20 @@ class Checkpoints:
         write_json(partial / "snapshot.json", asdict(snapshot))
         publish(partial, final)
         kept = final, self._best(snapshot.best_step)
-        for path in [*self._state.glob("step-*"), *self._state.glob("best-*")]:
+        for path in [*self.state.glob("step-*"), *self.state.glob("best-*")]:
             if path not in kept:
                 shutil.rmtree(path)
 
     def restore(self) -> Snapshot | None:
         """Load the newest snapshot into weights and optimizer; None if there is no whole one."""
-        newest = max(self._state.glob("step-*"), default=None)
+        newest = max(self.state.glob("step-*"), default=None)
         if newest is None:
             return None
         try:
             snapshot = Snapshot(**read_json(newest / "snapshot.json"))
             tensors = load_file(newest / "tensors.safetensors")
-            weights = {name: tensors.pop(f"parameter/{name}") for name in self._parameters}
-            if any(weights[name].shape != own.shape for name, own in self._parameters.items()):
+            weights = {name: tensors.pop(f"parameter/{name}") for name in self.parameters}
+            if any(weights[name].shape != own.shape for name, own in self.parameters.items()):
                 raise ValueError("its weights are others")
             if snapshot.best_step is not None and not self._best(snapshot.best_step).is_dir():
                 raise ValueError("its best policy is missing")
@@ -95,20 +88,15 @@ class Checkpoints:
         for name, value in tensors.items():
             _, index, key = name.split("/")
             state.setdefault(int(index), {})[key] = value
-        groups = self._optimizer.state_dict()["param_groups"]
-        self._optimizer.load_state_dict({"state": state, "param_groups": groups})
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": state, "param_groups": groups})
         with torch.no_grad():
-            for name, parameter in self._parameters.items():
+            for name, parameter in self.parameters.items():
                 parameter.copy_(weights[name])
         return snapshot
 
     def keep_best(self, step: int, save: Callable[[Path], None]) -> None:
-        """Keep the policy after a step as the best; the one before stays until the next snapshot.
-
-        Args:
-            step: rollouts done.
-            save: writes the policy into a directory.
-        """
+        """Let `save` write the best policy; the one before stays until the next snapshot."""
         partial = partial_directory(self._best(step))
         with system_errors(partial):
             save(partial)
@@ -119,4 +107,4 @@ class Checkpoints:
         shutil.copytree(self._best(step), directory, dirs_exist_ok=True)
 
     def _best(self, step: int | None) -> Path:
-        return self._state / f"best-{step or 0:08d}"
+        return self.state / f"best-{step or 0:08d}"
