@@ -79,14 +79,10 @@ def _pick(
     draws: torch.Tensor,
     near: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Where draws fall.
+    """Where draws fall among `shares`, (rows, k) probabilities, the largest first.
 
-    Args:
-        shares: (rows, k) probabilities, the largest first.
-        values: (rows, k or more) the logits in the same order.
-        ids: the same of tokens.
-        draws: (rows,).
-        near: (rows,) what rounding may change a logit by.
+    `values` and `ids` are the logits and tokens in the same order, (rows, k or more), and `near` is
+    what rounding may change a logit by.
 
     Returns:
         (rows,) the id in which the cumulative share passes the draw, else the last; whether the

@@ -9,8 +9,7 @@ of all branches in one sequence, without padding.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -166,16 +165,11 @@ def attend(
     """An attention function of transformers for a step over trees.
 
     Args:
-        module: the layer's attention.
         query: (1, heads, N, size).
-        key: (rows, heads of keys, width, size), from `TreeCache.update`.
-        value: the same.
-        attention_mask: None, as the step has its own.
+        key, value: (rows, heads of keys, width, size), from `TreeCache.update`.
         scaling: of the products; None for one over the root of the size.
-        dropout: none in evaluation.
         sliding_window: positions that a token sees, itself among them.
         tree: the step, a keyword argument of the model's forward pass.
-        others: what other kinds of attention need.
 
     Returns:
         (1, N, heads, size).
@@ -208,19 +202,6 @@ def attend(
 AttentionInterface.register(ATTENTION, attend)
 
 
-@contextmanager
-def attending_over_trees(configs: Iterable[Any]) -> Iterator[None]:
-    """Have the model with these configurations use `attend` within the block."""
-    before = [(config, config._attn_implementation) for config in configs]
-    for config, _ in before:
-        config._attn_implementation = ATTENTION
-    try:
-        yield
-    finally:
-        for config, attention in before:
-            config._attn_implementation = attention
-
-
 class TreeDecoder:
     """Runs the branches of some prompts together, each prompt in a row of one cache.
 
@@ -231,7 +212,8 @@ class TreeDecoder:
     def __init__(self, model: PreTrainedModel) -> None:
         self.model = model
         modules = [module for module in model.modules() if hasattr(module, "config")]
-        self._configs = list({id(module.config): module.config for module in modules}.values())
+        configs = {id(module.config): module.config for module in modules}
+        self._configs: list[Any] = list(configs.values())
         self._rows: dict[Ids, Row] = {}
         self._steps = 0
         # Of the rows with live branches; see `_arrange`.
@@ -307,7 +289,10 @@ class TreeDecoder:
             columns=self._positions[:, :shown],
         )
         self._cache.step = step
-        with attending_over_trees(self._configs):
+        before = [config._attn_implementation for config in self._configs]
+        try:
+            for config in self._configs:
+                config._attn_implementation = ATTENTION
             output = self.model(
                 input_ids=tensor[None, 0],
                 position_ids=tensor[None, 1],
@@ -315,6 +300,9 @@ class TreeDecoder:
                 use_cache=True,
                 tree=step,
             )
+        finally:
+            for config, attention in zip(self._configs, before, strict=True):
+                config._attn_implementation = attention
         logits: torch.Tensor = output.logits[0]
         return logits
 

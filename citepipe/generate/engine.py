@@ -169,13 +169,8 @@ class HuggingFaceGenerator:
                 if request.sampling.temperature > 0:
                     key = f"{request.key}/{request.first + sample}"
                     draws = uniforms(request.sampling.seed, key, request.max_new_tokens)
-                cut = Cut(
-                    self.detokenizer,
-                    request.prefix,
-                    request.stop,
-                    request.segment_end,
-                    self.end_ids,
-                )
+                ends = request.stop, request.segment_end, self.end_ids
+                cut = Cut(self.detokenizer, request.prefix, *ends)
                 answer = list(request.prefix)
                 sequence = Sequence(request.prompt, answer, request, number, sample, cut, draws)
                 if request.max_new_tokens < 1:
@@ -370,9 +365,8 @@ def _draws(sequences: Many[Sequence], device: torch.device) -> torch.Tensor | No
 def _columns_in_memory(model: PreTrainedModel) -> int | None:
     """How many tokens' keys and values have room; None if the configuration does not tell."""
     config = model.config.get_text_config()
-    layers = getattr(config, "num_hidden_layers", None)
-    heads = getattr(config, "num_attention_heads", None)
-    width = getattr(config, "hidden_size", None)
+    names = ("num_hidden_layers", "num_attention_heads", "hidden_size")
+    layers, heads, width = (getattr(config, name, None) for name in names)
     if not (layers and heads and width):
         return None
     heads_of_keys = getattr(config, "num_key_value_heads", None) or heads

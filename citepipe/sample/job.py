@@ -77,11 +77,8 @@ class Job:
 class Share:
     """The questions that one of several jobs samples answers to.
 
-    Attributes:
-        questions: file of the questions of all jobs.
-        shard: which share is this job's, from 0.
-        shards: how many shares there are.
-        out: where a JSON line per question goes, with every candidate.
+    Of the file `questions` it is number `shard` (from 0) of `shards` shares; a JSON line per
+    question, with every candidate, goes to `out`.
     """
 
     questions: Path
@@ -256,14 +253,7 @@ class _Counting:
 def answer_record(
     text: str, tokens: int, finish: FinishReason, rewards: Mapping[str, float]
 ) -> dict[str, Any]:
-    """The record of an answer, whole or partial.
-
-    Args:
-        text: what it says; kept without the spaces around it.
-        tokens: how many it has.
-        finish: why it ended.
-        rewards: by component; their sum is kept as `reward`.
-    """
+    """The record of an answer, whole or partial, with its rewards by component and their sum."""
     return {
         "text": text.strip(),
         "reward": round(sum(rewards.values()), 6),

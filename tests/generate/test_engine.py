@@ -227,9 +227,8 @@ def test_prompts_are_read_once_for_all_their_samples(
     model, tokenizer = loaded
     read = _count_tokens(monkeypatch)
     requests = _requests(tokenizer)
-    generator = HuggingFaceGenerator(model, tokenizer, 2)
-    generator._reads_trees = True  # is not to be found out here
-    found = generator.generate(requests)
+    monkeypatch.setattr(engine, "reads_trees", lambda _: True)  # it would be counted, too
+    found = HuggingFaceGenerator(model, tokenizer, 2).generate(requests)
     prompts = sum(len(request.prompt) for request in requests)
     # Each sample reads the prompt's last token anew, and does not read its own last one.
     assert sum(read) == prompts + sum(len(c.token_ids) for own in found for c in own)
@@ -309,6 +308,7 @@ def test_memory_that_runs_out_halves_the_batch_and_loses_nothing(
             raise torch.OutOfMemoryError("CUDA out of memory")
         return step(decoder, sequences)
 
+    monkeypatch.setattr(engine, "reads_trees", lambda _: True)
     monkeypatch.setattr(TreeDecoder, "step", small)
     found = HuggingFaceGenerator(model, tokenizer, 5).generate(requests)
     assert _ids(found) == _ids(expected)
@@ -337,6 +337,7 @@ def test_the_batch_follows_the_memory(loaded, monkeypatch: pytest.MonkeyPatch) -
     generator = HuggingFaceGenerator(model, tokenizer)
     assert generator.capacity == 1
     assert HuggingFaceGenerator(model, tokenizer, 5).capacity == 10
+    monkeypatch.setattr(engine, "reads_trees", lambda _: True)
     sizes = []
     start = TreeDecoder.start
     monkeypatch.setattr(TreeDecoder, "start", lambda d, s: sizes.append(len(s)) or start(d, s))
@@ -354,7 +355,7 @@ def test_only_so_much_is_kept_as_memory_allows(loaded, monkeypatch: pytest.Monke
     enough = sum(read)
     read.clear()
     monkeypatch.setattr(engine, "_columns_in_memory", lambda _: 100)
-    found = _search(HuggingFaceGenerator(model, tokenizer, 4), prompts, True)
+    found = _search(HuggingFaceGenerator(model, tokenizer), prompts, True)
     assert [_ids([own]) for _, own in found] == [_ids([own]) for _, own in whole]
     assert sum(read) > enough, "some of it had to be read again"
 

@@ -30,15 +30,3 @@ def test_all_samples_are_kept_the_best_first() -> None:
             )
         expected.sort(key=lambda candidate: -candidate["reward"])
         assert record == {"id": example.id, "dataset": "asqa", "candidates": expected}
-
-
-def test_a_question_is_one_request() -> None:
-    speaker = Speaker()
-    options = BestOfNOptions(n=3, temperature=0.5, top_k=7, max_new_tokens=9)
-    best_of_n([Example("a", "eli5", "?", ())], [(4, 2)], speaker, Taste(), options, seed=1)
-    [[request]] = speaker.calls
-    assert (request.prompt, request.prefix, request.key) == ((4, 2), (), "eli5/a")
-    assert (request.samples, request.max_new_tokens) == (3, 9)
-    assert request.segment_end is None
-    sampling = request.sampling
-    assert (sampling.temperature, sampling.top_k, sampling.seed) == (0.5, 7, 1)

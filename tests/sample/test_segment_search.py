@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from typing import Any
 
 import pytest
 
@@ -129,25 +128,6 @@ def test_a_level_is_one_call_with_a_request_per_open_beam() -> None:
         assert len(request.prefix) in {d["tokens"] for d in drawn[request.key.split("/")[0]]}
 
 
-def test_steps_tell_how_the_answer_came_about() -> None:
-    """Followed back from the best beam, the segments that were kept make up its text."""
-    options = SegmentSearchOptions(beams=3, samples_per_beam=2, depth=4, max_new_tokens=9)
-    examples = [Example(str(i), "asqa", "?", ()) for i in range(6)]
-    prompts = [(i,) for i in range(6)]
-    for record in segment_search(examples, prompts, Speaker(), Taste(), options, SPLITTER, 1):
-        for place, candidate in enumerate(record["candidates"]):
-            segments: list[str] = []
-            at: int | None = place
-            for step in reversed(record["steps"]):
-                assert at is not None
-                kind, at = step["kept"][at]
-                if kind == "drawn":
-                    segments.insert(0, step["drawn"][at]["text"])
-                    at = step["drawn"][at]["parent"]
-            assert at is None
-            assert candidate["text"] == "".join(segments).strip()
-
-
 def test_of_equals_the_newer_stays_and_of_those_the_one_drawn_first() -> None:
     """Two segments of the same worth as their parent: one beam stays, the first of the two."""
 
@@ -198,16 +178,6 @@ def test_no_beam_outgrows_the_answer() -> None:
     )
     assert [[r.max_new_tokens for r in call] for call in speaker.calls] == [[6], [2]]
     assert record["candidates"][0]["tokens"] == 6
-
-
-def test_the_score_is_kept_by_component() -> None:
-    options = SegmentSearchOptions(beams=1, depth=1, max_new_tokens=4)
-    example = Example("0", "asqa", "?", ())
-    [record] = segment_search([example], [(1,)], Speaker(), Taste(), options, SPLITTER, 0)
-    [best] = record["candidates"]
-    expected: dict[str, Any] = taste(example, best["text"])
-    assert best["rewards"] == expected
-    assert best["reward"] == sum(expected.values())
 
 
 @pytest.mark.parametrize(
