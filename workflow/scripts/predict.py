@@ -7,24 +7,11 @@ from stage import Job, run_stage
 
 def work(job: Job) -> str:
     from citepipe.sample import predict, segment_search
-    from citepipe.sample.job import Job as AnswerJob
 
     config, folder = job.config, job.out.parent
+    answering = job.answering(state=folder.with_name(f"{folder.name}.state"))
     outs = {Path(path).stem: Path(path) for path in job.snakemake.output}
     tests = dict(zip(outs, job.all_given("tests"), strict=True))
-    answering = AnswerJob(
-        model=config.model,
-        adapter=Path(job.cfg["adapter"]),
-        prompt=config.prompt,
-        server=config.server,
-        state=folder.with_name(f"{folder.name}.state"),
-        fingerprint=job.fingerprint,
-        seed=job.seed,
-        threads=job.threads,
-        reward=config.reward,
-        verifier=config.verifiers.train,
-        cache=job.cache,
-    )
     if job.cfg["search"] is None:
         return predict.run(answering, config.predict, tests, outs)
     return segment_search.run_prediction(

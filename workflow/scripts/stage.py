@@ -104,6 +104,28 @@ class Job:
         code = self.snakemake.params["made_of"]["code"]
         return f"{digest_of([self.cfg, self.label, inputs])}:{code}"
 
+    def answering(self, state: Path) -> Any:
+        """What sampling and prediction receive.
+
+        Args:
+            state: the folder of what a job that was cut off goes on from.
+        """
+        from citepipe.sample.job import Job as Answering
+
+        return Answering(
+            model=self.config.model,
+            adapter=Path(self.cfg["adapter"]),
+            prompt=self.config.prompt,
+            server=self.config.server,
+            state=state,
+            fingerprint=self.fingerprint,
+            seed=self.seed,
+            threads=self.threads,
+            reward=self.config.reward,
+            verifier=self.config.verifiers.train,
+            cache=self.cache,
+        )
+
     @contextmanager
     def training(self) -> Iterator[Any]:
         """What all training stages receive; the first of several processes has the tracker."""
