@@ -1,3 +1,3 @@
 """citepipe: train language models to cite well, and measure how well they cite."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
