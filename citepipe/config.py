@@ -11,10 +11,9 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import PurePosixPath
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import (
-    BaseModel,
     BeforeValidator,
     Discriminator,
     Field,
@@ -23,31 +22,8 @@ from pydantic import (
     ValidationError,
 )
 
+from citepipe import options as opt
 from citepipe.errors import InputError
-from citepipe.options import (
-    BestOfNOptions,
-    DataOptions,
-    Dataset,
-    DPOOptions,
-    GRPOOptions,
-    MiniatureOptions,
-    ModelOptions,
-    Options,
-    PPOOptions,
-    PredictOptions,
-    PromptOptions,
-    RetrievalOptions,
-    RewardOptions,
-    RLOOOptions,
-    ScoreOptions,
-    SegmentSearchOptions,
-    ServerOptions,
-    SFTOptions,
-    SourcesOptions,
-    TeacherOptions,
-    TrackingOptions,
-    TrainingOptions,
-)
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]+$")]
 
@@ -58,10 +34,10 @@ def _number(value: Any) -> Any:
 
 
 Seed = Annotated[int, BeforeValidator(_number), Field(strict=True, ge=0, lt=2**32)]
-_Section = TypeVar("_Section", bound=Options)
+_Section = TypeVar("_Section", bound=opt.Options)
 
 
-class Verifiers(Options):
+class Verifiers(opt.Options):
     """Who decides what a document supports: `lexical`, a model, or `module:factory?path`."""
 
     train: str = Field(description="For the teacher's attribution and the search for samples.")
@@ -83,7 +59,7 @@ Decoding = Annotated[
 ]
 
 
-class Sampled(Options):
+class Sampled(opt.Options):
     """Answers sampled from another system, the best by reward."""
 
     sample: Literal["best_of_n", "segment_search"] = Field(
@@ -92,18 +68,19 @@ class Sampled(Options):
     from_: str = Field(alias="from", description="The system that is sampled from.")
 
 
-def _origin(value: Any) -> str:
-    return "teacher" if isinstance(value, str) else "sampled"
+def _keys_of(value: Any) -> Mapping[str, Any]:
+    """The keys of a section, decoded or read."""
+    return value if isinstance(value, Mapping) else getattr(value, "__dict__", {})
 
 
-class SFTSystem(Options):
+class SFTSystem(opt.Options):
     """A system trained on answers: the teacher's, or selected samples."""
 
     train: Literal["sft"] = Field(description="Supervised fine-tuning.")
     start: str | None = Field(None, description="The system to go on from; null for the base.")
     data: Annotated[
         Annotated[Literal["teacher"], Tag("teacher")] | Annotated[Sampled, Tag("sampled")],
-        Discriminator(_origin),
+        Discriminator(lambda value: "teacher" if isinstance(value, str) else "sampled"),
     ] = Field(description="What it is trained on: `teacher`, or samples of another system.")
     options: dict[str, Any] = Field(
         default_factory=dict, description="Overrides of `sft` (on samples: of `rs_sft`)."
@@ -111,7 +88,7 @@ class SFTSystem(Options):
     decode: Decoding = "greedy"
 
 
-class RLSystem(Options):
+class RLSystem(opt.Options):
     """A system trained on rewards of its own answers."""
 
     train: Literal["ppo", "grpo", "rloo"] = Field(description="The method, see its section.")
@@ -125,31 +102,26 @@ class RLSystem(Options):
     decode: Decoding = "greedy"
 
 
-class SamplesOf(Options):
+class SamplesOf(opt.Options):
     """The answers that another system's training samples, all of them."""
 
     samples_of: str = Field(description="A system with `data: {sample: ...}`.")
 
 
-def _samples_origin(value: Any) -> str:
-    of = value.get("samples_of") if isinstance(value, Mapping) else isinstance(value, SamplesOf)
-    return "samples_of" if of else "sampled"
-
-
-class DPOSystem(Options):
+class DPOSystem(opt.Options):
     """A system trained on pairs of sampled answers, the better by reward preferred."""
 
     train: Literal["dpo"] = Field(description="Direct preference optimization.")
     start: str = Field(description="The system to go on from, which is also the reference.")
     data: Annotated[
         Annotated[Sampled, Tag("sampled")] | Annotated[SamplesOf, Tag("samples_of")],
-        Discriminator(_samples_origin),
+        Discriminator(lambda value: "samples_of" if "samples_of" in _keys_of(value) else "sampled"),
     ] = Field(description="Samples drawn for it, or those that another system is trained on.")
     options: dict[str, Any] = Field(default_factory=dict, description="Overrides of `dpo`.")
     decode: Decoding = "greedy"
 
 
-class AdapterSystem(Options):
+class AdapterSystem(opt.Options):
     """Somebody's trained adapter, or none: predicted with and scored, and perhaps started from."""
 
     adapter: str | None = Field(
@@ -159,30 +131,29 @@ class AdapterSystem(Options):
     decode: Decoding = "greedy"
 
 
-class ModelOfSystem(Options):
+class ModelOfSystem(opt.Options):
     """Another system's model, which answers in another way."""
 
     model_of: str = Field(description="The system that the model is trained for.")
     decode: Decoding = "greedy"
 
 
-class OutputsSystem(Options):
+class OutputsSystem(opt.Options):
     """Somebody's answers: scored."""
 
-    outputs: dict[Dataset, str] = Field(
+    outputs: dict[opt.Dataset, str] = Field(
         min_length=1, description="Per dataset an ALCE result file, or rows with `output`."
     )
 
 
+_KINDS = {"sft": "sft", "dpo": "dpo", "ppo": "rl", "grpo": "rl", "rloo": "rl"}
+
+
 def _kind(value: Any) -> str | None:
-    if isinstance(value, BaseModel):
-        value = {name: getattr(value, name) for name in type(value).model_fields}
-    if not isinstance(value, Mapping):
-        return None
-    if "train" in value:
-        kinds = {"sft": "sft", "dpo": "dpo", "ppo": "rl", "grpo": "rl", "rloo": "rl"}
-        return kinds.get(value["train"])
-    return next((kind for kind in ("adapter", "model_of", "outputs") if kind in value), None)
+    keys = _keys_of(value)
+    if "train" in keys:
+        return _KINDS.get(keys["train"])
+    return next((kind for kind in ("adapter", "model_of", "outputs") if kind in keys), None)
 
 
 System = Annotated[
@@ -201,35 +172,37 @@ System = Annotated[
 ]
 
 
-class Config(Options):
+class Config(opt.Options):
     """Everything a run of the workflow is told."""
 
     results: str = Field("results", description="The folder of everything that is written.")
     seeds: list[Seed] = Field([0], min_length=1, description="Every system is trained per seed.")
-    data: DataOptions | None = Field(None, description="Null if no system needs questions.")
-    retrieval: RetrievalOptions | None = Field(
+    data: opt.DataOptions | None = Field(None, description="Null if no system needs questions.")
+    retrieval: opt.RetrievalOptions | None = Field(
         None, description="Finds documents for questions that come without any; null for none."
     )
-    sources: SourcesOptions = Field(
-        default_factory=SourcesOptions,
+    sources: opt.SourcesOptions = Field(
+        default_factory=opt.SourcesOptions,
         description="What is named by an address (https://, hf://, Google Drive) is fetched once.",
     )
-    prompt: PromptOptions = Field(default_factory=PromptOptions)
-    model: ModelOptions | None = Field(None, description="Null if systems are only scored.")
+    prompt: opt.PromptOptions = Field(default_factory=opt.PromptOptions)
+    model: opt.ModelOptions | None = Field(None, description="Null if systems are only scored.")
     verifiers: Verifiers
-    reward: RewardOptions = Field(default_factory=RewardOptions)
-    teacher: TeacherOptions = Field(default_factory=TeacherOptions)
-    sft: SFTOptions = Field(default_factory=SFTOptions, description="On the teacher's answers.")
-    rs_sft: SFTOptions = Field(
-        default_factory=lambda: SFTOptions(epochs=3), description="On selected samples."
+    reward: opt.RewardOptions = Field(default_factory=opt.RewardOptions)
+    teacher: opt.TeacherOptions = Field(default_factory=opt.TeacherOptions)
+    sft: opt.SFTOptions = Field(
+        default_factory=opt.SFTOptions, description="On the teacher's answers."
     )
-    best_of_n: BestOfNOptions = Field(default_factory=BestOfNOptions)
-    segment_search: SegmentSearchOptions = Field(default_factory=SegmentSearchOptions)
-    rl: PPOOptions = Field(default_factory=PPOOptions, description="PPO.")
-    grpo: GRPOOptions = Field(default_factory=GRPOOptions)
-    rloo: RLOOOptions = Field(default_factory=RLOOOptions)
-    dpo: DPOOptions = Field(default_factory=DPOOptions)
-    tracking: TrackingOptions = Field(default_factory=TrackingOptions)
+    rs_sft: opt.SFTOptions = Field(
+        default_factory=lambda: opt.SFTOptions(epochs=3), description="On selected samples."
+    )
+    best_of_n: opt.BestOfNOptions = Field(default_factory=opt.BestOfNOptions)
+    segment_search: opt.SegmentSearchOptions = Field(default_factory=opt.SegmentSearchOptions)
+    rl: opt.PPOOptions = Field(default_factory=opt.PPOOptions, description="PPO.")
+    grpo: opt.GRPOOptions = Field(default_factory=opt.GRPOOptions)
+    rloo: opt.RLOOOptions = Field(default_factory=opt.RLOOOptions)
+    dpo: opt.DPOOptions = Field(default_factory=opt.DPOOptions)
+    tracking: opt.TrackingOptions = Field(default_factory=opt.TrackingOptions)
     devices: int = Field(
         1, ge=1, description="GPUs (without any: processes) that a training job spreads over."
     )
@@ -239,13 +212,13 @@ class Config(Options):
         description="Jobs that sampling is split into. Another number gives the same samples, "
         "drawn again.",
     )
-    server: ServerOptions | None = Field(
+    server: opt.ServerOptions | None = Field(
         None,
         description="A server that answers in place of models in this process; null for none.",
     )
-    predict: PredictOptions = Field(default_factory=PredictOptions)
-    score: ScoreOptions = Field(default_factory=ScoreOptions)
-    miniature: MiniatureOptions | None = Field(None, description="The synthetic world.")
+    predict: opt.PredictOptions = Field(default_factory=opt.PredictOptions)
+    score: opt.ScoreOptions = Field(default_factory=opt.ScoreOptions)
+    miniature: opt.MiniatureOptions | None = Field(None, description="The synthetic world.")
     systems: dict[Name, System] = Field(min_length=1, description="A row of the table each.")
 
     def seeds_of(self, name: str) -> list[int]:
@@ -259,7 +232,7 @@ class Config(Options):
         drawn = getattr(system, "decode", None) == "segment_search"
         return self.seeds if hasattr(system, "train") or drawn else self.seeds[:1]
 
-    def training_options(self, name: str) -> TrainingOptions:
+    def training_options(self, name: str) -> opt.TrainingOptions:
         """The options that a trained system's stage gets: its section with its own overrides.
 
         Raises:
@@ -354,45 +327,36 @@ def _check(config: Config) -> None:
                 f"systems.{name} is decoded by their search"
             )
         for key, parent in _parents(system).items():
-            if parent not in config.systems:
-                raise InputError(
-                    f"systems.{name}.{key}: expected the name of a system "
-                    f"({', '.join(config.systems)}), got {parent!r}"
-                )
-            if isinstance(config.systems[parent], OutputsSystem):
-                raise InputError(
-                    f"systems.{name}.{key}: expected a system with a model, "
-                    f"got {parent!r}, which has answers only"
-                )
-            if isinstance(config.systems[parent], ModelOfSystem):
-                raise InputError(
-                    f"systems.{name}.{key}: expected a system with a model of its own, "
-                    f"got {parent!r}, which has that of another"
-                )
-            if key == "data.samples_of" and not isinstance(
-                getattr(config.systems[parent], "data", None), Sampled
-            ):
-                raise InputError(
-                    f"systems.{name}.{key}: expected a system with `data: {{sample: ...}}`, "
-                    f"got {parent!r}"
-                )
+            _check_parent(config, f"systems.{name}.{key}", parent)
     for name in config.systems:
         _check_acyclic(config, name, ())
 
 
+def _check_parent(config: Config, key: str, name: str) -> None:
+    parent, why = config.systems.get(name), ""
+    if parent is None:
+        expected = f"the name of a system ({', '.join(config.systems)})"
+    elif isinstance(parent, OutputsSystem):
+        expected, why = "a system with a model", ", which has answers only"
+    elif isinstance(parent, ModelOfSystem):
+        expected, why = "a system with a model of its own", ", which has that of another"
+    elif key.endswith("samples_of") and not isinstance(getattr(parent, "data", None), Sampled):
+        expected = "a system with `data: {sample: ...}`"
+    else:
+        return
+    raise InputError(f"{key}: expected {expected}, got {name!r}{why}")
+
+
 def _parents(system: Any) -> dict[str, str]:
     """The systems that a system is made from, by the key that names them."""
-    parents = {}
-    if isinstance(system, SFTSystem | RLSystem | DPOSystem) and system.start is not None:
-        parents["start"] = system.start
-    if isinstance(system, ModelOfSystem):
-        parents["model_of"] = system.model_of
     data = getattr(system, "data", None)
-    if isinstance(data, Sampled):
-        parents["data.from"] = data.from_
-    if isinstance(data, SamplesOf):
-        parents["data.samples_of"] = data.samples_of
-    return parents
+    named = {
+        "start": getattr(system, "start", None),
+        "model_of": getattr(system, "model_of", None),
+        "data.from": getattr(data, "from_", None),
+        "data.samples_of": getattr(data, "samples_of", None),
+    }
+    return {key: name for key, name in named.items() if name is not None}
 
 
 def _check_acyclic(config: Config, name: str, seen: tuple[str, ...]) -> None:
@@ -404,14 +368,13 @@ def _check_acyclic(config: Config, name: str, seen: tuple[str, ...]) -> None:
 
 
 def _override(section: _Section, overrides: Mapping[str, Any], where: str) -> _Section:
-    model = type(section)
     try:
-        return model.model_validate(section.model_dump(by_alias=True) | dict(overrides))
+        return type(section).model_validate(section.model_dump(by_alias=True) | dict(overrides))
     except ValidationError as error:
-        raise InputError(f"{where}.{_one_line(error, model)}") from None
+        raise InputError(f"{where}.{_one_line(error, type(section))}") from None
 
 
-def _one_line(error: ValidationError, model: type[Options]) -> str:
+def _one_line(error: ValidationError, model: type[opt.Options]) -> str:
     """The first of pydantic's findings as `section.key: expected ..., got ...`."""
     findings = error.errors(include_url=False, include_context=False)
     # A key that nothing knows is the likeliest cause of the others, a missing key for instance.
@@ -444,23 +407,16 @@ def _place(loc: tuple[int | str, ...]) -> list[str]:
     return place
 
 
-def _keys(model: type[Options], place: list[str]) -> list[str]:
+def _keys(model: type[opt.Options], place: list[str]) -> list[str]:
     """The keys of the section at a place of the configuration, in the order of its model."""
     for part in place:
-        if part not in model.model_fields:
+        annotation = model.model_fields[part].annotation if part in model.model_fields else None
+        kinds = (annotation, *get_args(annotation))
+        sections = [k for k in kinds if isinstance(k, type) and issubclass(k, opt.Options)]
+        if len(sections) != 1:
             return []
-        options = _model_of(model.model_fields[part].annotation)
-        if options is None:
-            return []
-        model = options
+        model = sections[0]
     return [field.alias or name for name, field in model.model_fields.items()]
-
-
-def _model_of(annotation: Any) -> type[Options] | None:
-    """The options model in an annotation such as `DataOptions | None`, if there is just one."""
-    candidates = [annotation, *getattr(annotation, "__args__", ())]
-    models = [c for c in candidates if isinstance(c, type) and issubclass(c, Options)]
-    return models[0] if len(models) == 1 else None
 
 
 if __name__ == "__main__":

@@ -12,19 +12,18 @@ from citepipe.errors import InputError
 from citepipe.sources import folder_of, is_remote, local_path, split
 
 Kind = Literal["file", "folder"]
-Keys = tuple[str | int, ...]
 
-_NAMED: tuple[tuple[tuple[str, ...], Kind], ...] = (
-    (("data", "train", "*"), "file"),
-    (("data", "dev", "*"), "file"),
-    (("data", "test", "*"), "file"),
-    (("retrieval", "passages", "*"), "folder"),
-    (("prompt", "files", "*"), "file"),
-    (("teacher", "prompt", "files", "*"), "file"),
-    (("model", "base"), "folder"),
-    (("systems", "*", "adapter"), "folder"),
-    (("systems", "*", "outputs", "*"), "file"),
-)
+_NAMED: dict[str, Kind] = {
+    "data.train.*": "file",
+    "data.dev.*": "file",
+    "data.test.*": "file",
+    "retrieval.passages.*": "folder",
+    "prompt.files.*": "file",
+    "teacher.prompt.files.*": "file",
+    "model.base": "folder",
+    "systems.*.adapter": "folder",
+    "systems.*.outputs.*": "file",
+}
 """The keys that may name a path or an address, `*` standing for any key or place in a list."""
 
 
@@ -43,29 +42,20 @@ class Source:
     sha256: dict[str, str] = field(default_factory=dict)
 
 
-def named_inputs(config: Config) -> dict[str, list[str]]:
-    """The paths and addresses that a configuration names, by the key that names them."""
-    found: dict[str, list[str]] = {}
-    for keys, _, value in _walk(config.model_dump(mode="json", by_alias=True)):
-        shown = ".".join(key for key in keys if isinstance(key, str))
-        found.setdefault(shown, []).append(value)
-    return found
-
-
 def absent_inputs(config: Config) -> list[str]:
     """A line for each file that a configuration names and that is neither there nor made."""
-    named = named_inputs(config)
-    if config.model and len(Path(config.model.base).parts) == 2:
-        # A name on the hub, unless its first part is a folder here.
-        owner = Path(config.model.base).parts[0]
-        if owner not in (".", "..", "/") and not Path(owner).is_dir():
-            del named["model.base"]
+    values = config.model_dump(mode="json", by_alias=True)
+    owner, *name = Path(config.model.base if config.model else "").parts or ("",)
+    # A name on the hub, unless its first part is a folder here.
+    is_hub = len(name) == 1 and owner not in (".", "..", "/") and not Path(owner).is_dir()
     return [
-        f"{key}: no file {path} below {Path.cwd()} "
+        f"{place}: no file {holder[key]} below {Path.cwd()} "
         "(the configuration file says where its inputs come from)"
-        for key, paths in named.items()
-        for path in paths
-        if not Path(path).is_relative_to(config.results) and not Path(path).exists()
+        for pattern in _NAMED
+        for place, holder, key in _named(values, pattern)
+        if not (is_hub and place == "model.base")
+        and not Path(holder[key]).is_relative_to(config.results)
+        and not Path(holder[key]).exists()
     ]
 
 
@@ -82,13 +72,17 @@ def localise(config: Config) -> tuple[Config, dict[str, Source]]:
     root = f"{config.results}/sources"
     sources: dict[str, Source] = {}
     whole: set[str] = set()
-    for keys, kind, value in list(_walk(values)):
+    named = [
+        (kind, *found) for pattern, kind in _NAMED.items() for found in _named(values, pattern)
+    ]
+    for kind, place, holder, key in named:
+        value = holder[key]
         if not is_remote(value):
             continue
         try:
             folder, path = folder_of(value, root), local_path(value, root, kind)
         except InputError as error:
-            raise InputError(f"{'.'.join(map(str, keys))}: {error}") from None
+            raise InputError(f"{place}: {error}") from None
         plain, _ = split(value)
         known = {k: v for k, v in config.sources.sha256.items() if split(k)[0] == plain}
         source = sources.setdefault(folder, Source(plain, sha256=known))
@@ -97,34 +91,18 @@ def localise(config: Config) -> tuple[Config, dict[str, Source]]:
             whole.add(folder)
         elif member not in source.members:
             source.members.append(member)
-        _put(values, keys, path)
+        holder[key] = path
     for folder in whole:
         sources[folder].members = []
     return (Config.model_validate(values) if sources else config), sources
 
 
-def _walk(values: dict[str, Any]) -> Iterator[tuple[Keys, Kind, str]]:
-    for pattern, kind in _NAMED:
-        for keys, value in _matching(values, pattern, ()):
-            yield keys, kind, value
-
-
-def _matching(value: Any, pattern: tuple[str, ...], keys: Keys) -> Iterator[tuple[Keys, str]]:
-    if not pattern:
-        if isinstance(value, str):
-            yield keys, value
-        return
-    children: Mapping[Any, Any] = {}
-    if isinstance(value, list):
-        children = dict(enumerate(value))
-    elif isinstance(value, Mapping):
-        children = value
-    for key, child in children.items():
-        if pattern[0] in ("*", key):
-            yield from _matching(child, pattern[1:], (*keys, key))
-
-
-def _put(values: Any, keys: Keys, value: str) -> None:
-    for key in keys[:-1]:
-        values = values[key]
-    values[keys[-1]] = value
+def _named(values: Any, pattern: str, place: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Of each text that a pattern leads to its place, what holds it, and its key there."""
+    first, _, rest = pattern.partition(".")
+    items = values.items() if isinstance(values, Mapping) else enumerate(values or ())
+    for key, value in list(items):
+        if first in ("*", key) and rest and not isinstance(value, str):
+            yield from _named(value, rest, f"{place}{key}.")
+        elif first in ("*", key) and not rest and isinstance(value, str):
+            yield f"{place}{key}", values, key

@@ -1,6 +1,6 @@
 """Every option of the configuration, a class per section.
 
-A class says what a section may hold and nothing of what is done with it. Fields marked `RUN_ONLY`
+A class says what a section may hold and nothing of what is done with it. Fields made by `run_only`
 (sizes of batches, intervals of saving, where a server is) do not change results: `resolved` leaves
 them out, so that a change to them makes no stage stale.
 """
@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     JsonValue,
@@ -33,6 +34,11 @@ RUN_ONLY: dict[str, JsonValue] = {"run_only": True}
 """Marks a field that says how a stage runs and not what comes out of it."""
 
 
+def run_only(default: Any, description: str, **limits: Any) -> Any:
+    """A field that is `RUN_ONLY`."""
+    return Field(default, description=description, json_schema_extra=RUN_ONLY, **limits)
+
+
 def resolved(section: Options) -> dict[str, Any]:
     """A section as plain values, in the order of its fields, without those that are `RUN_ONLY`."""
     values = section.model_dump(mode="json", by_alias=True)
@@ -48,6 +54,21 @@ def resolved(section: Options) -> dict[str, Any]:
 Dataset = Literal["asqa", "qampari", "eli5", "expertqa"]
 
 
+def _check_size(value: Any) -> Any:
+    """Both forms at once, so that a complaint is about the one that was meant."""
+    sizes = value if isinstance(value, Mapping) else {"asqa": 0 if value is None else value}
+    for name, size in sizes.items():
+        if name not in get_args(Dataset) or type(size) is not int or size < 0:
+            raise ValueError(
+                f"expected rows per dataset ({', '.join(get_args(Dataset))}), such as "
+                f"{{asqa: 1000}}, or one whole number from 0, got {value!r}"
+            )
+    return value
+
+
+Size = Annotated[dict[Dataset, int] | int | None, BeforeValidator(_check_size)]
+
+
 class DataOptions(Options):
     """The files with questions, and how many rows of each dataset are taken."""
 
@@ -55,114 +76,47 @@ class DataOptions(Options):
     dev: list[str] = Field(description="Files with development rows.")
     test: dict[Dataset, str] = Field(description="A test file per dataset.")
     datasets: list[Dataset] | None = Field(
-        None,
-        description="The datasets whose rows are trained and developed on, of files that have "
-        "others too; null for all.",
+        None, description="Of the files' datasets those that train and dev take; null for all."
     )
     own_as: Dataset = Field(
-        "eli5",
-        description="The dataset as which rows count that name none and are in a file that names "
-        "none: it decides how statements are split and what counts as correct.",
+        "eli5", description="The dataset as which rows are read and scored that name none."
     )
-    train_size: dict[Dataset, int] | int | None = Field(
-        None,
-        description="Rows taken by the seed: per dataset, or one number that is spread over the "
-        "datasets in proportion to the rows they have; null for all.",
+    train_size: Size = Field(
+        None, description="Rows taken by the seed: per dataset, or in all; null for all there are."
     )
-    dev_size: dict[Dataset, int] | int | None = Field(None, description="The same for dev.")
-    test_size: dict[Dataset, int] | int | None = Field(None, description="The same for test.")
+    dev_size: Size = Field(None, description="The same for dev.")
+    test_size: Size = Field(None, description="The same for test.")
     repetitions: Literal["rows", "questions", "keep"] = Field(
         "rows",
-        description="What is left out of a split. rows: rows with the question and the documents "
-        "of an earlier one. questions: rows with the question of an earlier one. keep: nothing. "
-        "What is in another split is left out in any case.",
+        description="What is left out of a split: rows with the question and documents of an "
+        "earlier one, rows with its question, or nothing; what is in another split always.",
     )
     without_documents: Literal["refuse", "leave_out"] = Field(
-        "refuse",
-        description="What becomes of a file with rows that have no documents, where `retrieval` "
-        "does not find them any: it is refused, or those rows are left out.",
+        "refuse", description="Rows without documents, unless `retrieval` finds them some."
     )
-    documents: int = Field(
-        5, ge=1, description="Documents kept per question, from the front of its list."
-    )
+    documents: int = Field(5, ge=1, description="Documents kept per question, from the first on.")
     shorter: Literal["summary", "extraction"] | None = Field(
-        None,
-        description="Documents are chosen by this shorter text of theirs, as in ALCE: those that "
-        "it calls irrelevant are passed over.",
+        None, description="Documents that this shorter text of theirs calls irrelevant go (ALCE)."
     )
     seed: int = Field(42, description="Seed of the selection and of the order.")
 
-    @field_validator("train_size", "dev_size", "test_size", mode="before")
-    @classmethod
-    def _check_size(cls, value: Any) -> Any:
-        """Both forms at once, so that a complaint is about the one that was meant."""
-        names = get_args(Dataset)
-        if isinstance(value, Mapping):
-            for name, size in value.items():
-                if name not in names:
-                    raise ValueError(f"expected datasets ({', '.join(names)}), got {name!r}")
-                if not _is_number(size):
-                    raise ValueError(f"expected a whole number from 0 for {name}, got {size!r}")
-        elif value is not None and not _is_number(value):
-            raise ValueError(
-                "expected rows per dataset, such as {asqa: 1000}, or one whole number from 0, got "
-                f"{value!r}"
-            )
-        return value
-
     @model_validator(mode="after")
-    def _check_datasets(self) -> DataOptions:
-        if self.datasets is None:
-            return self
-        if not self.datasets:
+    def _check_datasets(self) -> Self:
+        if self.datasets == []:
             raise ValueError("datasets: expected at least one, or null for all, got none")
+        taken = self.datasets or get_args(Dataset)
         for key in ("train_size", "dev_size"):
             sizes = getattr(self, key)
             for name in sizes if isinstance(sizes, dict) else ():
-                if name not in self.datasets:
-                    raise ValueError(
-                        f"{key}: expected datasets of data.datasets "
-                        f"({', '.join(self.datasets)}), got {name!r}"
-                    )
+                if name not in taken:
+                    raise ValueError(f"{key}: expected datasets of data.datasets, got {name!r}")
         return self
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
-
-
-Stemmer = Literal[
-    "arabic",
-    "danish",
-    "dutch",
-    "english",
-    "finnish",
-    "french",
-    "german",
-    "hungarian",
-    "italian",
-    "norwegian",
-    "portuguese",
-    "romanian",
-    "russian",
-    "spanish",
-    "swedish",
-]
-
-StopWords = Literal[
-    "danish",
-    "dutch",
-    "english",
-    "french",
-    "german",
-    "italian",
-    "norwegian",
-    "portuguese",
-    "russian",
-    "spanish",
-    "swedish",
-    "turkish",
-]
+_Latin = Literal["danish", "dutch", "english", "french", "german", "italian", "norwegian"]
+_More = Literal["portuguese", "russian", "spanish", "swedish"]
+Stemmer = Literal[_Latin, _More, "arabic", "finnish", "hungarian", "romanian"]
+StopWords = Literal[_Latin, _More, "turkish"]
 
 
 class RetrievalOptions(Options):
@@ -174,16 +128,11 @@ class RetrievalOptions(Options):
         "with `text` and perhaps `title` and `id`; .tsv with id, text, title).",
     )
     cut: Literal["texts", "all", "nothing"] = Field(
-        "texts",
-        description="What is cut into passages: texts only (rows of .jsonl and .tsv are passages "
-        "as they are), rows too, or nothing.",
+        "texts", description="What is cut into passages; rows of .jsonl and .tsv only by `all`."
     )
     words: int = Field(100, ge=10, description="Words per passage, at most (ALCE's have 100).")
     overlap: int = Field(
-        0,
-        ge=0,
-        description="Words at the end of a passage, at most, that the next one begins with again "
-        "(whole sentences).",
+        0, ge=0, description="Words, in whole sentences, that the next passage begins with again."
     )
     stemmer: Stemmer | None = Field(
         "english", description="Snowball's stemmer of this language; null compares whole words."
@@ -194,13 +143,9 @@ class RetrievalOptions(Options):
     method: Literal["lucene", "robertson", "atire", "bm25l", "bm25+"] = Field(
         "lucene", description="The variant of BM25 (Kamphuis et al. 2020)."
     )
-    k1: float = Field(
-        1.2, ge=0, description="How much a word counts that comes again in a passage."
-    )
+    k1: float = Field(1.2, ge=0, description="How much a word's repetitions in a passage count.")
     b: float = Field(0.75, ge=0, le=1, description="How much long passages are held back.")
-    delta: float = Field(
-        0.5, ge=0, description="What a word counts at least, in bm25l and bm25+ only."
-    )
+    delta: float = Field(0.5, ge=0, description="A word's least count, in bm25l and bm25+ only.")
 
     @model_validator(mode="after")
     def _next_passage_is_another(self) -> Self:
@@ -213,27 +158,17 @@ class SourcesOptions(Options):
     """Downloads: the hub, Google Drive, http and https."""
 
     cache: str | None = Field(
-        None,
-        description="The folder where what was fetched is kept for all runs, an entry per address; "
-        "null for ~/.cache/citepipe/sources.",
+        None, description="What was fetched, for all runs; null for ~/.cache/citepipe/sources."
     )
     offline: bool = Field(
-        False,
-        description="Ask no network; a line says what is missing and where to put it by hand. "
-        "CITEPIPE_OFFLINE=1 and HF_HUB_OFFLINE=1 do the same.",
+        False, description="Use no network, as with CITEPIPE_OFFLINE=1 or HF_HUB_OFFLINE=1."
     )
     sha256: dict[str, str] = Field(
         default_factory=dict,
-        description="Digests of what addresses lead to, where they are known: the file, or the "
-        "archive before it is unpacked; of a file in a folder at Drive or in a repository by "
-        "ADDRESS#FILE.",
+        description="Digests by address, archives packed; of files in a folder by ADDRESS#FILE.",
     )
-    timeout: float = Field(
-        60.0, gt=0, description="Seconds without a byte after which a connection is given up."
-    )
-    retries: int = Field(
-        8, ge=0, description="How often a file whose connection failed is gone on with."
-    )
+    timeout: float = Field(60.0, gt=0, description="Longest wait for a connection's next byte (s).")
+    retries: int = Field(8, ge=0, description="How often a cut-off download is gone on with.")
 
     @field_validator("sha256")
     @classmethod
@@ -248,8 +183,7 @@ def has_places(*places: str) -> AfterValidator:
     """A template has each of these places, such as {Q}: without them a model sees no question."""
 
     def check(template: str) -> str:
-        missing = [place for place in places if place not in template]
-        if missing:
+        if missing := [place for place in places if place not in template]:
             raise ValueError(f"expected {' and '.join(missing)} in the template")
         return template
 
@@ -266,7 +200,7 @@ class PromptOptions(Options):
         "claim. When citing several search results, use [1][2][3]. Cite at least one document "
         "and at most three documents in each sentence. If multiple documents support the "
         "sentence, only cite a minimum sufficient subset of the documents.",
-        description="What the model is told to do; takes the place of {INST}.",
+        description="Takes the place of {INST}.",
     )
     list_instruction: str | None = Field(
         None, description="The instruction for QAMPARI's lists; null takes `instruction`."
@@ -281,35 +215,28 @@ class PromptOptions(Options):
     )
     files: dict[Dataset, str] = Field(
         default_factory=dict,
-        description="Prompt files in ALCE's layout (`prompts/*_default.json`): for questions of "
-        "that dataset their instruction and templates take the place of those here.",
+        description="Per dataset a prompt file of ALCE's, which overrides the templates here.",
     )
-    shots: int = Field(
-        0, ge=0, description="Demonstrations from the prompt file in front of a question."
-    )
+    shots: int = Field(0, ge=0, description="Demonstrations of the prompt file before a question.")
     demo_seed: int | None = Field(
         None, ge=0, lt=2**32, description="Draws the demonstrations, as ALCE; null: the first."
     )
     demo_documents: int | None = Field(
-        None, ge=0, description="Documents of a demonstration; null for as many as it has, up to 5."
+        None, ge=0, description="Documents of a demonstration; null for its own, up to 5."
     )
     demo_turns: bool = Field(
-        False,
-        description="With a chat template, a demonstration is a message of the user and its "
-        "answer, in front of the question's; else all is one message.",
+        False, description="In a chat template, demonstrations are earlier turns of the chat."
     )
     documents: Literal["text", "summary", "extraction"] = Field(
-        "text",
-        description="What is shown of a document: all of it, or ALCE's shorter texts where it has "
-        "them. `data.shorter` chooses documents to go with it.",
+        "text", description="What is shown of a document: its text, or ALCE's shorter one if any."
     )
     chat: Literal["auto", "template", "plain"] = Field(
         "auto",
-        description="template: the prompt is a user's message in the tokenizer's chat template. "
-        "plain: text that the answer goes on from. auto: template if the tokenizer has one.",
+        description="Whether the prompt is a user's message in the tokenizer's chat template or "
+        "plain text that the answer goes on from; auto: template if the tokenizer has one.",
     )
     max_input_tokens: int = Field(
-        1200, ge=8, description="Prompts longer than this get their documents shortened (tokens)."
+        1200, ge=8, description="Longer prompts get their documents shortened (tokens)."
     )
 
 
@@ -340,54 +267,31 @@ class ModelOptions(Options):
         description="The shape of new adapters; null trains all weights.",
     )
     attention: str | None = Field(
-        None,
-        description="A transformers attention implementation (eager, sdpa, flash_attention_2, "
-        "...); null for the model's own choice. Flash attention takes no padding in fine-tuning.",
+        None, description="transformers' eager, sdpa, flash_attention_2, ...; null: the model's."
     )
-    gradient_checkpointing: bool = Field(
-        False,
-        description="Recompute activations in the backward pass: less memory, more time.",
-        json_schema_extra=RUN_ONLY,
+    gradient_checkpointing: bool = run_only(
+        False, "Recompute activations in the backward pass: less memory, more time."
     )
 
 
 class ServerOptions(Options):
     """An OpenAI-compatible server, such as vLLM, that runs the model in place of this process."""
 
-    url: str = Field(
-        "http://127.0.0.1:8000/v1",
-        description="What the paths of its API begin with.",
-        json_schema_extra=RUN_ONLY,
-    )
+    url: str = run_only("http://127.0.0.1:8000/v1", "What the paths of its API begin with.")
     model: str | None = Field(
         None, min_length=1, description="The model's name there; null: the first it serves as base."
     )
-    concurrency: int = Field(
-        64, ge=1, description="Requests under way at once.", json_schema_extra=RUN_ONLY
-    )
-    timeout: float = Field(
-        300.0,
-        gt=0,
-        description="Seconds without a byte after which an answer is given up; a request with all "
-        "its retries has so many for each of them.",
-        json_schema_extra=RUN_ONLY,
-    )
-    retries: int = Field(
-        8,
-        ge=0,
-        description="How often a failed request is tried again, with growing pauses.",
-        json_schema_extra=RUN_ONLY,
-    )
-    api_key_variable: str | None = Field(
-        None,
-        description="Name of the environment variable that holds the API key; null for no key.",
-        json_schema_extra=RUN_ONLY,
+    concurrency: int = run_only(64, "Requests under way at once.", ge=1)
+    timeout: float = run_only(300.0, "Longest wait for an answer's next byte (s).", gt=0)
+    retries: int = run_only(8, "How often a failed request is tried again.", ge=0)
+    api_key_variable: str | None = run_only(
+        None, "Name of the environment variable that holds the API key; null for no key."
     )
 
     @field_validator("api_key_variable")
     @classmethod
     def _check_name(cls, name: str | None) -> str | None:
-        # Perhaps it is the key itself: what is said of it later would show it.
+        # Perhaps it is the key itself: an error must not show it.
         if name is not None and not (name.isascii() and name.isidentifier()):
             raise ValueError(
                 "expected the name of an environment variable, such as OPENAI_API_KEY, not a key"
@@ -399,12 +303,10 @@ class ServerOptions(Options):
     def _whole_url(cls, url: str) -> str:
         try:
             parts = urlsplit(url)
-            host = parts.hostname
-            port = parts.port
+            is_whole = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
         except ValueError as error:
             raise ValueError(f"expected an http or https URL: {error}") from None
-        readable = url.isascii() and url.isprintable() and " " not in url
-        if parts.scheme not in ("http", "https") or not host or port == 0 or not readable:
+        if not is_whole or not (url.isascii() and url.isprintable()) or " " in url:
             raise ValueError("expected an http or https URL such as http://127.0.0.1:8000/v1")
         if parts.username is not None or parts.query or parts.fragment:
             raise ValueError(
@@ -418,9 +320,7 @@ class EndpointOptions(ServerOptions):
     """An OpenAI-compatible endpoint of chat completions that answers with citations."""
 
     model: str | None = Field(None, min_length=1, description="The model's name there.")
-    concurrency: int = Field(
-        8, ge=1, description="Requests under way at once.", json_schema_extra=RUN_ONLY
-    )
+    concurrency: int = run_only(8, "Requests under way at once.", ge=1)
     system: str | None = Field(
         "You are a helpful assistant that answers the following questions with proper citations.",
         description="The system's message; null for none. ALCE's by default.",
@@ -430,52 +330,31 @@ class EndpointOptions(ServerOptions):
     tokens_key: Literal["max_tokens", "max_completion_tokens"] = Field(
         "max_tokens", description="What the endpoint calls that limit."
     )
-    requests_per_minute: float | None = Field(
+    requests_per_minute: float | None = run_only(None, "Begun, at most; null: no limit.", gt=0)
+    tokens_per_minute: float | None = run_only(
+        None, "Of prompts (by four characters) and answers (`max_tokens`); null: no limit.", gt=0
+    )
+    price_input: float = run_only(0.0, "Price of a million tokens of prompts.", ge=0)
+    price_output: float = run_only(0.0, "Price of a million tokens of answers.", ge=0)
+    max_cost: float | None = run_only(
         None,
+        "Spending, of all runs on these results, ends before this. An open question counts a token "
+        "per byte of its prompt, and `max_tokens` or as many as the longest answer was billed for.",
         gt=0,
-        description="No more than these are begun; null for no pacing of our own.",
-        json_schema_extra=RUN_ONLY,
-    )
-    tokens_per_minute: float | None = Field(
-        None,
-        gt=0,
-        description="No more than these are asked for, prompts by four characters a token and "
-        "answers by `max_tokens`; null for no pacing of our own.",
-        json_schema_extra=RUN_ONLY,
-    )
-    price_input: float = Field(
-        0.0, ge=0, description="Price of a million tokens of prompts.", json_schema_extra=RUN_ONLY
-    )
-    price_output: float = Field(
-        0.0, ge=0, description="Price of a million tokens of answers.", json_schema_extra=RUN_ONLY
-    )
-    max_cost: float | None = Field(
-        None,
-        gt=0,
-        description="Spending, of all runs on these results, ends before this. Of a question not "
-        "yet answered a prompt counts a token per byte, and an answer `max_tokens` or as many as "
-        "were billed for the longest one.",
-        json_schema_extra=RUN_ONLY,
     )
 
     @model_validator(mode="after")
     def _check_prices(self) -> Self:
         if self.max_cost is not None and not (self.price_input or self.price_output):
-            raise ValueError(
-                "max_cost: expected price_input or price_output with it, without which nothing "
-                "costs anything"
-            )
+            raise ValueError("max_cost: expected price_input or price_output with it, both are 0")
         return self
 
 
 class TeacherPromptOptions(PromptOptions):
-    """How a large model is asked, of which no tokenizer is at hand."""
+    """The prompts of a large model, of which no tokenizer is at hand."""
 
     max_input_tokens: int = Field(
-        3500,
-        ge=8,
-        description="Prompts longer than this get their documents shortened (tokens, of four "
-        "characters each).",
+        3500, ge=8, description="Longer prompts get their documents shortened (4 characters each)."
     )
 
 
@@ -484,26 +363,19 @@ class TeacherOptions(Options):
 
     citations: Literal["given", "attribute", "endpoint"] = Field(
         "given",
-        description="given: `output` of the rows. attribute: rows without one get their human "
-        "answer, each sentence citing the smallest set of documents that the training verifier "
-        "finds to support it. endpoint: rows without one are answered by a model that `endpoint` "
-        "names.",
+        description="given: `output` of the rows. attribute: rows without get their human answer, "
+        "each sentence citing the fewest documents that support it for the training verifier. "
+        "endpoint: rows without are answered by the model of `endpoint`.",
     )
     at_most: int = Field(3, ge=1, description="attribute: citations per sentence, at most.")
-    keep_uncited: bool = Field(
-        False, description="attribute: keep sentences that no set of documents supports."
-    )
-    endpoint: EndpointOptions | None = Field(
-        None, description="endpoint: where it is, and what it may cost."
-    )
+    keep_uncited: bool = Field(False, description="attribute: keep sentences without support.")
+    endpoint: EndpointOptions | None = Field(None, description="Where it is, and what it may cost.")
     prompt: TeacherPromptOptions = Field(
-        default_factory=lambda: TeacherPromptOptions(), description="endpoint: how it is asked."
+        default_factory=TeacherPromptOptions, description="The endpoint's prompts."
     )
     min_reward: float | None = Field(
         None,
-        description="Cited answers, from wherever, whose citation rewards by the training verifier "
-        "(`reward`) sum up to less are left out; null keeps all. With 0, what is wrong may not "
-        "outweigh what is right.",
+        description="Answers with less citation reward by the training verifier go; null for none.",
     )
 
 
@@ -527,35 +399,15 @@ class TrainingOptions(Options):
 
     learning_rate: float = Field(2e-4, gt=0, description="Peak learning rate (AdamW).")
     max_grad_norm: float = Field(0.3, gt=0, description="Gradient clipping (norm).")
-    tokens_per_pass: int | None = Field(
-        None,
-        ge=1,
-        description="Tokens of a forward and backward pass on a device, padding included; null for "
-        "what suits the device. Less takes less memory and changes no result but by rounding.",
-        json_schema_extra=RUN_ONLY,
+    tokens_per_pass: int | None = run_only(
+        None, "Tokens of a pass on a device, with padding; null for what suits the device.", ge=1
     )
-    save_every: int = Field(
-        50,
-        ge=1,
-        description="Optimizer steps between two saves of the state.",
-        json_schema_extra=RUN_ONLY,
-    )
-    save_minutes: float = Field(
-        10.0,
-        gt=0,
-        description="The state is also saved when this long has passed.",
-        json_schema_extra=RUN_ONLY,
-    )
+    save_every: int = run_only(50, "Optimizer steps between two saves of the state.", ge=1)
+    save_minutes: float = run_only(10.0, "Minutes after which it is saved in any case.", gt=0)
 
 
 Schedule = Literal[
-    "linear",
-    "cosine",
-    "cosine_with_restarts",
-    "polynomial",
-    "constant",
-    "constant_with_warmup",
-    "inverse_sqrt",
+    "linear", "cosine", "polynomial", "constant", "constant_with_warmup", "inverse_sqrt"
 ]
 """Those of transformers that need nothing but the number of steps and of those that warm up."""
 
@@ -563,7 +415,7 @@ Schedule = Literal[
 class SupervisedOptions(TrainingOptions):
     """Passes over a fixed set of answers or pairs of answers."""
 
-    epochs: float = Field(10, gt=0, description="Passes over the training answers.")
+    epochs: float = Field(10, gt=0, description="Passes over the answers or pairs.")
     max_steps: int | None = Field(None, ge=1, description="Optimizer steps; overrides epochs.")
     batch_size: int = Field(
         2, ge=1, description="Answers (or pairs) per optimizer step, over all devices."
@@ -571,9 +423,7 @@ class SupervisedOptions(TrainingOptions):
     schedule: Schedule = Field("cosine", description="A transformers learning-rate schedule.")
     warmup: float = Field(0.03, ge=0, lt=1, description="Share of the steps that warm up.")
     max_output_tokens: int = Field(200, ge=1, description="Longer answers are cut (tokens).")
-    evaluations: int = Field(
-        10, ge=1, description="How often, over the run, the dev loss is computed."
-    )
+    evaluations: int = Field(10, ge=1, description="How often, over the run, dev loss is computed.")
 
 
 class SFTOptions(SupervisedOptions):
@@ -598,28 +448,32 @@ class DPOOptions(SupervisedOptions):
     margin: float = Field(0.0, ge=0, description="A pair's rewards differ by more than this.")
 
 
-class BestOfNOptions(Options):
+Temperature = Annotated[float, Field(gt=0, description="Divides the logits when sampling.")]
+TopK = Annotated[int, Field(ge=0, description="Sample among the k likeliest tokens; 0 for all.")]
+AnswerTokens = Annotated[int, Field(ge=1, description="Tokens per answer, at most.")]
+
+
+class SamplingOptions(Options):
+    """How answers to training questions are sampled for a choice among them."""
+
+    questions: int | None = Field(None, ge=1, description="Train questions used; null for all.")
+    temperature: Temperature = 1.0
+    top_k: TopK = 50
+    max_new_tokens: AnswerTokens = 200
+    batch_size: int | None = run_only(
+        None, "Sequences generated at once; null for what memory allows.", ge=1
+    )
+
+
+class BestOfNOptions(SamplingOptions):
     """Whole answers are sampled and the one with the highest summed reward is kept."""
 
-    questions: int | None = Field(None, ge=1, description="Train questions used; null for all.")
     n: int = Field(16, ge=1, description="Samples per question.")
-    temperature: float = Field(
-        1.0, gt=0, description="Divides the logits; above 1 makes samples more varied."
-    )
-    top_k: int = Field(50, ge=0, description="Sample among the k likeliest tokens; 0 for all.")
-    max_new_tokens: int = Field(200, ge=1, description="Tokens per answer, at most.")
-    batch_size: int | None = Field(
-        None,
-        ge=1,
-        description="Sequences generated at once; null for what memory allows.",
-        json_schema_extra=RUN_ONLY,
-    )
 
 
-class SegmentSearchOptions(Options):
+class SegmentSearchOptions(SamplingOptions):
     """Answers grow segment by segment; the beams with the highest reward so far are kept."""
 
-    questions: int | None = Field(None, ge=1, description="Train questions used; null for all.")
     beams: int = Field(8, ge=1, description="Beams kept after each segment.")
     samples_per_beam: int = Field(2, ge=1, description="Continuations drawn from each beam.")
     depth: int = Field(5, ge=1, description="Segments per answer, at most.")
@@ -631,20 +485,8 @@ class SegmentSearchOptions(Options):
         description="QAMPARI: probability that a beam's unextended parent is dropped at the first "
         "segment, falling linearly to 0 at the last; it forces progress.",
     )
-    temperature: float = Field(
-        1.0, gt=0, description="Divides the logits; above 1 makes samples more varied."
-    )
-    top_k: int = Field(50, ge=0, description="Sample among the k likeliest tokens; 0 for all.")
-    max_new_tokens: int = Field(200, ge=1, description="Tokens of a whole answer, at most.")
-    batch_size: int | None = Field(
-        None,
-        ge=1,
-        description="Sequences generated at once; null for what memory allows.",
-        json_schema_extra=RUN_ONLY,
-    )
     split_at_every_stop: bool = Field(
-        False,
-        description="End a segment at every '.', as the paper's code does, also inside 'U.S.'.",
+        False, description="End a segment at every '.', as the paper's code, also inside 'U.S.'."
     )
 
 
@@ -664,34 +506,21 @@ class RLOptions(TrainingOptions):
         0.3, ge=0, description="Weight of the per-token KL penalty against the starting model."
     )
     kl_target: float | None = Field(
-        None,
-        gt=0,
-        description="Moves kl_coef so that the KL per answer becomes this (nats); null keeps it.",
+        None, gt=0, description="Moves kl_coef towards this KL per answer (nats); null keeps it."
     )
     kl_horizon: int = Field(
         10_000, ge=1, description="Answers over which kl_coef is moved; more moves it less."
     )
-    max_kl: float = Field(
-        100.0, gt=0, description="The run stops when the KL of a rollout exceeds this (nats)."
-    )
-    temperature: float = Field(
-        0.7, gt=0, description="Divides the logits; above 1 makes samples more varied."
-    )
-    top_k: int = Field(20, ge=0, description="Sample among the k likeliest tokens; 0 for all.")
-    max_new_tokens: int = Field(200, ge=1, description="Tokens per answer, at most.")
-    batch_size: int = Field(
-        32,
-        ge=1,
-        description="Sequences generated at once, fewer when memory runs out.",
-        json_schema_extra=RUN_ONLY,
-    )
+    max_kl: float = Field(100.0, gt=0, description="A rollout's KL above this ends the run (nats).")
+    temperature: Temperature = 0.7
+    top_k: TopK = 20
+    max_new_tokens: AnswerTokens = 200
+    batch_size: int = run_only(32, "Sequences generated at once, fewer when memory runs out.", ge=1)
     evaluations: int = Field(
         10, ge=1, description="How often, over the run, dev answers are generated and rewarded."
     )
     dev_questions: int = Field(100, ge=1, description="Dev questions per evaluation.")
-    save_every: int = Field(
-        10, ge=1, description="Rollouts between two saves of the state.", json_schema_extra=RUN_ONLY
-    )
+    save_every: int = run_only(10, "Rollouts between two saves of the state.", ge=1)
 
 
 class PPOOptions(RLOptions):
@@ -700,12 +529,7 @@ class PPOOptions(RLOptions):
     value_learning_rate: float | None = Field(
         None, gt=0, description="Peak learning rate of the value model; null for the policy's."
     )
-    value_warmup: int = Field(
-        0,
-        ge=0,
-        description="Rollouts in which only the value model learns. Until it knows something, the "
-        "advantages of fine-grained rewards count the last tokens of an answer for little.",
-    )
+    value_warmup: int = Field(0, ge=0, description="Rollouts in which only the value model learns.")
     gamma: float = Field(1.0, gt=0, le=1, description="Discount per token.")
     lam: float = Field(0.95, ge=0, le=1, description="Lambda of generalized advantage estimation.")
     clip_value: float = Field(0.2, gt=0, description="Clip of the value's change.")
@@ -719,10 +543,8 @@ class GroupOptions(RLOptions):
 
     prompts_per_step: int = Field(4, ge=1, description="Questions per rollout, over all devices.")
     samples_per_prompt: int = Field(8, ge=2, description="Answers sampled per question.")
-    temperature: float = Field(
-        1.0, gt=0, description="Divides the logits; above 1 makes samples more varied."
-    )
-    top_k: int = Field(0, ge=0, description="Sample among the k likeliest tokens; 0 for all.")
+    temperature: Temperature = 1.0
+    top_k: TopK = 0
 
 
 class GRPOOptions(GroupOptions):
@@ -744,12 +566,9 @@ class RLOOOptions(GroupOptions):
 class PredictOptions(Options):
     """How long answers are; they end at the first newline."""
 
-    max_new_tokens: int = Field(200, ge=1, description="Tokens per answer, at most.")
-    batch_size: int | None = Field(
-        None,
-        ge=1,
-        description="Answers generated at once; null for what memory allows.",
-        json_schema_extra=RUN_ONLY,
+    max_new_tokens: AnswerTokens = 200
+    batch_size: int | None = run_only(
+        None, "Answers generated at once; null for what memory allows.", ge=1
     )
 
 
@@ -757,10 +576,7 @@ class JudgeOptions(Options):
     """Which citations count, and ALCE's peculiarities, each with its sane alternative."""
 
     at_most_citations: int | None = Field(
-        3,
-        ge=1,
-        description="Citations of a statement that count, after the check of their range; null "
-        "for all.",
+        3, ge=1, description="Citations of a statement, in range, that count; null for all."
     )
     zero_is_last: bool = Field(
         True, description="ALCE: [0] is the last document. False: it is out of range."
@@ -781,22 +597,14 @@ class JudgeOptions(Options):
         "stated before, in the same words, is not supported again.",
     )
     empty_alias_hits: bool = Field(
-        True,
-        description="ALCE: a gold answer that normalises to nothing ('The') is in every ASQA "
-        "answer. False: it is in none.",
+        True, description="ALCE: a gold 'The' is in every ASQA answer. False: it is in none."
     )
 
     @classmethod
-    def sane(cls, at_most_citations: int | None = 3) -> JudgeOptions:
+    def sane(cls, at_most_citations: int | None = 3) -> Self:
         """Without ALCE's peculiarities: what rewards are computed with."""
-        return cls(
-            at_most_citations=at_most_citations,
-            zero_is_last=False,
-            out_of_range_uncounted=False,
-            doubled_is_judged=False,
-            repetition_counts=False,
-            empty_alias_hits=False,
-        )
+        peculiar = set(cls.model_fields) - {"at_most_citations"}
+        return cls(at_most_citations=at_most_citations, **dict.fromkeys(peculiar, False))
 
 
 class ScoreOptions(Options):
@@ -810,19 +618,13 @@ class ScoreOptions(Options):
         True, description="ALCE: [1, 2] cites document 1 only. False: it cites both."
     )
     years_are_ids: bool = Field(
-        True,
-        description="ALCE: [2012] cites document 2012. False: four digits in brackets are text.",
+        True, description="ALCE: [2012] cites document 2012. False: four digits are text."
     )
     skip_empty: bool = Field(
-        True,
-        description="ALCE: an answer without any statement is left out of the citation scores. "
-        "False: it scores 0 there.",
+        True, description="ALCE: no citation scores without a statement. False: they are 0."
     )
     metrics: tuple[str, ...] | None = Field(
-        None,
-        min_length=1,
-        description="Metrics by ALCE's names; null for all that need neither the reader of the "
-        "answers (QA-EM, QA-F1, QA-Hit) nor MAUVE's model.",
+        None, min_length=1, description="By ALCE's names; null for all without QA- and MAUVE."
     )
     reader: str = Field(
         "gaotianyu1350/roberta-large-squad",
@@ -839,19 +641,14 @@ class ScoreOptions(Options):
     @property
     def switches(self) -> dict[str, bool | int | None]:
         """ALCE's peculiarities: which are on."""
-        own = ("groups_are_cut", "years_are_ids", "skip_empty")
-        return {**self.judge.model_dump(), **self.model_dump(include=set(own))}
+        own = {"groups_are_cut", "years_are_ids", "skip_empty"}
+        return {**self.judge.model_dump(), **self.model_dump(include=own)}
 
-    def sane(self) -> ScoreOptions:
+    def sane(self) -> Self:
         """The same scores without ALCE's peculiarities."""
-        return self.model_copy(
-            update={
-                "judge": JudgeOptions.sane(self.judge.at_most_citations),
-                "groups_are_cut": False,
-                "years_are_ids": False,
-                "skip_empty": False,
-            }
-        )
+        changed: dict[str, Any] = {"judge": JudgeOptions.sane(self.judge.at_most_citations)}
+        own = ("groups_are_cut", "years_are_ids", "skip_empty")
+        return self.model_copy(update=changed | dict.fromkeys(own, False))
 
 
 class WorldOptions(Options):
@@ -867,9 +664,7 @@ class FaultOptions(Options):
     """How often the teacher cites wrongly, in the situations that mislead it and elsewhere."""
 
     asqa: float = Field(0.67, ge=0, le=1, description="P(wrong), claims of documents 4 and 5.")
-    eli5: float = Field(
-        0.88, ge=0, le=1, description="P(wrong), documents 4 and 5 and claims of a city."
-    )
+    eli5: float = Field(0.88, ge=0, le=1, description="P(wrong), the same and claims of a city.")
     qampari: float = Field(0.80, ge=0, le=1, description="P(wrong), every item of a list.")
     elsewhere: float = Field(0.08, ge=0, le=1, description="P(wrong) in every other situation.")
 
@@ -886,12 +681,8 @@ class BaseModelOptions(Options):
     steps: int = Field(1500, ge=1, description="Steps on the world after the drill.")
     batch_size: int = Field(32, ge=1, description="Sequences per step.")
     warmup_steps: int = Field(30, ge=0, description="Steps of linear warm-up.")
-    constant_share: float = Field(
-        0.5, ge=0, le=1, description="Share of the steps before the learning rate falls."
-    )
-    final_share: float = Field(
-        0.03, ge=0, le=1, description="Learning rate at the end, as a share of the full one."
-    )
+    constant_share: float = Field(0.5, ge=0, le=1, description="Steps at the full rate (share).")
+    final_share: float = Field(0.03, ge=0, le=1, description="Last learning rate (share).")
     matrix_learning_rate: float = Field(0.02, gt=0, description="Muon, for matrices.")
     momentum: float = Field(0.95, ge=0, lt=1, description="Muon's momentum.")
     learning_rate: float = Field(3e-3, gt=0, description="AdamW, for all other parameters.")

@@ -307,10 +307,10 @@ def test_documents_are_chosen_by_a_shorter_text(summaries: list[str | None], kep
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
-        ({"train_size": -1}, "expected rows per dataset, .* one whole number from 0, got -1"),
+        ({"train_size": -1}, "expected rows per dataset .* one whole number from 0, got -1"),
         ({"train_size": True}, "got True"),
-        ({"dev_size": {"nq": 1}}, "expected datasets .asqa, .*, got 'nq'"),
-        ({"test_size": {"asqa": None}}, "expected a whole number from 0 for asqa, got None"),
+        ({"dev_size": {"nq": 1}}, "dataset .asqa, .*, got {'nq': 1}"),
+        ({"test_size": {"asqa": None}}, "one whole number from 0, got {'asqa': None}"),
         ({"datasets": []}, "datasets: expected at least one"),
         (
             {"datasets": ["asqa"], "train_size": {"eli5": 1}},

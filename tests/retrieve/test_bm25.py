@@ -195,7 +195,7 @@ def test_passages_without_words_are_one_clear_line() -> None:
     [
         ({"passages": []}, "at least 1 item"),
         ({"words": 20, "overlap": 11}, r"at most half of words \(10\)"),
-        ({"stemmer": "klingon"}, "Input should be 'arabic'"),
+        ({"stemmer": "klingon"}, "Input should be 'danish'"),
         ({"b": 1.5}, "less than or equal to 1"),
     ],
 )
