@@ -216,6 +216,7 @@ def f(path):
         ({"score.metrics": ["length"]}, SCORES),
         ({"reward.correctness": 0.9}, SAMPLED | RL | after("h_rs", "fg_rs", "dpo", "searched")),
         ({"verifiers.report": {"lexical": "lexical"}}, SCORES),
+        ({"verifiers.report": dict(reversed(CONFIG["verifiers"]["report"].items()))}, SCORES),
         ({"systems.eighth": {"model_of": "grpo"}}, after("eighth")),
         # What changes no result.
         ({"sft.save_every": 3, "rl.save_minutes": 1, "grpo.tokens_per_pass": 99}, set()),

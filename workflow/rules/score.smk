@@ -20,9 +20,10 @@ SCORE_INPUT, SCORE_PARAMS = STAGES.add(
         "answers": lambda w: files(*ANSWERS_OF(w).values()),
     },
     cfg=lambda w: {
-        "verifiers": CONFIG.verifiers.report,
+        # In their order: the first has the plain names.
+        "verifiers": list(CONFIG.verifiers.report.items()),
         "score": {k: v for k, v in resolved(CONFIG.score).items() if k not in UNUSED_MODELS},
-        "answers": ANSWERS_OF(w),
+        "answers": list(ANSWERS_OF(w).items()),
     },
     systems=SYSTEMS,
 )

@@ -8,8 +8,8 @@ from stage import Job, run_stage
 def work(job: Job) -> str:
     from citepipe.score import files
 
-    answers = {dataset: Path(path) for dataset, path in job.cfg["answers"].items()}
-    return files.run(answers, job.cfg["verifiers"], job.config.score, job.cache, job.out)
+    answers = {dataset: Path(path) for dataset, path in job.cfg["answers"]}
+    return files.run(answers, dict(job.cfg["verifiers"]), job.config.score, job.cache, job.out)
 
 
 run_stage(work)
