@@ -111,10 +111,9 @@ def answers_of(arguments: argparse.Namespace) -> AnswerFile:
     lines = [f"left out: {complaint}" for complaint in file.left_out]
     if file.left_out:
         lines.append(f"{len(file.left_out)} bad rows were left out")
-    if file.without_documents:
+    if bare := sum(not example.docs for example in file.examples):
         lines.append(
-            f"{file.path}: {file.without_documents} rows have no documents; whatever they cite is "
-            "out of range"
+            f"{file.path}: {bare} rows have no documents; whatever they cite is out of range"
         )
     for line in lines:
         print(line, file=sys.stderr)

@@ -6,14 +6,15 @@ rows of a user's own, documents may go by other names and be plain strings.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, JsonValue, TypeAdapter
+from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, TypeAdapter
 
-from citepipe.data.expertqa import gold_and_documents, is_expertqa_row
-from citepipe.data.validate import RowError, kind_of, present, shown, validated
+from citepipe.data.expertqa import gold_and_documents
+from citepipe.data.validate import kind_of, present, shown, validated
 
 DATASETS = ("asqa", "qampari", "eli5", "expertqa")
 
@@ -150,7 +151,7 @@ class Example:
     qa_pairs: tuple[Annotated[QAPair, BeforeValidator(_reading)], ...] = ()
     answers: tuple[Annotated[tuple[str, ...], BeforeValidator(_aliases)], ...] = ()
     claims: tuple[str, ...] = ()
-    extra: dict[str, JsonValue] = field(default_factory=dict, compare=False)
+    extra: dict[str, Any] = field(default_factory=dict, compare=False)
 
     @classmethod
     def from_row(
@@ -169,9 +170,9 @@ class Example:
         without readings (`qa_pairs`) are one reading each. A null field counts as absent.
 
         Args:
-            row: the decoded JSON object, or the error that it cannot be decoded (see `read_rows`).
+            row: the decoded JSON object, or the error that it cannot be decoded, which is raised.
             where: how to name the row in errors, for instance `train.json, row 3`.
-            dataset: the dataset of rows that do not say (ALCE's own files).
+            dataset: the dataset of rows that do not name theirs (ALCE's own files).
             number: the row's place in its file, the id of rows that have none.
             needs_documents: a row must have a list of documents, be it empty.
             own_as: the dataset as which a row counts that nothing assigns to one; one with readings
@@ -179,32 +180,26 @@ class Example:
 
         Raises:
             RowError: fields are missing or of the wrong type, all of them named in its lines.
-            InputError: the row cannot be decoded.
         """
         if isinstance(row, Exception):
             raise row
-        bad: list[str] = []
         if isinstance(row, dict):
-            if is_expertqa_row(row):
-                row, bad = _plain(row, where)
+            if isinstance(answers := row.get("answers"), dict):
+                has_own = any(row.get(name) for name in DOCUMENTS)
+                row = {**row, "dataset": row.get("dataset", "expertqa"), "answers": None}
+                row |= {} if has_own else {DOCUMENTS[0]: []}
+                row |= gold_and_documents(answers, where, with_documents=not has_own)
             listed = documents_field(row)
-            fields = {name: row[name] for name in (*READ, listed) if row.get(name) is not None}
+            read = {*READ, listed}
+            fields = {name: row[name] for name in read if row.get(name) is not None}
             if own_as is not None and row.get("qa_pairs"):
                 own_as = "asqa"
-            if fields.get("dataset", "") == "":
-                fields["dataset"] = dataset or own_as or ""
+            fields["dataset"] = fields.get("dataset") or dataset or own_as or ""
             identity = row.get("id", row.get("sample_id"))
             fields["id"] = number if identity is None else identity
-            fields["extra"] = {
-                name: value for name, value in row.items() if name not in {*READ, listed}
-            }
+            fields["extra"] = {name: value for name, value in row.items() if name not in read}
             row = fields if needs_documents else {listed: [], **fields}
-        try:
-            example = validated(_EXAMPLE, row, where)
-        except RowError as error:
-            raise RowError([*bad, *error.lines]) from None
-        if bad:
-            raise RowError(bad)
+        example = validated(_EXAMPLE, row, where)
         if example.dataset == "asqa" and not example.qa_pairs:
             readings = tuple(QAPair(example.question, aliases) for aliases in example.answers)
             example = replace(example, qa_pairs=readings)
@@ -237,38 +232,19 @@ class Example:
 _EXAMPLE = TypeAdapter(Example)
 
 
-def _plain(row: Mapping[str, Any], where: str) -> tuple[dict[str, Any], list[str]]:
-    """A row of EXPERTQA's own with the fields of all others, and what is wrong with its answers."""
-    own = any(row.get(name) for name in DOCUMENTS)
-    plain = {"dataset": "expertqa", **row, **({} if own else {"docs": []})}
-    answers = plain.pop("answers")
-    try:
-        return plain | gold_and_documents(answers, where, with_documents=not own), []
-    except RowError as error:
-        return plain, error.lines
-
-
 def relevant_documents(
     docs: tuple[Document, ...], shorter: str
 ) -> tuple[tuple[Document, ...], tuple[Document, ...]]:
-    """Documents whose shorter text does not call them irrelevant, as ALCE's `get_shorter_text`.
-
-    Args:
-        docs: in their order.
-        shorter: `summary` or `extraction`.
+    """Documents whose shorter text (`summary`, `extraction`) does not call them irrelevant.
 
     Returns:
         Those up to the first document without such a text, which ends the choice; and that one,
-        if there is one.
+        if there is one (`get_shorter_text` in ALCE's `utils.py`).
     """
     texts = [getattr(doc, shorter) for doc in docs]
     end = texts.index(None) if None in texts else len(docs)
-    relevant = tuple(
-        doc
-        for doc, text in zip(docs[:end], texts[:end], strict=True)
-        if "irrelevant" not in text and "Irrelevant" not in text
-    )
-    return relevant, docs[end : end + 1]
+    relevant = (i for i in range(end) if not re.search("[iI]rrelevant", texts[i]))
+    return tuple(docs[i] for i in relevant), docs[end : end + 1]
 
 
 def documents_field(row: Mapping[str, Any]) -> str:

@@ -8,7 +8,6 @@ passage is known, `[number] address`, an empty line and the passage.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -33,12 +32,12 @@ class _Answer:
     claims: tuple[Annotated[_Claim, BeforeValidator(present)], ...] = ()
 
 
-_ANSWERS = TypeAdapter(dict[str, Annotated[_Answer, BeforeValidator(present)]])
+@dataclass(frozen=True, slots=True)
+class _Row:
+    answers: dict[str, Annotated[_Answer, BeforeValidator(present)]]
 
 
-def is_expertqa_row(row: Mapping[str, Any]) -> bool:
-    """Whether a row is laid out as in EXPERTQA's own files."""
-    return isinstance(row.get("answers"), dict)
+_ROW = TypeAdapter(_Row)
 
 
 def gold_and_documents(answers: Any, where: str, with_documents: bool) -> dict[str, Any]:
@@ -60,7 +59,7 @@ def gold_and_documents(answers: Any, where: str, with_documents: bool) -> dict[s
     Raises:
         RowError: the answers are not laid out so.
     """
-    read = list(validated(_ANSWERS, answers, where, "answers").values())
+    read = list(validated(_ROW, {"answers": answers}, where).answers.values())
     if not read:
         return {}
     chosen = next((a for a in read if a.revised_answer_string is not None), read[0])

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TextIO
+from typing import Any, TextIO
+
+from pydantic_core import from_json
 
 from citepipe.data.example import DATASETS, Example
 from citepipe.errors import InputError
-
-_INK = re.compile(r"\S")
 
 
 @contextmanager
@@ -24,7 +23,7 @@ def atomic_writer(path: Path | str) -> Iterator[TextIO]:
     """A text file that appears under `path` only when the block ends without an error.
 
     A link stays a link: the file that it leads to is replaced. A pipe or a device is written to
-    as the block goes on. What killed writers of the same file have left behind is removed.
+    as the block goes on.
 
     Raises:
         InputError: it cannot be written; what was there stays.
@@ -36,10 +35,8 @@ def atomic_writer(path: Path | str) -> Iterator[TextIO]:
                 yield stream
             return
         target.parent.mkdir(parents=True, exist_ok=True)
-        for left in target.parent.glob(f".{glob.escape(target.name)}.*.partial"):
-            if not _is_running(left.name.split(".")[-2]):
-                left.unlink(missing_ok=True)
-        partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
+        # One name for all writers, so that the next one replaces what a killed one has left.
+        partial = target.with_name(f".{target.name}.partial")
         try:
             with partial.open("w", encoding="utf-8") as stream:
                 yield stream
@@ -50,16 +47,6 @@ def atomic_writer(path: Path | str) -> Iterator[TextIO]:
             partial.unlink(missing_ok=True)
     except OSError as error:
         raise InputError(f"{path}: cannot be written: {error.strerror or error}") from None
-
-
-def _is_running(process: str) -> bool:
-    try:
-        os.kill(int(process), 0)
-    except (ProcessLookupError, ValueError, OverflowError):
-        return False
-    except PermissionError:
-        pass  # It is another user's.
-    return True
 
 
 def write_json(path: Path | str, value: Any) -> None:
@@ -77,30 +64,17 @@ def write_jsonl(path: Path | str, records: Iterable[Any]) -> None:
 
 
 def read_json(path: Path | str) -> Any:
-    """Decode a JSON file.
-
-    Raises:
-        InputError: the file is missing, unreadable, or not JSON; the message has the line.
-    """
-    text = read_text(path)
-    return _whole_characters(_decoded(text, path), text, path)
+    """Decode a JSON file; InputError if it is missing, unreadable or not JSON, with the line."""
+    return _decoded(read_text(path), path)
 
 
 def read_jsonl(path: Path | str) -> list[Any]:
-    """Decode a file with one JSON value per line; blank lines are passed over.
-
-    Raises:
-        InputError: the file is missing, or a line is not JSON; the message has the line.
-    """
+    """Decode a file with one JSON value per line, passing over blank lines; errors as above."""
     return [decoded_line(line, where) for where, line in lines_of(read_text(path), path)]
 
 
 def read_text(path: Path | str) -> str:
-    """What a file holds, without the mark that some systems put in front of UTF-8.
-
-    Raises:
-        InputError: it cannot be read, or is not UTF-8.
-    """
+    """What a file holds, without a byte order mark; InputError if it is not UTF-8."""
     try:
         return Path(path).read_text(encoding="utf-8").removeprefix("\ufeff")
     except UnicodeDecodeError as error:
@@ -119,101 +93,61 @@ def lines_of(text: str, path: Path | str) -> list[tuple[str, str]]:
 
 
 def decoded_line(line: str, where: str) -> Any:
-    """The JSON value of one line.
-
-    Raises:
-        InputError: it is not JSON.
-    """
-    return _whole_characters(_decoded(line, where, one_line=True), line, where)
+    """The JSON value of one line; raises InputError if it is not JSON."""
+    return _decoded(line, where, one_line=True)
 
 
 def _decoded(text: str, where: Path | str, one_line: bool = False) -> Any:
     try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        line = "" if one_line else f", line {error.lineno}"
-        raise InputError(
-            f"{where}{line}: expected JSON, {error.msg} at column {error.colno}"
-        ) from None
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{where}: expected JSON of ordinary size and depth, {error}") from None
+        return from_json(text)
+    except ValueError as error:
+        what, line, column = re.split(r" at line (\d+) column ", str(error))
+        place = where if one_line else f"{where}, line {line}"
+        raise InputError(f"{place}: expected JSON, {what} at column {column}") from None
 
 
-def _whole_characters(value: Any, source: str, where: Path | str) -> Any:
-    """The decoded value, if every escape in its source stands for text that can be written."""
-    if "\\ud" in source or "\\uD" in source:
-        try:
-            json.dumps(value, ensure_ascii=False).encode("utf-8")
-        except UnicodeEncodeError as error:
-            raise InputError(
-                f"{where}: expected Unicode text, got half a character, "
-                f"{error.object[error.start]!a}"
-            ) from None
-    return value
-
-
-class Rows(NamedTuple):
-    """The rows of a file: their form, their number, and each decoded as it is read.
-
-    `each` yields how a row is named in errors, and its value, or the error that there is none.
-    """
-
-    form: Literal["list", "result", "lines"]
-    total: int
-    each: Iterator[tuple[str, Any]]
-
-
-def read_rows(path: Path | str) -> Rows:
-    """Open a JSON list, an ALCE result file (`{"data": [...]}`), or a file of one row per line.
+def read_rows(path: Path | str) -> Iterator[tuple[str, Any]]:
+    """The rows of a JSON list, an ALCE result file (`{"data": [...]}`), or a file of one per line.
 
     What the file holds decides, not its name: JSON lines may be called `.json` (as EXPERTQA's
     are), and a list `.jsonl`.
 
+    Returns:
+        How each row is named in errors, and its value, or the error that there is none.
+
     Raises:
         InputError: the file cannot be read, is neither of these, or has no rows.
     """
-    path, text = Path(path), read_text(path)
-    begin = _INK.search(text)
-    if begin is None:
+    text = read_text(path)
+    begin = text.lstrip()[:1]
+    if not begin:
         raise InputError(f"{path}: expected at least one row, got an empty file")
-    if _has_lines(text, begin.start()) or (path.suffix == ".jsonl" and begin[0] != "["):
-        lines = lines_of(text, path)
-        return Rows("lines", len(lines), _each(lines, decoded_line))
+    if _has_lines(text) or (Path(path).suffix == ".jsonl" and begin != "["):
+        return _each(lines_of(text, path))
     value = _decoded(text, path)
-    form: Literal["list", "result"] = "list"
-    if isinstance(value, dict) and ("data" in value or "question" not in value):
-        form, value = "result", value.get("data")
-    elif isinstance(value, dict):
-        value = [value]
+    if isinstance(value, dict):
+        is_row = "question" in value and "data" not in value
+        value = [value] if is_row else value.get("data")
     if not isinstance(value, list):
         raise InputError(f"{path}: expected a list of rows, or an object with the list as `data`")
     if not value:
         raise InputError(f"{path}: expected at least one row, got none")
-    # Looked for once, as a file may be large.
-    escapes = "\\ud" if "\\ud" in text or "\\uD" in text else ""
-    rows = ((f"{path}, row {number}", row) for number, row in enumerate(value))
-    decode = lambda row, where: _whole_characters(row, escapes, where)  # noqa: E731
-    return Rows(form, len(value), _each(rows, decode))
+    return ((f"{path}, row {number}", row) for number, row in enumerate(value))
 
 
-def _has_lines(text: str, begin: int) -> bool:
-    """Whether the first line is JSON as it stands, and more follows; copies no more than that."""
-    end = text.find("\n", begin)
-    if end < 0 or not _INK.search(text, end):
-        return False
+def _has_lines(text: str) -> bool:
+    """Whether the first line is JSON as it stands, and more follows."""
+    first, newline, _ = text.strip().partition("\n")
     try:
-        json.loads(text[begin:end])
-    except (ValueError, RecursionError):
+        return bool(newline) and from_json(first) is not None
+    except ValueError:
         return False
-    return True
 
 
-def _each(
-    rows: Iterable[tuple[str, Any]], decode: Callable[[Any, str], Any]
-) -> Iterator[tuple[str, Any]]:
-    for where, row in rows:
+def _each(lines: Iterable[tuple[str, str]]) -> Iterator[tuple[str, Any]]:
+    for where, line in lines:
         try:
-            yield where, decode(row, where)
+            yield where, decoded_line(line, where)
         except InputError as error:
             yield where, error
 
@@ -226,10 +160,15 @@ def each_example(
 ) -> Iterator[tuple[str, Example | InputError]]:
     """How each row of a file is named in errors, and its example, or what is wrong with it.
 
-    The arguments are those of `read_examples`.
+    Args:
+        path: in any form that `read_rows` takes.
+        dataset: the dataset of rows that do not name theirs; by default it is looked for in the
+            file's name, as ALCE does.
+        needs_documents: a row must have a list of documents, be it empty.
+        own_as: the dataset as which rows count for which there is none; None refuses them.
     """
     dataset = dataset or dataset_in_name(path)
-    for number, (where, row) in enumerate(read_rows(path).each):
+    for number, (where, row) in enumerate(read_rows(path)):
         try:
             yield where, Example.from_row(row, where, dataset, number, needs_documents, own_as)
         except InputError as error:
@@ -242,55 +181,32 @@ def read_examples(
     needs_documents: bool = True,
     own_as: str | None = None,
 ) -> list[Example]:
-    """Read the examples of a file (see `read_rows`).
+    """The examples of `each_example`; InputError for broken JSON, a bad row, or no rows."""
+    return [example_of(found) for _, found in each_example(path, dataset, needs_documents, own_as)]
 
-    Args:
-        path: the file.
-        dataset: the dataset of rows that do not name theirs; by default it is looked for in the
-            file's name, as ALCE does.
-        needs_documents: a row must have a list of documents, be it empty.
-        own_as: the dataset as which rows count for which there is none; None refuses them.
 
-    Raises:
-        InputError: broken JSON, a bad row, or no rows at all.
-    """
-    examples = []
-    for _, found in each_example(path, dataset, needs_documents, own_as):
-        if isinstance(found, InputError):
-            raise found
-        examples.append(found)
-    return examples
+def example_of(found: Example | InputError) -> Example:
+    """The example that `each_example` yields, if it is one; else its error is raised."""
+    if isinstance(found, InputError):
+        raise found
+    return found
 
 
 def dataset_in_name(path: Path | str) -> str | None:
-    """The dataset that a file's name speaks of, as ALCE's evaluation takes it from there.
-
-    A name that speaks of several says nothing.
-    """
+    """The one dataset that a file's name has in it, as in ALCE's evaluation; None for several."""
     named = [name for name in DATASETS if name in Path(path).name.lower()]
     return named[0] if len(named) == 1 else None
 
 
 @dataclass(frozen=True, slots=True)
 class AnswerFile:
-    """A file of answers.
-
-    Attributes:
-        path: the file.
-        sha256: of what it held.
-        examples: the questions, with the answer as it was written in `output`.
-        left_out: the complaints about bad rows, if those were to be left out.
-    """
+    """A file of answers, its digest, the questions with the answer as it was written in `output`,
+    and what is wrong with the rows that were left out."""
 
     path: Path
     sha256: str
     examples: list[Example]
     left_out: list[str]
-
-    @property
-    def without_documents(self) -> int:
-        """How many examples have no documents: whatever their answers cite is out of range."""
-        return sum(not example.docs for example in self.examples)
 
     @property
     def outputs(self) -> list[str]:
@@ -303,7 +219,7 @@ def read_answers(path: Path, dataset: str | None, skip_bad: bool = False) -> Ans
 
     Args:
         path: the file.
-        dataset: the dataset of all rows; None takes what the rows or the file's name say.
+        dataset: the dataset of all rows; None takes that of the rows or of the file's name.
         skip_bad: leave bad rows out instead of refusing the file.
 
     Raises:
@@ -339,5 +255,5 @@ def write_examples(path: Path | str, examples: Sequence[Example]) -> None:
 
 def write_result(path: Path | str, args: dict[str, Any], examples: Sequence[Example]) -> None:
     """Write an ALCE result file: `{"args": …, "data": [row with "output": str]}`."""
-    rows = [{**example.to_row(), "output": example.output or ""} for example in examples]
+    rows = [example.to_row() | {"output": example.output or ""} for example in examples]
     write_json(path, {"args": args, "data": rows})

@@ -6,17 +6,17 @@ import hashlib
 import random
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 from citepipe.data.example import DATASETS, Document, Example, relevant_documents
-from citepipe.data.files import each_example, write_examples, write_json
+from citepipe.data.files import each_example, example_of, write_examples, write_json
 from citepipe.errors import InputError
 from citepipe.options import DataOptions, Dataset
-from citepipe.progress import say, summary
+from citepipe.progress import summary
 
 FindDocuments = Callable[[Sequence[Example]], list[Example]]
 """Gives documents to examples that have none, in their order."""
@@ -32,15 +32,12 @@ _COUNTED = {
 
 @dataclass(frozen=True)
 class _Row:
-    """An example, the file that it is from, and how its row is named in errors."""
+    """An example, its normalized question, its file, and how its row is named in errors."""
 
     example: Example
+    question: str
     file: str
     where: str
-
-    @cached_property
-    def question(self) -> str:
-        return normalized_question(self.example.question)
 
 
 def normalized_question(question: str) -> str:
@@ -65,10 +62,9 @@ def mix(options: DataOptions, out: Path, find_documents: FindDocuments | None = 
     chosen again (see `normalized_question`), so one file may be named for several splits, and is
     then dealt out among them. Between the test files of several datasets nothing is compared.
 
-    `mixture.json` says what became of the files: per split its rows by dataset and by file, the
-    rows left out because an earlier split has their question (`leaks`), the split itself has them
-    already (`repetitions`), or they have no documents; those that were given documents, and those
-    whose list of documents was cut. Then the files' digests, the options and the seed.
+    `mixture.json` has per split its rows by dataset and by file, the rows left out because an
+    earlier split has their question (`leaks`), the split itself has them already (`repetitions`),
+    or they have no documents, and those that were given documents; the files' digests and the seed.
 
     Args:
         options: the files, and what is taken of them.
@@ -82,17 +78,14 @@ def mix(options: DataOptions, out: Path, find_documents: FindDocuments | None = 
         InputError: a file is bad, has rows without documents that nothing finds, or fewer rows of
             a dataset than the options want.
     """
-    tests = [f"test/{dataset}" for dataset in options.test]
-    counts = {name: dict.fromkeys(_COUNTED, 0) for name in ("train", "dev", *tests)}
+    splits: dict[str, list[_Row]] = {"train": [], "dev": []}
+    splits |= {f"test/{dataset}": [] for dataset in options.test}
+    counts = {name: dict.fromkeys(_COUNTED, 0) for name in splits}
+    seen: set[str] = set()
 
-    def read(
-        name: str,
-        paths: Sequence[str],
-        wanted: Sequence[Dataset] | None,
-        dataset: Dataset | None = None,
-        seen: Collection[str] = (),
-    ) -> list[_Row]:
-        rows = [row for path in paths for row in _read(path, dataset, options)]
+    def read(name: str, paths: Sequence[str], test: Dataset | None = None) -> list[_Row]:
+        wanted = options.datasets if test is None else [test]
+        rows = [row for path in paths for row in _read(path, test, options)]
         rows = [row for row in rows if wanted is None or row.example.dataset in wanted]
         if not rows:
             names = " or ".join(wanted or ())
@@ -105,77 +98,51 @@ def mix(options: DataOptions, out: Path, find_documents: FindDocuments | None = 
         counts[name]["repetitions"] = len(unseen) - len(once)
         return once
 
-    found = {d: read(f"test/{d}", [path], [d], d) for d, path in options.test.items()}
+    found = {d: read(f"test/{d}", [path], d) for d, path in options.test.items()}
     where = ", ".join(dict.fromkeys(options.test.values()))
     sizes = _sizes(options.test_size, {d: len(rows) for d, rows in found.items()}, where)
-    chosen_tests = {
-        d: _select(
-            rows,
-            None if sizes is None else {d: sizes.get(d)},
-            f"{options.seed}/test",
-            options.test[d],
-        )
-        for d, rows in found.items()
-    }
-    seen = {row.question for rows in chosen_tests.values() for row in rows}
-    splits: dict[str, list[_Row]] = {"train": [], "dev": []}
+    for dataset, rows in found.items():
+        size = None if sizes is None else {dataset: sizes.get(dataset)}
+        path = options.test[dataset]
+        splits[f"test/{dataset}"] = _select(rows, size, f"{options.seed}/test", path)
     for name in ("dev", "train"):
+        seen |= {row.question for rows in splits.values() for row in rows}
         paths: list[str] = getattr(options, name)
         where = ", ".join(paths)
-        rows = read(name, paths, options.datasets, seen=seen)
+        rows = read(name, paths)
         datasets = Counter(row.example.dataset for row in rows)
         available = {d: datasets[d] for d in DATASETS if d in datasets}
         sizes = _sizes(getattr(options, f"{name}_size"), available, where)
         splits[name] = _select(rows, sizes, f"{options.seed}/{name}", where)
-        seen |= {row.question for row in splits[name]}
-    for name, rows in splits.items():
-        if not rows:
+        if not splits[name]:
             raise InputError(f"data.{name}: no rows are left after taking out repeated questions")
-    if counts["train"]["leaks"] or counts["dev"]["leaks"]:
-        say(
-            f"data: left out of train {counts['train']['leaks']}, of dev {counts['dev']['leaks']} "
-            "rows chosen before"
-        )
-    splits |= {f"test/{dataset}": rows for dataset, rows in chosen_tests.items()}
-    report: dict[str, Any] = {}
+    account: dict[str, Any] = {}
     for name, rows in splits.items():
         if find_documents is not None:
             rows = _with_found(rows, find_documents, counts[name])
             rows = _with_documents(rows, options, counts[name], "found none")
         kept = [replace(row.example, docs=kept_documents(row.example, options)) for row in rows]
         write_examples(out / f"{name}.json", _with_own_ids(kept))
-        report[name] = {
+        account[name] = {
             "rows": len(rows),
             "datasets": dict(sorted(Counter(row.example.dataset for row in rows).items())),
             "files": dict(sorted(Counter(row.file for row in rows).items())),
             **counts[name],
-            "documents_cut": sum(
-                len(short.docs) < len(row.example.docs)
-                for short, row in zip(kept, rows, strict=True)
-            ),
         }
     files = dict.fromkeys([*options.train, *options.dev, *options.test.values()])
-    account = {
-        "seed": options.seed,
-        "splits": report,
-        "inputs": {path: _digest(path) for path in files},
-        "options": options.model_dump(mode="json"),
-    }
-    write_json(out / "mixture.json", account)
-    figures: dict[str, object] = {name: split["rows"] for name, split in report.items()}
+    digests = {path: hashlib.sha256(Path(path).read_bytes()).hexdigest() for path in files}
+    write_json(out / "mixture.json", {"seed": options.seed, "splits": account, "inputs": digests})
+    figures: dict[str, object] = {name: split["rows"] for name, split in account.items()}
     for key, label in _COUNTED.items():
-        if count := sum(split[key] for split in report.values()):
-            figures[label] = count
+        if rows_counted := sum(split[key] for split in account.values()):
+            figures[label] = rows_counted
     return summary("data", figures)
 
 
-def _read(path: str, dataset: Dataset | None, options: DataOptions) -> list[_Row]:
-    rows = []
-    for where, example in each_example(path, dataset, False, options.own_as):
-        if isinstance(example, InputError):
-            raise example
-        rows.append(_Row(example, path, where))
-    return rows
+def _read(path: str, dataset: Dataset | None, options: DataOptions) -> Iterator[_Row]:
+    for where, found in each_example(path, dataset, False, options.own_as):
+        example = example_of(found)
+        yield _Row(example, normalized_question(example.question), path, where)
 
 
 def _with_documents(
@@ -236,28 +203,19 @@ def _with_found(rows: Sequence[_Row], find: FindDocuments, counts: dict[str, int
     return [row if row.example.docs else replace(row, example=next(each)) for row in rows]
 
 
-def _digest(path: str) -> str:
-    with Path(path).open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
 def _with_own_ids(examples: Sequence[Example]) -> list[Example]:
     """Examples whose ids tell them apart; files of several datasets often all count from 0, and
     so do several files of one."""
     if len({example.id for example in examples}) == len(examples):
         return list(examples)
     names = [f"{example.dataset}-{example.id}" for example in examples]
-    taken = set(names)
-    given: set[str] = set()
-    apart = []
-    for example, first in zip(examples, names, strict=True):
-        name, number = first, 1
-        while name in given or (number > 1 and name in taken):
-            number += 1
-            name = f"{first}-{number}"
-        given.add(name)
-        apart.append(replace(example, id=name))
-    return apart
+    taken, given = set(names), set[str]()
+    for place, name in enumerate(names):
+        if name in given:
+            names[place] = next(n for i in count(2) if (n := f"{name}-{i}") not in taken)
+        taken.add(names[place])
+        given.add(names[place])
+    return [replace(e, id=name) for e, name in zip(examples, names, strict=True)]
 
 
 def _sizes(size: Any, available: Mapping[Any, int], where: str) -> Mapping[Any, int] | None:

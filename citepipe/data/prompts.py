@@ -54,7 +54,7 @@ class Prompt:
     messages: tuple[str, ...] = ()
 
 
-def _joined(answer: Any) -> Any:
+def _lines(answer: Any) -> Any:
     is_lines = isinstance(answer, list) and all(isinstance(line, str) for line in answer)
     return "\n" + "\n".join(answer) if is_lines else answer
 
@@ -64,7 +64,7 @@ class Demonstration:
     """A question with documents and its cited answer; ALCE has answers in lines as lists."""
 
     question: str
-    answer: Annotated[str, BeforeValidator(_joined)]
+    answer: Annotated[str, BeforeValidator(_lines)]
     docs: tuple[DocumentRow, ...]
 
 
@@ -84,11 +84,7 @@ _LAYOUT = TypeAdapter(Layout)
 
 @cache
 def read_prompt_file(path: str) -> Layout:
-    """Read a prompt file; a path is read once.
-
-    Raises:
-        InputError: it is no such file; with the field and what was expected there.
-    """
+    """Read a prompt file, each path once; InputError with the field if it is none."""
     return validated(_LAYOUT, read_json(path), path)
 
 
@@ -150,60 +146,53 @@ def shown_documents(demonstration: Demonstration, options: PromptOptions) -> tup
     return (relevant or without)[:at_most]
 
 
-def render(example: Example, options: PromptOptions, demo_words: int | None = None) -> str:
+def render(example: Example, options: PromptOptions) -> str:
     """The prompt's text, which ends where the answer begins (after `Answer:`, before a space).
 
     With a prompt file it is, byte for byte, what ALCE's program makes of it (`make_demo` in
     `utils.py`), the answers of demonstrations without a space in front included.
 
-    Args:
-        example: the question, with the documents to show.
-        options: templates.
-        demo_words: of each document of a demonstration, at most; None for all.
-
     Raises:
         InputError: a prompt file is bad.
     """
-    layout, demos, question = _parts(example, options, demo_words)
+    return _joined(_parts(example, options, None, None), _layout(options, example.dataset))
+
+
+def _joined(parts: Sequence[tuple[str, str]], layout: Layout) -> str:
+    *demos, (question, _) = parts
     text = "".join(f"{asked}{answer}{layout.demo_sep}" for asked, answer in demos)
     return (text + question).strip()
 
 
-def conversation(
-    example: Example, options: PromptOptions, demo_words: int | None = None
-) -> tuple[str, ...]:
-    """The prompt as messages of a chat, the user's first and last.
-
-    It is one message, what `render` returns, or with `options.demo_turns` a message and its answer
-    for each demonstration in front of the question. Arguments and errors are those of `render`.
-    """
-    if not options.demo_turns:
-        return (render(example, options, demo_words),)
-    _, demos, question = _parts(example, options, demo_words)
-    return *(message.strip() for pair in demos for message in pair), question.strip()
-
-
 def _parts(
-    example: Example, options: PromptOptions, demo_words: int | None
-) -> tuple[Layout, list[tuple[str, str]], str]:
-    """The layout, its demonstrations as questions in the template and answers, the question."""
+    example: Example, options: PromptOptions, words: int | None, demo_words: int | None
+) -> list[tuple[str, str]]:
+    """Demonstrations as questions in the template and answers; last the question, and "".
+
+    Documents have at most `words` words, those of demonstrations `demo_words`; None for all.
+    """
     layout = _layout(options, example.dataset)
-    demos = []
-    for demo in layout.demos:
-        docs = _cut(shown_documents(demo, options), demo_words)
-        demos.append((_asked(layout, demo.question, docs, options).rstrip(), demo.answer))
-    return layout, demos, _asked(layout, example.question, example.docs, options)
+
+    def asked(question: str, docs: Sequence[Document], limit: int | None) -> str:
+        documents = ""
+        for number, doc in enumerate(docs, start=1):
+            text = _shown_text(doc, options)
+            text = text if limit is None else " ".join(text.split()[:limit])
+            documents += _fill(layout.doc_prompt, ID=str(number), T=doc.title, P=text)
+        # Without documents there is no empty line for them either.
+        template = layout.demo_prompt if docs else layout.demo_prompt.replace("{D}\n", "")
+        return _fill(template, INST=layout.instruction, Q=question, D=documents, A="")
+
+    demos = [
+        (asked(demo.question, shown_documents(demo, options), demo_words).rstrip(), demo.answer)
+        for demo in layout.demos
+    ]
+    return [*demos, (asked(example.question, example.docs, words), "")]
 
 
-def _asked(layout: Layout, question: str, docs: Sequence[Document], options: PromptOptions) -> str:
-    documents = ""
-    for number, doc in enumerate(docs, start=1):
-        shorter = None if options.documents == "text" else getattr(doc, options.documents)
-        text = doc.text if shorter is None else shorter
-        documents += _fill(layout.doc_prompt, ID=str(number), T=doc.title, P=text)
-    # Without documents there is no empty line for them either.
-    template = layout.demo_prompt if docs else layout.demo_prompt.replace("{D}\n", "")
-    return _fill(template, INST=layout.instruction, Q=question, D=documents, A="")
+def _shown_text(doc: Document, options: PromptOptions) -> str:
+    shorter: str | None = getattr(doc, options.documents)
+    return doc.text if shorter is None else shorter
 
 
 def _fill(template: str, **values: str) -> str:
@@ -227,18 +216,24 @@ def fit(
         example: the question.
         options: templates and the budget in tokens.
         encode: the tokenizer, with whatever special tokens the model expects in front.
-        wrap: makes the text that is encoded from what `conversation` returns (a chat template); by
-            default it is what `render` returns.
+        wrap: makes the text that is encoded from the messages of a chat, the user's first and last
+            (a chat template). They are one, what `render` returns, or with `options.demo_turns` a
+            message and its answer for each demonstration in front of the question's.
         turn: how the answer follows, for the prompt to remember.
 
     Raises:
         InputError: the prompt is too long even with empty documents, or a prompt file is bad.
     """
 
+    layout = _layout(options, example.dataset)
+
     def attempt(words: int | None, demo_words: int | None) -> Prompt:
-        cut = replace(example, docs=_cut(example.docs, words))
-        messages = () if wrap is None else conversation(cut, options, demo_words)
-        text = render(cut, options, demo_words) if wrap is None else wrap(messages)
+        parts = _parts(example, options, words, demo_words)
+        text, messages = _joined(parts, layout), tuple[str, ...]()
+        if wrap is not None:
+            several = [message.strip() for part in parts for message in part][:-1]
+            messages = tuple(several) if options.demo_turns else (text,)
+            text = wrap(messages)
         shortened = words is not None or demo_words is not None
         return Prompt(text, tuple(encode(text)), shortened, turn, messages)
 
@@ -247,20 +242,17 @@ def fit(
 
     def longest(cut: Callable[[int], Prompt], docs: Iterable[Document]) -> Prompt | None:
         """The prompt with the longest common limit of words per document that fits."""
-        limits = range(_most_words(docs) + 1)
-        fitting = bisect(limits, False, key=lambda words: too_long(cut(words)))
+        most = max((len(_shown_text(doc, options).split()) for doc in docs), default=0)
+        fitting = bisect(range(most + 1), False, key=lambda words: too_long(cut(words)))
         return cut(fitting - 1) if fitting else None
 
     whole = attempt(None, None)
     if not too_long(whole):
         return whole
-    demos = _layout(options, example.dataset).demos
-    found = None
-    if demos:
-        found = longest(
-            lambda words: attempt(None, words), (d for demo in demos for d in demo.docs)
-        )
-    none_of_demos = 0 if demos else None
+    found, none_of_demos = None, 0 if layout.demos else None
+    if layout.demos:
+        docs = [doc for demo in layout.demos for doc in demo.docs]
+        found = longest(lambda words: attempt(None, words), docs)
     found = found or longest(lambda words: attempt(words, none_of_demos), example.docs)
     if found is None:
         raise InputError(
@@ -268,24 +260,3 @@ def fit(
             f"document text, more than max_input_tokens = {options.max_input_tokens}"
         )
     return found
-
-
-def _texts(doc: Document) -> dict[str, str]:
-    texts = {"text": doc.text, "summary": doc.summary, "extraction": doc.extraction}
-    return {name: text for name, text in texts.items() if text is not None}
-
-
-def _cut(docs: tuple[Document, ...], words: int | None) -> tuple[Document, ...]:
-    """Documents of which every text is cut to its first words; None cuts nothing."""
-    if words is None:
-        return docs
-    return tuple(
-        replace(doc, **{name: " ".join(text.split()[:words]) for name, text in _texts(doc).items()})
-        for doc in docs
-    )
-
-
-def _most_words(docs: Iterable[Document]) -> int:
-    """Words of the longest text of some documents."""
-    texts = (text for doc in docs for text in _texts(doc).values())
-    return max((len(text.split()) for text in texts), default=0)

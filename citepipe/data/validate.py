@@ -17,7 +17,7 @@ _EXPECTED = {
     "dict_type": "an object",
     "dataclass_type": "an object",
 }
-_KINDS: dict[type, str] = {
+_KINDS = {
     type(None): "null",
     bool: "a boolean",
     int: "a number",
@@ -36,14 +36,8 @@ class RowError(InputError):
         self.lines = list(lines)
 
 
-def validated(adapter: TypeAdapter[_T], value: Any, where: str, inside: str = "") -> _T:
-    """The value as a type of ours.
-
-    Args:
-        adapter: for the type.
-        value: decoded JSON.
-        where: how the record is named in errors, for instance `train.json, row 3`.
-        inside: the field of the record that the value is, if it is not the whole.
+def validated(adapter: TypeAdapter[_T], value: Any, where: str) -> _T:
+    """Decoded JSON as a type of ours; `where` names the record in errors (`train.json, row 3`).
 
     Raises:
         RowError: it does not fit; every line names the record and the field, and says what was
@@ -53,30 +47,22 @@ def validated(adapter: TypeAdapter[_T], value: Any, where: str, inside: str = ""
         return adapter.validate_python(value)
     except ValidationError as error:
         found = error.errors(include_url=False, include_context=False)
-        raise RowError([_line(where, inside, dict(one)) for one in found]) from None
+        raise RowError([_line(where, dict(one)) for one in found]) from None
 
 
-def _line(where: str, inside: str, error: dict[str, Any]) -> str:
-    loc, kind = list(error["loc"]), error["type"]
-    if loc[:1] == ["extra"]:
-        # What nothing reads is named as a whole, however deep the fault is.
-        loc = loc[1:2]
-    path = inside
-    for part in loc:
-        path += f"[{part}]" if isinstance(part, int) else f".{shown(part)}"
-    field = f", field {path.lstrip('.')}" if path else ""
-    if kind == "missing":
-        return f"{where}{field}: missing"
-    if kind == "recursion_depth_exceeded":
-        return f"{where}{field}: expected JSON of ordinary depth"
-    if kind not in _EXPECTED:
-        return f"{where}{field}: {error['msg'].removeprefix('Value error, ')}"
-    return f"{where}{field}: expected {_EXPECTED[kind]}, got {kind_of(error['input'])}"
+def _line(where: str, error: dict[str, Any]) -> str:
+    path = "".join(f"[{p}]" if isinstance(p, int) else f".{shown(p)}" for p in error["loc"])
+    field = f"{where}, field {path.lstrip('.')}" if path else where
+    if error["type"] == "missing":
+        return f"{field}: missing"
+    if expected := _EXPECTED.get(error["type"]):
+        return f"{field}: expected {expected}, got {kind_of(error['input'])}"
+    return f"{field}: {error['msg'].removeprefix('Value error, ')}"
 
 
 def kind_of(value: Any) -> str:
     """What a decoded value is, in words."""
-    return _KINDS.get(type(value), "something else")
+    return _KINDS[type(value)]
 
 
 def present(value: Any) -> Any:

@@ -175,7 +175,6 @@ def test_the_account_says_what_became_of_the_files(folder: Path) -> None:
         "repetitions": 1,
         "without_documents": 0,
         "documents_found": 0,
-        "documents_cut": 14,
     }
     assert account["inputs"][str(more)] == hashlib.sha256(more.read_bytes()).hexdigest()
     assert len(account["inputs"]) == 4
