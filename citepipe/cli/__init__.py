@@ -11,20 +11,13 @@ import os
 import sys
 from collections.abc import Sequence
 
-from citepipe.cli import check, compare, fetch, merge, reward, score, shared
+from citepipe.cli import answers, files, shared
 from citepipe.errors import InputError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command.
-
-    Args:
-        arguments: of the command line; by default those of the process.
-
-    Returns:
-        0; 1 after one line on what is wrong with the input, or if standard output takes no more;
-        130 when interrupted. A wrong usage ends the process with 2.
-    """
+    """Run a command and return its status: 0; 1 after one line on what is wrong with the input, or
+    if standard output takes no more; 130 when interrupted. A wrong usage exits with 2."""
     # Threads of torch that spin while they wait make it 25 times as slow on a core that has other
     # work to do; read when torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -72,6 +65,8 @@ def _parser() -> argparse.ArgumentParser:
         ),
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for command in (score, reward, compare, check, fetch, merge):
-        command.add(commands)
+    for add in (answers.add_score, answers.add_reward, answers.add_compare):
+        add(commands)
+    for add in (files.add_check, files.add_fetch, files.add_merge):
+        add(commands)
     return parser

@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,17 +34,30 @@ def examples(*lines: str) -> dict[str, Any]:
     return {"formatter_class": formatter, "epilog": f"examples:\n{shown}"}
 
 
+def command(
+    commands: Any,
+    name: str,
+    run: Callable[[argparse.Namespace], None],
+    summary: str,
+    about: str,
+    *lines: str,
+) -> argparse.ArgumentParser:
+    """A new command: what runs it, its line in the overview, its description and examples."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name, help=summary, description=about, **examples(*lines)
+    )
+    parser.set_defaults(command=run)
+    return parser
+
+
 def number(kind: type[int] | type[float], expected: str, fits: Callable[[Any], bool]) -> Any:
     """A type of arguments: numbers that fit what is expected."""
 
     def parse(text: str) -> float:
-        try:
-            value = kind(text)
-        except ValueError:
-            value = kind(-1)
-        if not fits(value):
-            raise argparse.ArgumentTypeError(f"expected {expected}, got {text!r}")
-        return value
+        with suppress(ValueError):
+            if fits(value := kind(text)):
+                return value
+        raise argparse.ArgumentTypeError(f"expected {expected}, got {text!r}")
 
     return parse
 
@@ -52,15 +66,10 @@ natural = number(int, "a whole number from 0", lambda value: value >= 0)
 positive = number(int, "a whole number from 1", lambda value: value >= 1)
 
 
-def add_answers(command: argparse.ArgumentParser) -> None:
+def add_answers(add: Callable[..., Any]) -> None:
     """The file of answers, and how it is read and verified."""
-    command.add_argument(
-        "input",
-        type=Path,
-        metavar="INPUT",
-        help="an ALCE result file ({args, data}), a JSON list or JSONL of examples with `output`",
-    )
-    add = command.add_argument
+    file = "an ALCE result file ({args, data}), a JSON list or JSONL of examples with `output`"
+    add("input", type=Path, metavar="INPUT", help=file)
     add("--dataset", metavar="NAME", help=DATASET_HELP)
     add("--skip-bad", action="store_true", help="leave bad rows out, name and count them")
     splitters = "sentences: punkt-rules (needs no download), or punkt (NLTK's, as ALCE)" + DEFAULT
@@ -69,38 +78,28 @@ def add_answers(command: argparse.ArgumentParser) -> None:
     kept = "where a model's decisions are kept; default: ~/.cache/citepipe/decisions.sqlite"
     add("--cache", type=Path, metavar="FILE", help=kept)
     add("--no-cache", action="store_true", help="keep no decisions")
-    add_json(command)
+    add_json(add)
 
 
-def add_resampling(command: argparse.ArgumentParser, resamples: int) -> None:
+def add_resampling(add: Callable[..., Any], resamples: int) -> None:
     """The bootstrap."""
     share = number(float, "a number between 0 and 1", lambda value: 0 < value < 1)
-    add = command.add_argument
-    add(
-        "--resamples",
-        type=positive,
-        default=resamples,
-        metavar="N",
-        help="of the bootstrap" + DEFAULT,
-    )
+    of = "of the bootstrap" + DEFAULT
+    add("--resamples", type=positive, default=resamples, metavar="N", help=of)
     add("--confidence", type=share, default=0.95, metavar="X", help="of the intervals" + DEFAULT)
     add("--seed", type=natural, default=42, metavar="N", help="of the resamples" + DEFAULT)
 
 
-def add_json(command: argparse.ArgumentParser) -> None:
+def add_json(add: Callable[..., Any]) -> None:
     """Where everything is written as JSON."""
-    command.add_argument(
-        "--json", type=Path, metavar="FILE", help="write everything as JSON; - for standard output"
-    )
+    shown = "write everything as JSON; - for standard output"
+    add("--json", type=Path, metavar="FILE", help=shown)
 
 
 def given(arguments: argparse.Namespace, options: type[Options]) -> dict[str, Any]:
     """The arguments that are options by name."""
-    return {
-        name: value
-        for name, value in vars(arguments).items()
-        if name in options.model_fields and value is not None
-    }
+    known = options.model_fields
+    return {k: v for k, v in vars(arguments).items() if k in known and v is not None}
 
 
 def answers_of(arguments: argparse.Namespace) -> AnswerFile:
@@ -108,15 +107,13 @@ def answers_of(arguments: argparse.Namespace) -> AnswerFile:
     from citepipe.data.files import read_answers
 
     file = read_answers(arguments.input, arguments.dataset, arguments.skip_bad)
-    lines = [f"left out: {complaint}" for complaint in file.left_out]
+    for complaint in file.left_out:
+        print(f"left out: {complaint}", file=sys.stderr)
     if file.left_out:
-        lines.append(f"{len(file.left_out)} bad rows were left out")
+        print(f"{len(file.left_out)} bad rows were left out", file=sys.stderr)
     if bare := sum(not example.docs for example in file.examples):
-        lines.append(
-            f"{file.path}: {bare} rows have no documents; whatever they cite is out of range"
-        )
-    for line in lines:
-        print(line, file=sys.stderr)
+        line = f"{bare} rows have no documents; whatever they cite is out of range"
+        print(f"{file.path}: {line}", file=sys.stderr)
     return file
 
 
@@ -126,9 +123,8 @@ def verifier_of(arguments: argparse.Namespace) -> Verifier:
 
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     cache = arguments.cache or home / "citepipe" / "decisions.sqlite"
-    return load_verifier(
-        arguments.verifier, None if arguments.no_cache else cache, arguments.device
-    )
+    kept = None if arguments.no_cache else cache
+    return load_verifier(arguments.verifier, kept, arguments.device)
 
 
 def check_writable(*paths: Path | None) -> None:
@@ -136,17 +132,19 @@ def check_writable(*paths: Path | None) -> None:
     for path in paths:
         if path is None or path == Path("-"):
             continue
-        # A pipe or device is written to; a file is replaced by another one in its folder.
-        target = Path(os.path.realpath(path))
-        place = path if path.exists() and not path.is_file() else target.parent
+        folder, problem = Path(os.path.realpath(path)).parent, None
         try:
-            target.parent.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise InputError(f"{path}: cannot be written: {error.strerror}") from None
+            problem = error.strerror
+        # A pipe or device is written to; a file is replaced by another one in its folder.
+        place = path if path.exists() and not path.is_file() else folder
         if path.is_dir():
-            raise InputError(f"{path}: cannot be written: it is a directory")
-        if not os.access(place, os.W_OK):
-            raise InputError(f"{path}: cannot be written: no permission in {place}")
+            problem = "it is a directory"
+        elif not problem and not os.access(place, os.W_OK):
+            problem = f"no permission in {place}"
+        if problem:
+            raise InputError(f"{path}: cannot be written: {problem}")
 
 
 def publish(path: Path | None, value: Any, lines: Iterable[str]) -> None:

@@ -152,7 +152,7 @@ CODE = {
         ("my_words.py", SCORES),
         ("citepipe/progress.py", set()),
         ("citepipe/options.py", set()),
-        ("citepipe/cli/check.py", set()),
+        ("citepipe/cli/files.py", set()),
         ("citepipe/tracking.py", set()),
     ],
 )  # fmt: skip

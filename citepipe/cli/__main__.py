@@ -1,0 +1,5 @@
+"""`python -m citepipe.cli`, the same as the command `citepipe`."""
+
+from citepipe.cli import main
+
+raise SystemExit(main())

@@ -1,0 +1,185 @@
+"""The commands that look at answers: `score`, `reward` and `compare`."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from citepipe.cli import shared
+
+
+def add_score(commands: Any) -> None:
+    """The command `score`."""
+    option = shared.command(
+        commands,
+        "score",
+        _score,
+        "ALCE's scores of a file of answers",
+        "Prints ALCE's scores of a file of answers with bootstrap intervals: correctness, ROUGE, "
+        "length, and citation recall and precision under a verifier.",
+        "score answers_asqa.json",
+        "score answers.jsonl --dataset eli5 --skip-bad --json scores.json",
+        "score answers_asqa.json --metrics length,str_em,rougeLsum",
+        "score answers_asqa.json --verifier google/t5_xxl_true_nli_mixture?dtype=4bit",
+    ).add_argument
+    shared.add_answers(option)
+    shared.add_resampling(option, 1000)
+    spec = shared.VERIFIER_HELP + shared.DEFAULT
+    option("--verifier", default="lexical", metavar="SPEC", help=spec)
+    names = "metrics by ALCE's names (mauve, QA-EM, QA-F1 and QA-Hit only if named here)"
+    option("--metrics", type=lambda text: tuple(text.split(",")), metavar="A,B", help=names)
+    rules = (
+        "ALCE's rules with all their peculiarities, or the sane ones: [1, 2] cites both, [2012] is "
+        "a year, [0] is no document, an id out of range is a wrong citation, what is said or cited "
+        "twice counts once, an empty answer scores 0" + shared.DEFAULT
+    )
+    option("--rules", choices=("alce", "sane"), default="alce", help=rules)
+    count = "citations of a statement that count, 0 for all" + shared.DEFAULT
+    option("--at-most-citations", type=shared.natural, default=3, metavar="N", help=count)
+    option("--qa-model", dest="reader", metavar="MODEL", help="the reader of QA-EM, QA-F1, QA-Hit")
+    option("--mauve-model", metavar="MODEL", help="the model behind MAUVE")
+    programs = "also write the answers as EXPERTQA's own programs read them"
+    option("--expertqa", type=Path, metavar="FILE", help=programs)
+
+
+def _score(arguments: argparse.Namespace) -> None:
+    """Score a file of answers, print the scores and write them with every verdict."""
+    from citepipe.options import JudgeOptions, ScoreOptions
+    from citepipe.score import alce
+    from citepipe.score.files import Scorer, chosen_metrics
+
+    options = ScoreOptions(
+        judge=JudgeOptions(at_most_citations=arguments.at_most_citations or None),
+        **shared.given(arguments, ScoreOptions),
+    )
+    if arguments.rules == "sane":
+        options = options.sane()
+    needed = alce.computed(chosen_metrics(options))
+    shared.check_writable(arguments.json, arguments.expertqa)
+    file = shared.answers_of(arguments)
+    if arguments.expertqa is not None:
+        from citepipe.score.expertqa import write_expertqa
+        from citepipe.text.normalize import clean_output
+        from citepipe.text.sentences import load_splitter
+
+        texts = [clean_output(output) for output in file.outputs]
+        splitter = load_splitter(options.splitter)
+        write_expertqa(arguments.expertqa, file.examples, texts, splitter, arguments.input.stem)
+    verifier = shared.verifier_of(arguments) if any(map(alce.asks_verifier, needed)) else None
+    result = Scorer(file, options, arguments.device).under(verifier)
+    shared.publish(arguments.json, result, _scores(result, options.confidence))
+
+
+def _scores(result: dict[str, Any], confidence: float) -> Iterator[str]:
+    """The scores to read, of each dataset if there are several."""
+    provenance = result["provenance"]
+    parts = result.get("datasets", {"": result})
+    names = dict.fromkeys(name for part in parts.values() for name in part["metrics"])
+    for label, part in parts.items():
+        counts = part["counts"]
+        yield (
+            f"{label + ': ' if label else ''}{counts['examples']} answers, "
+            f"{counts['statements']} statements, {counts['citations']} citations; "
+            f"verifier {provenance['verifier'] or 'none'}, splitter {provenance['splitter']}"
+        )
+        yield f"{'metric':<24}{'value':>9}   {confidence:.0%} interval"
+        for name in (name for name in names if name in part["metrics"]):
+            bounds = part["intervals"].get(name)
+            interval = "   [{:.2f}, {:.2f}]".format(*bounds) if bounds else ""
+            yield f"{name:<24}{part['metrics'][name]:>9.2f}{interval}"
+    if len(parts) > 1 and "mauve" in result["metrics"]:
+        yield f"{'mauve, of all':<24}{result['metrics']['mauve']:>9.2f}"
+
+
+def add_reward(commands: Any) -> None:
+    """The command `reward`."""
+    option = shared.command(
+        commands,
+        "reward",
+        _reward,
+        "the rewards of a file of answers, and the verdicts behind them",
+        "Judges every statement, citation and gold answer, and prints the rewards that follow; "
+        "--json has each with its place in the text.",
+        "reward answers_asqa.json --verifier lexical",
+        "reward answers.jsonl --dataset eli5 --verifier MODEL --json rewards.json",
+        "reward answers.jsonl --verifier lexical --correctness 0 --json - | jq .means",
+    ).add_argument
+    shared.add_answers(option)
+    option("--verifier", required=True, metavar="SPEC", help=shared.VERIFIER_HELP)
+    size = shared.number(float, "a number from 0", lambda value: 0 <= value < float("inf"))
+    for name, unit in (
+        ("citation-recall", "statement: + if supported, - if not"),
+        ("citation-precision", "citation: + if right, - if wrong"),
+        ("correctness", "gold answer: + if found, - if not"),
+    ):
+        shown = f"reward per {unit}; 0 switches it off{shared.DEFAULT}"
+        option(f"--{name}", type=size, default=0.2, metavar="X", help=shown)
+
+
+def _reward(arguments: argparse.Namespace) -> None:
+    """Print the rewards of a file of answers and write them with the verdicts behind them."""
+    from citepipe.options import RewardOptions
+    from citepipe.rewards import reward_file
+
+    options = RewardOptions(**shared.given(arguments, RewardOptions))
+    shared.check_writable(arguments.json)
+    file = shared.answers_of(arguments)
+    result = reward_file(file, shared.verifier_of(arguments), options)
+    shared.publish(arguments.json, result, _rewards(result))
+
+
+def _rewards(result: dict[str, Any]) -> Iterator[str]:
+    """A line of totals per answer, and their means."""
+    names = list(result["means"])
+    yield "".join([f"{'id':<24}", *(f"{name:>20}" for name in names)])
+    rows = [(own["id"], own["totals"]) for own in result["per_example"]]
+    for label, totals in [*rows, ("mean", result["means"])]:
+        yield "".join([f"{label:<24}", *(f"{totals[name]:>+20.2f}" for name in names)])
+
+
+def add_compare(commands: Any) -> None:
+    """The command `compare`."""
+    option = shared.command(
+        commands,
+        "compare",
+        _compare,
+        "a paired test of two score files",
+        "Compares two systems on the questions that both have answered: differences with bootstrap "
+        "intervals and p-values of a paired randomisation test.",
+        "compare a.json b.json",
+        "compare results/scores/dist/seed0.json results/scores/fg_rl/seed0.json",
+    ).add_argument
+    option("first", type=Path, metavar="A", help="a file written by `citepipe score --json`")
+    option("second", type=Path, metavar="B", help="another, of the same questions")
+    shared.add_resampling(option, 10_000)
+    shared.add_json(option)
+
+
+def _compare(arguments: argparse.Namespace) -> None:
+    """Compare two score files on the questions that both have."""
+    from citepipe.score.compare import compare_files
+
+    shared.check_writable(arguments.json)
+    files, confidence = (arguments.first, arguments.second), arguments.confidence
+    parts = compare_files(*files, arguments.resamples, confidence, arguments.seed)
+    shared.publish(arguments.json, parts, _differences(*files, parts, confidence))
+
+
+def _differences(
+    first: Path, second: Path, parts: list[dict[str, Any]], confidence: float
+) -> Iterator[str]:
+    """The differences to read."""
+    yield f"A {first}\nB {second}"
+    for part in parts:
+        yield f"\n{part['label']}: {part['n']} questions in common"
+        if part["only_in_a"] or part["only_in_b"]:
+            yield f"{part['only_in_a']} are in A only, {part['only_in_b']} in B only"
+        yield f"{'metric':<24}{'A':>9}{'B':>9}{'B - A':>9}   {confidence:.0%} interval{'p':>10}"
+        for name, found in part["metrics"].items():
+            interval = "[{:+.2f}, {:+.2f}]".format(*found["interval"])
+            yield (
+                f"{name:<24}{found['a']:>9.2f}{found['b']:>9.2f}{found['difference']:>+9.2f}   "
+                f"{interval:<16}{found['p']:>8.4f}"
+            )
