@@ -511,7 +511,6 @@ _OF_LEARNING = {
     "citepipe.train.checkpoint:Checkpoints.keep_best": "saving",
     "citepipe.train.checkpoint:Checkpoints.copy_best": "publishing",
     "citepipe.train.rl:write_jsonl": "publishing",
-    "citepipe.train.rl:publish": "publishing",
     "citepipe.train.rl:discard": "publishing",
 }
 _OF_TRAINER = {
@@ -520,7 +519,6 @@ _OF_TRAINER = {
     "citepipe.train.checkpoint:Checkpoints.keep_best": "saving",
     "citepipe.train.checkpoint:Checkpoints.copy_best": "publishing",
     "citepipe.train.trainer:write_jsonl": "publishing",
-    "citepipe.train.trainer:publish": "publishing",
     "citepipe.train.trainer:discard": "publishing",
 }
 # Later stages start from what the first one's run in peace has published.

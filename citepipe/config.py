@@ -254,6 +254,10 @@ class Config(opt.Options):
 REMOVED_KEYS = {
     "rl.value": "no longer chosen: adapters get a value adapter, training of all weights a head on "
     "the policy's states",
+    **dict.fromkeys(
+        ("teacher.endpoint.requests_per_minute", "teacher.endpoint.tokens_per_minute"),
+        "no longer paces requests; write concurrency, an endpoint's own limits are waited for",
+    ),
     "teacher.endpoint.max_tokens_total": "no longer caps spending; write price_output and max_cost",
     "scratch": "no longer trains a base model from nothing; write a pretrained one as model.base",
     **dict.fromkeys(

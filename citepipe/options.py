@@ -330,10 +330,6 @@ class EndpointOptions(ServerOptions):
     tokens_key: Literal["max_tokens", "max_completion_tokens"] = Field(
         "max_tokens", description="What the endpoint calls that limit."
     )
-    requests_per_minute: float | None = run_only(None, "Begun, at most; null: no limit.", gt=0)
-    tokens_per_minute: float | None = run_only(
-        None, "Of prompts (by four characters) and answers (`max_tokens`); null: no limit.", gt=0
-    )
     price_input: float = run_only(0.0, "Price of a million tokens of prompts.", ge=0)
     price_output: float = run_only(0.0, "Price of a million tokens of answers.", ge=0)
     max_cost: float | None = run_only(

@@ -1,11 +1,10 @@
-"""A client of OpenAI-compatible servers: many requests at once, in bounded time and size."""
+"""A client of OpenAI-compatible servers: many requests at once, in bounded time."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from contextlib import suppress
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -20,12 +19,7 @@ from citepipe.options import ServerOptions
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-MOST_BYTES = 2**24
-"""Of one answer."""
-
 _CONNECT_SECONDS = 10.0
-# Servers drop connections that were idle for some seconds (uvicorn, 5): ours are dropped before.
-_IDLE_SECONDS = 3.0
 
 
 class BrokenAnswerError(Exception):
@@ -41,9 +35,6 @@ class RefusedError(InputError):
         self.words = words
 
 
-_NO_JSON = (json.JSONDecodeError, UnicodeDecodeError, RecursionError)
-
-
 class Client:
     """A client of one server, with its own event loop: called from ordinary code.
 
@@ -54,9 +45,6 @@ class Client:
     Attributes:
         api: the library's client.
         key: the API key, or an empty string.
-
-    Raises:
-        InputError: the variable that should hold the API key does not, or the key is no header.
     """
 
     def __init__(self, options: ServerOptions) -> None:
@@ -72,13 +60,7 @@ class Client:
             timeout=httpx2.Timeout(
                 options.timeout, connect=min(_CONNECT_SECONDS, options.timeout), pool=None
             ),
-            http_client=httpx2.AsyncClient(
-                limits=httpx2.Limits(keepalive_expiry=_IDLE_SECONDS),
-                event_hooks={"response": [_limit_size]},
-                # Certificates take long to read.
-                verify=options.url.startswith("https:"),
-                trust_env=not is_here,
-            ),
+            http_client=httpx2.AsyncClient(limits=httpx2.Limits(), trust_env=not is_here),
         )
         self._runner = asyncio.Runner()
 
@@ -94,29 +76,24 @@ class Client:
     async def each(self, items: Iterable[Item], work: Callable[[Item], Awaitable[None]]) -> None:
         """Do some work for every item, as much at once as the options allow.
 
-        Raises:
-            InputError: the first one. Nothing is begun after it, but what is under way goes on to
-                its own end before it is raised.
+        Nothing is begun after a first failure, but what is under way goes on to its own end before
+        that is raised.
         """
         waiting = iter(items)
-        failures: list[InputError] = []
+        failures: list[Exception] = []
 
         async def go_on() -> None:
             for item in waiting:
                 try:
                     await work(item)
-                except InputError as error:
+                except Exception as error:
                     failures.append(error)
                 if failures:
                     return
 
-        workers = [asyncio.ensure_future(go_on()) for _ in range(self.options.concurrency)]
-        try:
-            await asyncio.gather(*workers)
-        finally:
-            for worker in workers:
-                worker.cancel()
-            await asyncio.gather(*workers, return_exceptions=True)
+        async with asyncio.TaskGroup() as workers:
+            for _ in range(self.options.concurrency):
+                workers.create_task(go_on())
         if failures:
             raise failures[0]
 
@@ -134,16 +111,18 @@ class Client:
         try:
             async with asyncio.timeout(seconds * (retries + 1)):
                 for number in range(retries):
-                    with suppress(BrokenAnswerError, ValidationError, *_NO_JSON):
+                    # Of JSON and of pydantic the errors are ValueErrors.
+                    with suppress(BrokenAnswerError, ValueError, RecursionError):
                         return await work()
                     await asyncio.sleep(min(0.5 * 2.0**number, 8.0))
                 return await work()
         except openai.APIStatusError as error:
-            problem = words_of(error.body) or "no message"
-            if 300 <= error.status_code < 400:
-                target = error.response.headers.get("location", "nowhere")
-                problem = f"redirects to {target}, expected the server's own address as server.url"
-            raise RefusedError(url, error.status_code, self._one_line(problem)) from None
+            body = error.body
+            if isinstance(body, dict):
+                body = body.get("message") or body.get("detail") or body
+            target = error.response.headers.get("location")
+            words = f"redirects to {target}" if target else str(body or "no message")
+            raise RefusedError(url, error.status_code, self._one_line(words)) from None
         except (openai.APITimeoutError, TimeoutError):
             problem = f"gave no whole answer in {retries + 1} attempts of {seconds:g} s"
         except openai.APIConnectionError as error:
@@ -152,9 +131,9 @@ class Client:
             found = error.errors(include_url=False)[0]
             place = ".".join(map(str, found["loc"]))
             problem = f"sent '{str(found['input'])[:60]}', {place}: {found['msg']}"
-        except (BrokenAnswerError, httpx2.RequestError) as error:
+        except BrokenAnswerError as error:
             problem = str(error)
-        except _NO_JSON:
+        except (ValueError, RecursionError):
             problem = "sent no JSON"
         raise InputError(f"{url}: {self._one_line(problem)}")
 
@@ -163,35 +142,6 @@ class Client:
         text = text.replace(self.key, "***") if self.key else text
         words = " ".join(text[:2000].split())[:200]
         return "".join(c if c.isprintable() else "?" for c in words)
-
-
-def words_of(body: object) -> str:
-    """A server's message, out of `{"message": ...}` and the like."""
-    if isinstance(body, dict):
-        body = body.get("message") or body.get("detail") or body
-    return str(body)
-
-
-async def _limit_size(response: httpx2.Response) -> None:
-    """Have an answer fail that grows too large, before the library collects it in memory."""
-    assert isinstance(response.stream, httpx2.AsyncByteStream)
-    response.stream = _LimitedStream(response.stream)
-
-
-class _LimitedStream(httpx2.AsyncByteStream):
-    def __init__(self, stream: httpx2.AsyncByteStream) -> None:
-        self._stream = stream
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        size = 0
-        async for chunk in self._stream:
-            size += len(chunk)
-            if size > MOST_BYTES:
-                raise httpx2.ReadError(f"sent more than {MOST_BYTES >> 20} MiB in one answer")
-            yield chunk
-
-    async def aclose(self) -> None:
-        await self._stream.aclose()
 
 
 def _api_key(variable: str | None) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Sequence as Many
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import psutil
 import torch
 from transformers import DynamicCache, GenerationConfig, LogitsProcessor, StoppingCriteria
 
@@ -18,7 +19,7 @@ from citepipe.generate.completion import Completion, Done, Request, Sampling
 from citepipe.generate.decode import Branch, TreeDecoder, reads_trees
 from citepipe.generate.text import Cut, Detokenizer
 from citepipe.models.load import language_model_of
-from citepipe.models.memory import free_memory, is_out_of_memory
+from citepipe.models.pretrained import is_out_of_memory
 from citepipe.progress import say
 
 if TYPE_CHECKING:
@@ -373,6 +374,14 @@ def _columns_in_memory(model: PreTrainedModel) -> int | None:
     size = getattr(config, "head_dim", None) or width // heads
     bytes_each = 2 * layers * heads_of_keys * size * model.dtype.itemsize
     return max(1, int(SHARE_FOR_CACHE * free_memory(model.device)) // bytes_each)
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that this process could still take on a device, with what it holds there unused."""
+    if device.type == "cuda":
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(torch.cuda.mem_get_info(device)[0]) + unused
+    return int(psutil.virtual_memory().available)
 
 
 def _end_ids(

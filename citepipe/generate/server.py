@@ -64,9 +64,9 @@ class ServerGenerator:
 
     Text and offsets come from the server's token ids through our own tokenizer, so they are those
     of `HuggingFaceGenerator`. The draws are the server's: its seed is a function of the sampling's
-    seed and the request's key, so a request has the same seed in whatever batch, but the tokens are
-    not those of another engine. Log-probabilities are the model's own if the server returns those
-    (vLLM: `--logprobs-mode raw_logprobs`, its default).
+    seed and the request's key, so a request has the same seed in whatever batch. Log-probabilities
+    are the model's own if the server returns those (vLLM: `--logprobs-mode raw_logprobs`, its
+    default).
 
     Args:
         options: where the server is.
@@ -75,9 +75,6 @@ class ServerGenerator:
             running; None for the bare base.
         tokenizer: the model's.
         end_id: the token that ends an answer; the tokenizer's end of sequence ends it too.
-
-    Raises:
-        InputError: there is no such server, or it does not serve the model.
     """
 
     def __init__(
@@ -119,24 +116,19 @@ class ServerGenerator:
     def generate(
         self, requests: Sequence[Request], done: Done | None = None, keep: bool = False
     ) -> list[list[Completion]]:
-        """See `Generator.generate`; what to keep is the server's business.
-
-        Raises:
-            InputError: the server is gone, or refuses. `done` has received what was completed
-                before, and what was under way and could be completed.
-        """
-        found: list[list[Completion | None]] = [[None] * r.samples for r in requests]
+        """See `Generator.generate`; if the server fails, `done` has received what was completed
+        before, and what was under way and could be completed."""
+        found: dict[tuple[int, int], Completion] = {}
 
         async def complete(place: tuple[int, int]) -> None:
             number, sample = place
-            completion = await self._complete(requests[number], sample)
-            found[number][sample] = completion
+            found[place] = await self._complete(requests[number], sample)
             if done is not None:
-                done(number, sample, completion)
+                done(number, sample, found[place])
 
         places = [(n, i) for n, request in enumerate(requests) for i in range(request.samples)]
         self._client.run(self._client.each(places, complete))
-        return [[completion for completion in own if completion is not None] for own in found]
+        return [[found[n, i] for i in range(r.samples)] for n, r in enumerate(requests)]
 
     async def _complete(self, request: Request, sample: int) -> Completion:
         if request.max_new_tokens < 1:
@@ -204,26 +196,21 @@ class ServerGenerator:
                 if choice.finish_reason == "stop":
                     # The last token is an end that only the server knows, or the end is left out.
                     piece = self.detokenizer.pieces(ids[-1])[1] if ids else ""
-                    is_text = piece and text.endswith(piece) and ids[-1] != choice.stop_reason
-                    if not ids or is_text:
+                    if not ids or (piece and text.endswith(piece) and ids[-1] != choice.stop_reason):
                         return cut.completion([*ids, self.end_id], (), "end")
                     return cut.completion(ids, log_probs, "end")
         raise BrokenAnswerError("ended in the middle of the answer")
 
     async def _choices(self, body: dict[str, Any]) -> AsyncGenerator[_Choice, None]:
         """The completion, whole or piece by piece; a server stops when its stream is left."""
+        send, path = self._client.api.post, "/completions"
         if not body["stream"]:
-            answer = await self._client.api.post("/completions", body=body, cast_to=object)
+            answer = await send(path, body=body, cast_to=object)
             for choice in _Completion.model_validate(answer).choices:
                 yield choice
             return
-        stream = await self._client.api.post(
-            "/completions",
-            body=body,
-            cast_to=object,
-            stream=True,
-            stream_cls=openai.AsyncStream[object],
-        )
+        kind = openai.AsyncStream[object]
+        stream = await send(path, body=body, cast_to=object, stream=True, stream_cls=kind)
         async with stream:
             try:
                 async for event in stream:
@@ -263,15 +250,16 @@ class ServerGenerator:
         bases = [key for key, model in served.items() if not model.parent]
         if name is None and not bases:
             raise InputError(f"{url}: expected it to serve a model, it serves none")
+        candidates = bases if name is None else [name]
         if trained is not None and is_whole(trained):
-            for key in bases if name is None else [name]:
-                if _is_same(str(trained), served[key]):
-                    return key
+            same = [key for key in candidates if _is_same(str(trained), served[key])]
+            if same:
+                return same[0]
             raise InputError(
                 f"{url}: expected it to serve {trained}, a whole model; start it with that "
                 f"directory, it serves {', '.join(bases)}"
             )
-        chosen = bases[0] if name is None else name
+        chosen = candidates[0]
         if not _is_same(base, served[chosen]):
             say(f"{url}: serves {chosen}; model.base is {base}, expected the same model")
         if trained is None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from citepipe.miniature.corpus import Corpus, Reading, build_tokenizer
-from citepipe.models.save import partial_directory, publish
+from citepipe.models.save import building
 from citepipe.options import BaseModelOptions, MiniatureOptions
 from citepipe.progress import Progress, summary
 
@@ -82,10 +82,9 @@ def pretrain(options: MiniatureOptions, out: Path) -> str:
         news = {"loss": loss.item(), "accuracy": accuracy}
         figures = {name: 0.95 * figures.get(name, new) + 0.05 * new for name, new in news.items()}
         progress.advance(1, **figures, tokens_per_s=tokens / progress.elapsed)
-    partial = partial_directory(out)
-    model.save_pretrained(partial)
-    tokenizer.save_pretrained(partial)
-    publish(partial, out)
+    with building(out) as partial:
+        model.save_pretrained(partial)
+        tokenizer.save_pretrained(partial)
     parameters = sum(p.numel() for p in model.parameters())
     return summary("base", {"parameters": parameters, "steps": total, "tokens": tokens, **figures})
 

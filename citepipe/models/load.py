@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from citepipe.data.files import read_json
 from citepipe.errors import InputError
-from citepipe.models.memory import is_out_of_memory
 from citepipe.models.pretrained import (
     first_line,
     four_bit,
+    is_out_of_memory,
     read_model,
     read_tokenizer,
 )
@@ -37,22 +37,14 @@ def device() -> torch.device:
     """This process' GPU (the first that it sees, or the one of its rank), else the CPU."""
     import torch
 
-    if not torch.cuda.is_available():
-        return torch.device("cpu")
-    rank = int(os.environ.get("LOCAL_RANK", "0"))
-    if rank >= torch.cuda.device_count():
-        raise InputError(
-            f"devices: expected at most {torch.cuda.device_count()}, as many GPUs are visible"
-        )
-    return torch.device("cuda", rank)
+    rank, gpus = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+    if gpus and rank >= gpus:
+        raise InputError(f"devices: expected at most {gpus}, as many GPUs are visible")
+    return torch.device("cuda", rank) if gpus else torch.device("cpu")
 
 
 def load_tokenizer(options: ModelOptions) -> PreTrainedTokenizerBase:
-    """The base model's tokenizer; a missing padding token becomes the end-of-sequence token.
-
-    Raises:
-        InputError: there is no tokenizer at `options.base`, or it has no end-of-sequence token.
-    """
+    """The base model's tokenizer; a missing padding token becomes the end-of-sequence token."""
     tokenizer = read_tokenizer(options.base, options.revision, "model.base")
     if tokenizer.eos_token_id is None:
         raise InputError(f"model.base {options.base}: its tokenizer has no end-of-sequence token")
@@ -62,11 +54,7 @@ def load_tokenizer(options: ModelOptions) -> PreTrainedTokenizerBase:
 
 
 def load_base(options: ModelOptions, dtype: str | None = None) -> PreTrainedModel:
-    """The base model, on the device, in evaluation mode, in `dtype` or else `options.dtype`.
-
-    Raises:
-        InputError: there is no causal language model at `options.base`, or not as `options` say.
-    """
+    """The base model, on the device, in evaluation mode, in `dtype` or else `options.dtype`."""
     return _load("model.base", options.base, options.revision, options, dtype or options.dtype)
 
 
@@ -80,9 +68,8 @@ def _load(
 ) -> PreTrainedModel:
     import torch
 
-    # PEFT still uses the old name, and the new one is not there in all versions that will do.
-    for name in ("is_gradient_checkpointing", "gradient_checkpointing_enable"):
-        warnings.filterwarnings("ignore", f"`{name}` is deprecated", FutureWarning)
+    # PEFT still uses names that transformers gives up.
+    warnings.filterwarnings("ignore", ".*gradient_checkpointing.* is deprecated", FutureWarning)
     settings: dict[str, Any] = {"dtype": getattr(torch, dtype)}
     if options.attention is not None:
         settings["attn_implementation"] = options.attention
@@ -104,13 +91,9 @@ def load_trainable(
 
     Args:
         options: the base model, and the shape of a new adapter; without one all weights train.
-        start: the directory to go on from, an adapter or a whole model as `options` have it; None
-            for a new adapter, or the base.
+        start: the adapter or whole model to go on from; None for a new adapter, or the base.
         seed: of a new adapter's random matrices.
         name: what the adapter is called inside the model.
-
-    Raises:
-        InputError: no such base or start, or they do not go together.
     """
     import torch
     from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
@@ -152,15 +135,11 @@ def load_trainable(
 
 
 def load_for_inference(options: ModelOptions, trained: Path | None) -> PreTrainedModel:
-    """The model that answers: the base with the adapter merged in, if that loses nothing of it.
+    """The model that answers: a whole one, or the base with the adapter merged in.
 
     Weights in 4 bits cannot be added to. In 16 bits a sum is rounded to the next number that there
     is, and an adapter that adds less than half the way to it adds nothing: then it is kept apart,
-    which takes more time and is said.
-
-    Args:
-        options: the base model.
-        trained: a directory with an adapter or a whole model, or None for the bare base.
+    which takes more time and is logged.
     """
     import torch
 
@@ -191,8 +170,7 @@ def share_kept_by_merging(model: PeftModel, dtype: torch.dtype | None = None) ->
 
     With D what it adds and M what the rounded sum differs by from the rounded base, over all
     layers: the sum of M D by the sum of D D. 1 if nothing is lost (or nothing added), 0 if all
-    rounds away. Errors of rounding that are not in the adapter's direction cancel; they are those
-    that 16 bits have in every product.
+    rounds away.
     """
     from peft.tuners.lora import LoraLayer
 
@@ -218,11 +196,8 @@ def language_model_of(model: PeftModel | PreTrainedModel) -> PreTrainedModel:
 
 
 def computing(options: ModelOptions) -> torch.autocast:
-    """A context in which products are computed in `options.dtype`, on GPUs.
-
-    Adapters, and weights that are all trained, are kept in float32. Without this PEFT would
-    compute adapters in it too, at a fraction of the speed.
-    """
+    """A context in which products are computed in `options.dtype` on GPUs, also of adapters and
+    trained weights, which are kept in float32."""
     import torch
 
     kind, dtype = device().type, getattr(torch, options.dtype)
@@ -233,10 +208,8 @@ def computing(options: ModelOptions) -> torch.autocast:
 def folded(model: PeftModel | PreTrainedModel, adapter: str) -> Iterator[None]:
     """Run the block with an adapter added into the base's weights: it is quicker to read with.
 
-    The weights that were there are put back, not computed back, so nothing is lost in rounding and
-    a run that goes on from a checkpoint computes the same. In 16 bits most of what an adapter adds
-    would be lost, and 4 bits cannot be added to: there, and in a model without adapters, nothing is
-    done.
+    The weights that were there are put back, not computed back, so a run that goes on from a
+    checkpoint computes the same. In fewer than 32 bits, and without adapters, nothing is done.
     """
     import torch
     from peft import PeftModel
@@ -283,32 +256,19 @@ def is_ready(path: Path) -> bool:
 
 
 def check_start(start: Path, options: ModelOptions) -> None:
-    """Check that training with these options can go on from a directory.
-
-    Raises:
-        InputError: it holds no model, or a whole one where adapters are trained, or the reverse.
-    """
+    """Check that a directory holds what training with these options can go on from."""
     check_trained(start)
-    if is_whole(start) and options.adapter is not None:
-        raise InputError(
-            f"{start}: a whole model, but model.adapter says that adapters are trained"
-        )
-    if not is_whole(start) and options.adapter is None:
-        raise InputError(f"{start}: an adapter, but model.adapter is null, so whole models are")
+    kind = "a whole model" if is_whole(start) else "an adapter"
+    expected = "a whole model" if options.adapter is None else "an adapter"
+    if kind != expected:
+        raise InputError(f"{start}: {kind}, expected {expected} as model.adapter has it")
 
 
 def check_trained(path: Path) -> None:
-    """Check that a directory holds a PEFT adapter or a whole model, in safetensors.
-
-    Raises:
-        InputError: it does not.
-    """
+    """Check that a directory holds a PEFT adapter or a whole model, in safetensors."""
     from safetensors import SafetensorError, safe_open
 
-    if is_whole(path):
-        if not any(path.glob("*.safetensors")):
-            raise InputError(f"{path}: expected a model, its weights (*.safetensors) are missing")
-    else:
+    if not is_whole(path):
         for name in ("adapter_config.json", "adapter_model.safetensors"):
             if not (path / name).is_file():
                 raise InputError(f"{path}: expected a PEFT adapter, {name} is missing")
@@ -325,11 +285,7 @@ def check_trained(path: Path) -> None:
 def load_with_adapter(
     base: PreTrainedModel, adapter: Path, name: str = "default", is_trainable: bool = False
 ) -> PeftModel:
-    """The base with a trained adapter.
-
-    Raises:
-        InputError: the adapter does not fit the base, or is none that is added to weights.
-    """
+    """The base with a trained adapter; InputError if it does not fit the base in every weight."""
     from peft import PeftModel
     from peft.tuners.tuners_utils import BaseTuner
 
@@ -344,6 +300,11 @@ def load_with_adapter(
             kind = str(model.peft_config[name].peft_type).rpartition(".")[2]
             if not isinstance(model.base_model, BaseTuner):
                 raise ValueError(f"it is {kind}, expected one that is added to weights")
+            config = read_json(adapter / "adapter_config.json")
+            for key, value in config.items():
+                # PEFT leaves out what only a later version of it knows.
+                if value and not hasattr(model.peft_config[name], key):
+                    raise ValueError(f"the installed PEFT does not know {key} in its configuration")
             add_adapter(model, adapter, name, is_trainable)
     except (RuntimeError, ValueError, KeyError, TypeError) as error:
         if is_out_of_memory(error):
@@ -355,11 +316,8 @@ def load_with_adapter(
 
 
 def add_adapter(model: PeftModel, adapter: Path, name: str, is_trainable: bool = False) -> None:
-    """Load an adapter under a name that is new, or again over one of that name.
-
-    Raises:
-        ValueError: some of its weights have no place in the model, or places no weights.
-    """
+    """Load an adapter under a name that is new, or again over one of that name; ValueError if
+    some of its weights have no place in the model, or places no weights."""
     settings = _settings_for(model.get_base_model(), adapter)
     report = model.load_adapter(str(adapter), name, is_trainable=is_trainable, **settings)
     for said, keys in (("has", report.unexpected_keys), ("lacks", report.missing_keys)):
@@ -369,11 +327,8 @@ def add_adapter(model: PeftModel, adapter: Path, name: str, is_trainable: bool =
 
 
 def untie(model: PeftModel) -> None:
-    """Give the output layer weights of its own, if the adapter changes what it shares.
-
-    An adapter on one of two layers that share their weights changes one of them only; merged, they
-    are no longer the same.
-    """
+    """Give the output layer weights of its own, if an adapter changes the ones that it shares with
+    the embeddings: merged, they are no longer the same."""
     import torch
     from peft.tuners.tuners_utils import BaseTunerLayer
 
@@ -391,12 +346,8 @@ def _settings_for(base: Any, adapter: Path) -> dict[str, Any]:
     """What PEFT must be given to load an adapter onto this base.
 
     Where tokens were added to a vocabulary (the authors' code adds one for padding), PEFT saves the
-    embeddings beside the adapter, trained or not. Those of another number of tokens do not fit into
-    the base. If the tokens that both have are as in the base, they were not trained, and can stay
-    away.
-
-    Raises:
-        InputError: the embeddings of another vocabulary were trained.
+    embeddings beside the adapter, trained or not. If the tokens that both have are as in the base,
+    they were not trained, and can stay away; otherwise the adapter is refused.
     """
     from safetensors import safe_open
 

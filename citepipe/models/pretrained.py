@@ -1,38 +1,29 @@
 """Models and tokenizers as transformers loads them, from their configuration to their weights.
 
-A wrong directory shows before torch is imported. Weights are read from safetensors only: a pickled
-`.bin` file can run code when it is read, and `weights_only=True` narrows that without the guarantee
-that safetensors gives by its format. Hub repositories that hold only pickles mostly have a
-conversion of them as a pull request, which transformers finds by itself (`revision=refs/pr/N` names
-it by hand). Nor is a repository's own code run, or the user asked whether to.
+Weights are read from safetensors only, and no code of a repository is run. Hub repositories that
+hold only pickles mostly have a conversion as a pull request, which transformers finds by itself
+(`revision=refs/pr/N` names it by hand).
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
-import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from citepipe.data.files import read_json
 from citepipe.errors import InputError
-from citepipe.models.memory import is_out_of_memory
+from citepipe.provenance import digest_of_path
 
 if TYPE_CHECKING:
     import torch
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 DTYPES = ("auto", "float32", "bfloat16", "4bit")
-_CONVERT = (
-    "convert it once with AutoModel.from_pretrained(directory).save_pretrained(directory) of its "
-    "class in transformers, where you trust it"
-)
-_TOKENIZER_FILES = ("tokenizer*", "*.model", "vocab.*")
-_WHOLE_BYTES = 64 * 2**20
-_BYTES_PER_TENSOR = 4096
+_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "alloc_failed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +32,7 @@ class Checkpoint:
 
     Attributes:
         target: the directory or hub id.
-        revision: the hub's commit, or a fingerprint of a local directory's content.
+        revision: the hub's commit, or a digest of a local directory's content.
         is_local: it is a directory.
         dtype: of the weights: `float32`, `bfloat16` or `4bit`.
         model: in evaluation mode, on its device or devices.
@@ -86,25 +77,12 @@ def kind_of(target: str, revision: str | None = None) -> str:
 def read_config(
     target: str, revision: str | None = None, what: str = "verifier"
 ) -> PretrainedConfig:
-    """The configuration of a model.
-
-    Raises:
-        InputError: no directory and no model of the hub, or a configuration that cannot be read.
-    """
+    """The configuration of a model, or InputError."""
     check_directory(target, what)
     from transformers import AutoConfig
 
-    try:
+    with _one_line(target, what, "config.json"):
         return AutoConfig.from_pretrained(target, revision=revision, trust_remote_code=False)
-    # What a bad file makes transformers raise is of many kinds, here and below.
-    except Exception as error:
-        line = first_line(error)
-        if Path(target).exists():
-            raise InputError(f"{what} {target}: config.json: {line}") from None
-        raise InputError(
-            f"{what} {target}: neither a local directory nor a model of the hub that can be "
-            f"reached from here{f' at revision {revision}' if revision else ''}: {line}"
-        ) from None
 
 
 def check_directory(target: str, what: str) -> None:
@@ -119,8 +97,6 @@ def check_directory(target: str, what: str) -> None:
         if target.startswith((".", "/", "~")) or target.count("/") > 1:
             raise InputError(f"{name}: no such directory")
         return
-    if not directory.is_dir():
-        raise InputError(f"{name}: expected a directory, it is a file")
     path = directory / "config.json"
     if not path.is_file():
         raise InputError(f"{name}: not a model directory, it has no config.json")
@@ -129,31 +105,28 @@ def check_directory(target: str, what: str) -> None:
         raise InputError(f"{path}: expected a model's configuration, it has no model_type")
     if not any(directory.glob("*.safetensors")):
         if any(directory.glob("*.bin")):
-            raise InputError(f"{name}: its weights are pickled (.bin), not safetensors; {_CONVERT}")
+            raise InputError(
+                f"{name}: its weights are pickled (.bin), not safetensors; convert it once with "
+                "from_pretrained(directory).save_pretrained(directory) of its class in "
+                "transformers, where you trust it"
+            )
         raise InputError(f"{name}: it has a config.json but no weights (*.safetensors)")
 
 
 def read_tokenizer(target: str, revision: str | None, what: str) -> PreTrainedTokenizerBase:
-    """The tokenizer of a directory or hub id.
-
-    Raises:
-        InputError: there is none.
-    """
+    """The tokenizer of a directory or hub id, or InputError."""
     check_directory(target, what)
-    directory = Path(target)
+    files = (path.name for path in Path(target).glob("*"))
     # transformers would make an empty tokenizer.
-    if directory.is_dir() and not any(
-        next(directory.glob(pattern), None) for pattern in _TOKENIZER_FILES
+    if Path(target).is_dir() and not any(
+        name.startswith(("tokenizer", "vocab.")) or name.endswith(".model") for name in files
     ):
         names = "tokenizer.json, spiece.model or the like"
         raise InputError(f"{what} {target}: it has no tokenizer ({names})")
     from transformers import AutoTokenizer
 
-    try:
+    with _one_line(target, what, "no tokenizer that loads"):
         return AutoTokenizer.from_pretrained(target, revision=revision, trust_remote_code=False)
-    except Exception as error:
-        line = first_line(error)
-        raise InputError(f"{what} {target}: no tokenizer that loads: {line}") from None
 
 
 def read_model(
@@ -178,7 +151,7 @@ def read_model(
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    try:
+    with _one_line(target, what, "no model that loads"):
         model, notes = getattr(transformers, auto_class).from_pretrained(
             target,
             revision=revision,
@@ -189,15 +162,6 @@ def read_model(
         )
         if "device_map" not in settings:
             model.to(device)
-    except Exception as error:
-        line = first_line(error)
-        if is_out_of_memory(error):
-            line = "its weights do not fit into memory; 4bit, bfloat16 or a smaller model may do"
-        elif "ignore_mismatched_sizes" in line:
-            line = "its weights have other shapes than its config.json says"
-        elif not Path(target).exists() and "safetensors" in str(error):
-            line += f"; {_CONVERT}"
-        raise InputError(f"{what} {target}: no model that loads: {line}") from None
     # The pooler of a bare encoder takes no part in the states of its tokens.
     missing = sorted(key for key in notes["missing_keys"] if not key.startswith("pooler."))
     if missing:
@@ -235,10 +199,10 @@ def load_checkpoint(
     import torch
 
     if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
         # Of several processes each has a GPU of its own.
-        if device == "cuda" and "LOCAL_RANK" in os.environ:
-            device = f"cuda:{os.environ['LOCAL_RANK']}"
+        rank = os.environ.get("LOCAL_RANK")
+        device = f"cuda:{rank}" if rank else "cuda"
+        device = device if torch.cuda.is_available() else "cpu"
     if dtype == "auto":
         dtype = "bfloat16" if device.startswith("cuda") else "float32"
     settings: dict[str, Any] = {"dtype": getattr(torch, dtype, None)}
@@ -248,8 +212,9 @@ def load_checkpoint(
         settings["device_map"] = "auto"
     model = read_model(target, revision, auto_class, what, device, **settings)
     is_local = Path(target).is_dir()
-    version = _fingerprint(Path(target)) if is_local else getattr(config, "_commit_hash", None)
-    return Checkpoint(target, version or revision, is_local, dtype, model, tokenizer)
+    commit = getattr(config, "_commit_hash", None) or revision
+    version = digest_of_path(Path(target)) if is_local else commit
+    return Checkpoint(target, version, is_local, dtype, model, tokenizer)
 
 
 def four_bit(compute: torch.dtype, device: Any) -> dict[str, Any]:
@@ -265,33 +230,31 @@ def four_bit(compute: torch.dtype, device: Any) -> dict[str, Any]:
     return {"dtype": compute, "quantization_config": quantization, "device_map": {"": device}}
 
 
-def _fingerprint(directory: Path) -> str:
-    """A digest of a model's content, quick for large ones and the same for a copy.
+def is_out_of_memory(error: BaseException) -> bool:
+    """CUDA has an exception of its own for it, the CPU's allocator and cuBLAS only words."""
+    import torch
 
-    Files of up to 64 MiB count whole. Of a larger safetensors file the header counts, and the
-    first 4 KiB of every tensor: training changes every tensor, and nearly every number in it. A
-    file that differs only farther inside a tensor is taken for the same.
-    """
-    digest = hashlib.sha256()
-    for path in sorted(directory.iterdir()):
-        if path.suffix not in {".json", ".safetensors", ".model", ".txt"} or not path.is_file():
-            continue
-        size = path.stat().st_size
-        digest.update(f"{path.name}\0{size}\0".encode())
-        with path.open("rb") as stream:
-            if size <= _WHOLE_BYTES or path.suffix != ".safetensors":
-                digest.update(hashlib.file_digest(stream, "sha256").digest())
-                continue
-            (length,) = struct.unpack("<Q", stream.read(8))
-            header = stream.read(length)
-            digest.update(header)
-            tensors = (entry for key, entry in json.loads(header).items() if key != "__metadata__")
-            for begin, end in sorted(tuple(entry["data_offsets"]) for entry in tensors):
-                stream.seek(8 + length + begin)
-                digest.update(stream.read(min(_BYTES_PER_TENSOR, end - begin)))
-    return digest.hexdigest()[:16]
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and any(w in str(error).lower() for w in _OUT_OF_MEMORY)
 
 
 def first_line(error: BaseException) -> str:
     """The first line of an error's message."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)[:200]
+
+
+@contextmanager
+def _one_line(target: str, what: str, problem: str) -> Iterator[None]:
+    """What a bad file makes transformers raise, of many kinds, as an InputError of one line."""
+    try:
+        yield
+    except Exception as error:
+        line = first_line(error)
+        if is_out_of_memory(error):
+            line = "its weights do not fit into memory; 4bit, bfloat16 or a smaller model may do"
+        elif "ignore_mismatched_sizes" in line:
+            line = "its weights have other shapes than its config.json says"
+        if not Path(target).exists():
+            problem = "neither a local directory nor a model of the hub that can be reached here"
+        raise InputError(f"{what} {target}: {problem}: {line}") from None

@@ -19,12 +19,9 @@ if TYPE_CHECKING:
 def save_model(
     model: PeftModel | PreTrainedModel, directory: Path, adapter: str | None = None
 ) -> None:
-    """Write an adapter, or all weights of a model that is none, into `directory` itself.
+    """Write an adapter (by its name, or the only one), or all weights of a model that is none.
 
-    Args:
-        model: what was trained.
-        directory: exists; files of the same names are written over.
-        adapter: the name of the adapter inside the model; None for its only one.
+    Files of the same names in `directory` are written over.
     """
     from peft import PeftModel
 
@@ -49,41 +46,34 @@ def save_model(
     write_json(directory / "adapter_config.json", config)
 
 
+@contextmanager
+def building(out: Path) -> Iterator[Path]:
+    """A fresh directory to write into, put in the place of `out` once the block has ended.
+
+    Torch, safetensors and tokenizers hide a full disk in errors of their own: where no more fits,
+    an OSError is raised in place of theirs.
+    """
+    partial = out.with_name(f".{out.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+    except Exception:
+        try:
+            (partial / ".trial").write_bytes(bytes(2**20))
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(out)) from None
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+        raise
+    publish(partial, out)
+
+
 def publish(partial: Path, out: Path) -> None:
     """Put a finished directory in its place by renaming: it is whole or absent at every moment."""
-    out.parent.mkdir(parents=True, exist_ok=True)
     old = out.with_name(f".{out.name}.old")
     shutil.rmtree(old, ignore_errors=True)
     if out.exists():
         os.replace(out, old)
     os.replace(partial, out)
     shutil.rmtree(old, ignore_errors=True)
-
-
-def partial_directory(out: Path) -> Path:
-    """A fresh empty directory beside `out` to build it in, for `publish`."""
-    partial = out.with_name(f".{out.name}.partial")
-    if partial.exists():
-        shutil.rmtree(partial)
-    partial.mkdir(parents=True)
-    return partial
-
-
-@contextmanager
-def system_errors(directory: Path) -> Iterator[None]:
-    """Let a full disk show itself: torch, safetensors and tokenizers hide it in errors of theirs.
-
-    Args:
-        directory: what is written to; where no more fits into it, that is the error.
-    """
-    try:
-        yield
-    except Exception:
-        trial = directory / ".trial"
-        try:
-            trial.write_bytes(bytes(2**20))
-        except OSError as error:
-            raise OSError(error.errno, error.strerror, str(directory)) from None
-        finally:
-            trial.unlink(missing_ok=True)
-        raise

@@ -11,15 +11,11 @@ import hashlib
 import json
 import math
 import re
-import time
 from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import asynccontextmanager, suppress
-from dataclasses import asdict, replace
+from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
-
-from pydantic import Field, FiniteFloat
-from pydantic.dataclasses import dataclass
+from typing import Any
 
 from citepipe.data.example import Example
 from citepipe.data.prompts import Prompt, fit
@@ -40,8 +36,6 @@ _BYTES_AROUND_MESSAGE = 16
 _MOST_TOKENS = 10**9
 _THOUGHTS = re.compile(r"\s*<think>.*?(?:</think>|\Z)", re.DOTALL)
 
-Count = Annotated[int, Field(ge=0, le=_MOST_TOKENS)]
-
 
 @dataclass(frozen=True, slots=True)
 class Reply:
@@ -58,10 +52,10 @@ class Reply:
 
     text: str
     finish: str
-    prompt_tokens: Count
-    answer_tokens: Count
+    prompt_tokens: int
+    answer_tokens: int
     estimated: bool
-    cost: FiniteFloat
+    cost: float
 
     @property
     def is_whole(self) -> bool:
@@ -79,10 +73,6 @@ class Endpoint:
 
     Attributes:
         spent: what all answers cost, those of earlier runs too, at the prices of their time.
-
-    Raises:
-        InputError: no model is named, there is no key where there should be one, or the journal
-            is none.
     """
 
     def __init__(self, options: EndpointOptions, prompt: PromptOptions, journal: Path) -> None:
@@ -97,15 +87,14 @@ class Endpoint:
         self._known: dict[str, Reply] = {}
         try:
             for record in read_journal(journal):
-                self._know(str(record["asked"]), Reply(**record["reply"]))
-        except (TypeError, KeyError, ValueError):
+                self._know(record["asked"], Reply(**record["reply"]))
+        except (TypeError, KeyError):
             line = f"{journal}: expected the journal of a teacher, remove it to begin anew"
             raise InputError(line) from None
         self._client = Client(options)
-        self._next_start = 0.0
         self._reserved: list[float] = []
         self._has_room = asyncio.Condition()
-        self._failed = asyncio.Event()
+        self._has_failed = False
         self._refused = self._refused_in_a_row = 0
         self._last_refusal = ""
 
@@ -118,7 +107,10 @@ class Endpoint:
             InputError: the endpoint is wrong, gone, or about to cost more than it may; what came
                 until then is kept, and the same call goes on from there.
         """
-        prompts = [self._prompt(example) for example in examples]
+        prompts = [
+            fit(example, self.prompt, lambda text: range(_estimated([text])), "".join)
+            for example in examples
+        ]
         bodies = [self._body(prompt) for prompt in prompts]
         keys = [_digest(body) for body in bodies]
         by_key = dict(zip(keys, bodies, strict=True))
@@ -130,7 +122,7 @@ class Endpoint:
             await self._ask(key, by_key[key])
             progress.advance(cost=self.spent)
 
-        self._failed.clear()
+        self._has_failed = False
         self._client.run(self._client.each(left, ask))
         whole, cut = _whole_and_cut([self._known[k] for k in by_key if k in self._known])
         if whole < len(by_key):
@@ -141,9 +133,10 @@ class Endpoint:
         shortened = sum(prompt.shortened for prompt in prompts)
         if shortened:
             say(f"teacher: documents of {shortened} prompts were shortened to fit max_input_tokens")
+        replies = [self._known.get(key) for key in keys]
         return [
-            replace(example, output=_output(self._known.get(key)))
-            for example, key in zip(examples, keys, strict=True)
+            replace(e, output=(clean_output(r.text) or None) if r and r.is_whole else None)
+            for e, r in zip(examples, replies, strict=True)
         ]
 
     def account(self) -> dict[str, float]:
@@ -163,9 +156,6 @@ class Endpoint:
     def close(self) -> None:
         """Close every connection."""
         self._client.close()
-
-    def _prompt(self, example: Example) -> Prompt:
-        return fit(example, self.prompt, lambda text: range(_estimated([text])), "".join)
 
     def _body(self, prompt: Prompt) -> dict[str, Any]:
         """What is sent for a question; its digest is the answer's name in the journal."""
@@ -191,22 +181,20 @@ class Endpoint:
             value = await self._client.api.post("/chat/completions", body=body, cast_to=object)
             return self._reply(value, texts)
 
-        try:
-            async with self._room(texts):
-                await self._pace(_estimated(texts) + self.options.max_tokens)
+        async with self._room(texts):
+            try:
                 reply = await self._client.attempt(receive)
-                append_journal(self._journal, [{"asked": key, "reply": asdict(reply)}])
-                self._know(key, reply)
-        except InputError as error:
-            if isinstance(error, RefusedError) and error.status in _OF_ONE_QUESTION:
-                self._last_refusal = f" (the last one: {error.words})"
-                self._refused += 1
+            except RefusedError as error:
                 self._refused_in_a_row += 1
-                if self._refused_in_a_row < REFUSALS_IN_A_ROW:
-                    return
-            self._failed.set()
-            raise
-        self._refused_in_a_row = 0
+                is_one = error.status in _OF_ONE_QUESTION
+                if not is_one or self._refused_in_a_row >= REFUSALS_IN_A_ROW:
+                    raise
+                self._refused += 1
+                self._last_refusal = f" (the last one: {error.words})"
+                return
+            append_journal(self._journal, [{"asked": key, "reply": asdict(reply)}])
+            self._know(key, reply)
+            self._refused_in_a_row = 0
 
     def _know(self, key: str, reply: Reply) -> None:
         self._known[key] = reply
@@ -224,37 +212,25 @@ class Endpoint:
         sent = sum(len(text.encode()) + _BYTES_AROUND_MESSAGE for text in texts)
         async with self._has_room:
             while self.spent + sum(self._reserved) + (most := self._cost(sent)) > cap:
-                if not self._reserved or self._failed.is_set():
+                if not self._reserved or self._has_failed:
                     raise InputError(
                         f"teacher.endpoint: the next answer could exceed max_cost {cap:g}, "
                         f"{self.spent:.4g} is spent for {len(self._known)} answers; they are kept, "
                         "with a higher cap the same command goes on"
                     )
                 await self._has_room.wait()
+            if self._has_failed:
+                raise InputError("another question failed")
             self._reserved.append(most)
         try:
             yield
+        except BaseException:
+            self._has_failed = True
+            raise
         finally:
             async with self._has_room:
                 self._reserved.remove(most)
                 self._has_room.notify_all()
-
-    async def _pace(self, tokens: int) -> None:
-        """Wait until the next request may be begun.
-
-        Raises:
-            InputError: another question has failed for good meanwhile, which ends it all.
-        """
-        options = self.options
-        start = max(time.monotonic(), self._next_start)
-        self._next_start = start + max(
-            60 / (options.requests_per_minute or math.inf),
-            60 * tokens / (options.tokens_per_minute or math.inf),
-        )
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self._failed.wait(), start - time.monotonic())
-        if self._failed.is_set():
-            raise InputError("another question failed")
 
     def _cost(self, prompt_tokens: int, answer_tokens: int | None = None) -> float:
         """The price of a prompt and an answer, by default one as long as the longest."""
@@ -287,13 +263,6 @@ def _whole_and_cut(replies: Sequence[Reply]) -> tuple[int, int]:
     """How many answers there are, and how many that reached the limit of tokens."""
     whole = sum(reply.is_whole for reply in replies)
     return whole, sum(reply.finish == "length" for reply in replies)
-
-
-def _output(reply: Reply | None) -> str | None:
-    """An answer as ALCE reads it, in one line; None if there is no whole one."""
-    if reply is None or not reply.is_whole:
-        return None
-    return clean_output(reply.text) or None
 
 
 def _estimated(texts: Iterable[str]) -> int:

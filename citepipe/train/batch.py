@@ -10,7 +10,7 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 
 from citepipe.errors import InputError
-from citepipe.models.memory import is_out_of_memory
+from citepipe.models.pretrained import is_out_of_memory
 from citepipe.progress import say
 
 _Result = TypeVar("_Result")

@@ -15,7 +15,7 @@ from torch import nn
 
 from citepipe.data.files import read_json, write_json
 from citepipe.errors import InputError
-from citepipe.models.save import partial_directory, publish, system_errors
+from citepipe.models.save import building
 from citepipe.progress import say
 
 
@@ -53,15 +53,13 @@ class Checkpoints:
     def save(self, snapshot: Snapshot) -> None:
         """Write a snapshot with weights and optimizer, then remove what it makes superfluous."""
         final = self.state / f"step-{snapshot.step:08d}"
-        partial = partial_directory(final)
         tensors = {f"parameter/{n}": p.detach().contiguous() for n, p in self.parameters.items()}
         for index, state in self.optimizer.state_dict()["state"].items():
             for key, value in state.items():
                 tensors[f"optimizer/{index}/{key}"] = value.contiguous()
-        with system_errors(partial):
+        with building(final) as partial:
             save_file(tensors, partial / "tensors.safetensors")
-        write_json(partial / "snapshot.json", asdict(snapshot))
-        publish(partial, final)
+            write_json(partial / "snapshot.json", asdict(snapshot))
         kept = final, self._best(snapshot.best_step)
         for path in [*self.state.glob("step-*"), *self.state.glob("best-*")]:
             if path not in kept:
@@ -97,10 +95,8 @@ class Checkpoints:
 
     def keep_best(self, step: int, save: Callable[[Path], None]) -> None:
         """Let `save` write the best policy; the one before stays until the next snapshot."""
-        partial = partial_directory(self._best(step))
-        with system_errors(partial):
+        with building(self._best(step)) as partial:
             save(partial)
-        publish(partial, self._best(step))
 
     def copy_best(self, step: int | None, directory: Path) -> None:
         """Copy the best policy's files into a directory."""

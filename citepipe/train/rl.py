@@ -25,7 +25,7 @@ from citepipe.generate.completion import Generator, Request, Sampling
 from citepipe.generate.engine import HuggingFaceGenerator
 from citepipe.models.encode import encode_prompt, end_token
 from citepipe.models.load import check_start, load_tokenizer
-from citepipe.models.save import partial_directory, publish
+from citepipe.models.save import building
 from citepipe.options import RewardOptions, RLOptions
 from citepipe.progress import Progress, say, summary
 from citepipe.rewards import Placement, Rewarder, place, total
@@ -166,13 +166,12 @@ def run(
     if processes.is_main:
         if at.best_step == 0:
             say(f"{method}: no step was better on dev than the start, which is kept")
-        partial = partial_directory(job.out)
-        checkpoints.copy_best(at.best_step, partial)
-        (partial / "last").mkdir()
-        actor.save_policy(partial / "last")
-        tokenizer.save_pretrained(partial)
-        write_jsonl(partial / "metrics.jsonl", at.metrics)
-        publish(partial, job.out)
+        with building(job.out) as out:
+            checkpoints.copy_best(at.best_step, out)
+            (out / "last").mkdir()
+            actor.save_policy(out / "last")
+            tokenizer.save_pretrained(out)
+            write_jsonl(out / "metrics.jsonl", at.metrics)
         discard(job.state)
     processes.wait()
     return summary(

@@ -24,7 +24,7 @@ from transformers import get_scheduler
 from citepipe.data.files import write_jsonl
 from citepipe.errors import InputError
 from citepipe.models.load import computing, device, language_model_of, load_trainable
-from citepipe.models.save import partial_directory, publish, save_model, system_errors
+from citepipe.models.save import building, save_model
 from citepipe.options import SupervisedOptions
 from citepipe.progress import Progress, say
 from citepipe.runstate import claim, discard
@@ -138,14 +138,12 @@ class Trainer:
             if is_main:
                 progress.advance(1, **shown)
         if is_main:
-            building = partial_directory(job.out)
-            with system_errors(building):
-                checkpoints.copy_best(snapshot.best_step, building)
-                (building / "last").mkdir()
-                save_model(self.model, building / "last")
-                self.tokenizer.save_pretrained(building)
-                write_jsonl(building / "metrics.jsonl", snapshot.metrics)
-            publish(building, job.out)
+            with building(job.out) as out:
+                checkpoints.copy_best(snapshot.best_step, out)
+                (out / "last").mkdir()
+                save_model(self.model, out / "last")
+                self.tokenizer.save_pretrained(out)
+                write_jsonl(out / "metrics.jsonl", snapshot.metrics)
             discard(job.state)
         self.processes.wait()
         best = {"best step": snapshot.best_step, "best dev loss": -snapshot.best_reward}

@@ -21,8 +21,12 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from citepipe.errors import InputError
-from citepipe.models.memory import is_out_of_memory
-from citepipe.models.pretrained import Checkpoint, load_checkpoint, read_config
+from citepipe.models.pretrained import (
+    Checkpoint,
+    is_out_of_memory,
+    load_checkpoint,
+    read_config,
+)
 from citepipe.progress import Progress, say
 from citepipe.verify.base import Pair, Provenance
 

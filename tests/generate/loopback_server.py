@@ -13,13 +13,11 @@ from collections.abc import Callable, Iterable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 
-Token = tuple[int, float]
-Answer = Callable[[dict[str, Any]], Iterable[Token]]
+Answer = Callable[[dict[str, Any]], Iterable[tuple[int, float]]]
 """From the body of a request to its tokens with their log-probabilities, without an end."""
 
 Wrong = Callable[["Handler", dict[str, Any]], None]
 """Answers a request otherwise than a server should."""
-
 
 CHUNKED = (
     b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -49,21 +47,21 @@ class Handler(BaseHTTPRequestHandler):
             wrong = owner.wrong.popleft()
         (wrong or owner.respond)(self, body)
 
-    def send_json(self, status: int, value: Any, *headers: str) -> None:
-        self.send_bytes(status, json.dumps(value).encode(), "application/json", *headers)
+    def send(self, status: int, value: Any, *headers: str) -> None:
+        """JSON, or a page of text."""
+        is_page = isinstance(value, str)
+        data = value.encode() if is_page else json.dumps(value).encode()
+        lines = [f"HTTP/1.1 {status} Words", f"Content-Length: {len(data)}", *headers]
+        lines.append(f"Content-Type: {'text/html' if is_page else 'application/json'}")
+        self.wfile.write("\r\n".join([*lines, "", ""]).encode() + data)
 
-    def send_bytes(self, status: int, data: bytes, kind: str, *headers: str) -> None:
-        lines = [f"HTTP/1.1 {status} Words", f"Content-Type: {kind}"]
-        lines += [f"Content-Length: {len(data)}", *headers, "", ""]
-        self.wfile.write("\r\n".join(lines).encode() + data)
+    def send_chunk(self, data: bytes) -> None:
+        self.wfile.write(b"%x\r\n%s\r\n" % (len(data), data))
 
     def hang_up(self) -> None:
         self.close_connection = True
         with contextlib.suppress(OSError):
             self.request.shutdown(socket.SHUT_RDWR)
-
-    def send_chunk(self, data: bytes) -> None:
-        self.wfile.write(b"%x\r\n%s\r\n" % (len(data), data))
 
 
 class _Listener(ThreadingHTTPServer):
@@ -137,7 +135,7 @@ class ChatServer(HttpServer):
         super().__init__()
 
     def respond(self, handler: Handler, body: dict[str, Any]) -> None:
-        handler.send_json(200, self.answer(body))
+        handler.send(200, self.answer(body))
 
 
 def chat(
@@ -154,14 +152,11 @@ def chat(
 class LoopbackServer(HttpServer):
     """Serves completions as vLLM does.
 
-    Args:
+    Attributes:
         answer: what the model generates; it may go on for ever.
         decode: from token ids to text.
         end_id: the model's end of sequence.
         has_ids: token ids are returned.
-
-    Attributes:
-        served: what the list of models says; None for what is right.
         left: counts clients that left in the middle of a stream.
     """
 
@@ -179,7 +174,6 @@ class LoopbackServer(HttpServer):
         self.model, self.root, self.has_ids = model, root, has_ids
         self.adapters_by_request = adapters_by_request
         self.adapters: dict[str, str] = {}
-        self.served: Any = None
         self.left = threading.Semaphore(0)
         super().__init__()
 
@@ -189,29 +183,29 @@ class LoopbackServer(HttpServer):
         return [body for path, _, body in self.requests if path == "/v1/completions"]
 
     def respond(self, handler: Handler, body: dict[str, Any]) -> None:
-        name = body.get("lora_name", "")
-        if handler.path == "/v1/models":
+        name, path = body.get("lora_name", ""), handler.path.removeprefix("/v1/")
+        if path == "models":
             own = [{"id": n, "root": p, "parent": self.model} for n, p in self.adapters.items()]
             own.append({"id": self.model, "root": self.root, "parent": None})
-            handler.send_json(200, self.served or {"object": "list", "data": own})
-        elif handler.path == "/v1/unload_lora_adapter":
+            handler.send(200, {"object": "list", "data": own})
+        elif path == "unload_lora_adapter":
             self.adapters.pop(name, None)
-            handler.send_bytes(200, b"Success", "text/plain")
-        elif handler.path == "/v1/load_lora_adapter" and name in self.adapters:
+            handler.send(200, "Success")
+        elif path == "load_lora_adapter" and name in self.adapters:
             message = f"The lora adapter '{name}' has already been loaded."
-            handler.send_json(400, {"error": {"message": message, "code": 400}})
-        elif handler.path == "/v1/load_lora_adapter" and self.adapters_by_request:
+            handler.send(400, {"error": {"message": message, "code": 400}})
+        elif path == "load_lora_adapter" and self.adapters_by_request:
             self.adapters[name] = body["lora_path"]
-            handler.send_bytes(200, b"Success: LoRA adapter added.", "text/plain")
-        elif handler.path != "/v1/completions":
-            handler.send_json(404, {"detail": "Not Found"})
+            handler.send(200, "Success: LoRA adapter added.")
+        elif path != "completions":
+            handler.send(404, {"detail": "Not Found"})
         elif body["model"] not in (self.model, *self.adapters):
             message = f"The model `{body['model']}` does not exist."
-            handler.send_json(404, {"error": {"message": message, "code": 404}})
+            handler.send(404, {"error": {"message": message, "code": 404}})
         elif body["stream"]:
             self.send_stream(handler, body)
         else:
-            handler.send_json(200, self.completion(body))
+            handler.send(200, self.completion(body))
 
     def pieces(self, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
         """What a stream sends, a token a time; the last has a finish reason."""
@@ -221,8 +215,7 @@ class LoopbackServer(HttpServer):
             ids.append(token_id)
             ended = token_id in (self.end_id, *body["stop_token_ids"])
             text = self.decode(ids[:-1] if ended else ids)
-            if text.endswith("\ufffd"):
-                text = shown
+            text = shown if text.endswith("\ufffd") else text
             stops = [s for s in body["stop"] if s in text]
             finish = reason = None
             if ended:
@@ -250,49 +243,33 @@ class LoopbackServer(HttpServer):
             choice["logprobs"] = {"token_logprobs": log_probs}
         return {"object": "text_completion", "choices": [choice | changes]}
 
-    def send_stream(
-        self, handler: Handler, body: dict[str, Any], events: int | None = None
-    ) -> None:
+    def send_stream(self, handler: Handler, body: dict[str, Any], most: int | None = None) -> None:
         """Stream the answer, or its first events."""
         handler.wfile.write(CHUNKED)
         try:
-            for piece in itertools.islice(self.pieces(body), events):
+            for piece in itertools.islice(self.pieces(body), most):
                 handler.send_chunk(b"data: %s\n\n" % json.dumps({"choices": [piece]}).encode())
         except OSError:
             self.left.release()
             raise
-        if events is None:
+        if most is None:
             handler.send_chunk(b"data: [DONE]\n\n")
             handler.send_chunk(b"")
 
 
 def status(code: int, value: Any, *headers: str) -> Wrong:
-    return lambda handler, body: handler.send_json(code, value, *headers)
+    """A status with JSON, or with a page of text."""
+    return lambda handler, body: handler.send(code, value, *headers)
 
 
-def page(text: str, code: int = 200, kind: str = "text/html") -> Wrong:
-    """A page in place of JSON."""
-    return lambda handler, body: handler.send_bytes(code, text.encode(), kind)
-
-
-def raw(data: bytes) -> Wrong:
-    """Bytes that need not be HTTP, then the end of the connection."""
+def raw(data: bytes, drop: bytes | None = None) -> Wrong:
+    """Bytes that need not be HTTP, then the end, or drops until the test is over."""
 
     def wrong(handler: Handler, body: dict[str, Any]) -> None:
         handler.wfile.write(data)
-        handler.hang_up()
-
-    return wrong
-
-
-def drip(begin: bytes, drop: bytes = b"", seconds: float = 0.02) -> Wrong:
-    """Some bytes, then more now and then until the test is over, or silence."""
-
-    def wrong(handler: Handler, body: dict[str, Any]) -> None:
-        handler.wfile.write(begin)
-        until = time.monotonic() + 20
-        while not handler.server.owner.over.wait(seconds) and time.monotonic() < until:
-            handler.wfile.write(drop)
+        until = time.monotonic() + (0 if drop is None else 20)
+        while time.monotonic() < until and not handler.server.owner.over.wait(0.02):
+            handler.wfile.write(drop or b"")
         handler.hang_up()
 
     return wrong
@@ -300,7 +277,7 @@ def drip(begin: bytes, drop: bytes = b"", seconds: float = 0.02) -> Wrong:
 
 def changed(**fields: Any) -> Wrong:
     """An answer whose only choice has other values."""
-    return lambda handler, body: handler.send_json(200, _owner(handler).completion(body, **fields))
+    return lambda handler, body: handler.send(200, _owner(handler).completion(body, **fields))
 
 
 def stream_of(*events: bytes, first: int = 0, is_whole: bool = True) -> Wrong:

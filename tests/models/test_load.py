@@ -24,7 +24,7 @@ from citepipe.models.load import (
     share_kept_by_merging,
 )
 from citepipe.models.pretrained import load_checkpoint
-from citepipe.models.save import publish
+from citepipe.models.save import building
 from citepipe.options import AdapterOptions
 from tests.models.tiny import adapted, logits, lora, options
 
@@ -84,6 +84,23 @@ def test_a_base_of_another_depth(layers: int, line: str, tiny_base: Path, tmp_pa
     base = load_base(options(tmp_path / "base"))
     with pytest.raises(InputError, match=f"no adapter that fits the base model: {line}"):
         load_with_adapter(base, tmp_path / "adapter")
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        ({"peft_type": "MAGIC"}, "MAGIC"),
+        ({"new_kind": {"x": 1}}, "the installed PEFT does not know new_kind"),
+    ],
+)
+def test_a_configuration_that_means_another_adapter(
+    change: dict[str, object], line: str, tiny_base: Path, tmp_path: Path
+) -> None:
+    adapted(tiny_base, tmp_path)
+    path = tmp_path / "adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change | {"enable_lora": None}))
+    with pytest.raises(InputError, match=f"no adapter that fits the base model: .*{line}"):
+        load_for_inference(options(tiny_base), tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -197,10 +214,20 @@ def test_the_code_of_a_repository_is_neither_run_nor_offered(
     assert not (tmp_path / "ran").exists()
 
 
-def test_a_finished_directory_replaces_the_old_one_whole(tmp_path: Path) -> None:
-    for name in ("new", "out"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / name).touch()
-    publish(tmp_path / "new", tmp_path / "out")
-    assert [p.name for p in (tmp_path / "out").iterdir()] == ["new"]
-    assert not (tmp_path / "new").exists()
+def test_what_is_written_is_whole_or_absent(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    for name in ("old", "new"):
+        with building(out) as partial:
+            (partial / name).touch()
+    full = "[enforce fail at inline_container.cc:672] . unexpected pos 576 vs 534"
+    with pytest.raises(RuntimeError, match="enforce fail"), building(out):
+        raise RuntimeError(full)
+    with (
+        pytest.raises(OSError, match="No space left on device") as caught,
+        building(out) as partial,
+    ):
+        (partial / ".trial").symlink_to("/dev/full")
+        raise RuntimeError(full)
+    assert caught.value.filename == str(out)
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert [path.name for path in out.iterdir()] == ["new"]

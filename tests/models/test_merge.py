@@ -73,14 +73,9 @@ def test_the_tokenizer_and_the_card_come_along(tiny_base: Path, tmp_path: Path) 
     scores = tmp_path / "scores.json"
     metrics = {"citation_rec": 12.34, "claims_nli": None}
     scores.write_text(json.dumps({"lexical": {"asqa": {"metrics": metrics}}}))
-    curve = [{"step": 0, "dev/loss": 2.5}, {"step": 30, "dev/loss": 1.25}]
-    lines = [json.dumps(record) for record in curve]
-    (tmp_path / "adapter" / "metrics.jsonl").write_text("\n".join(lines))
     out = tmp_path / "model"
     record = {"system": "fg_rl", "seed": 3}
-    said = export(
-        options(tiny_base), tmp_path / "adapter", out, "a|b\nc.zip", scores, "mit", record
-    )
+    said = export(options(tiny_base), tmp_path / "adapter", out, "a.zip", scores, "mit", record)
     assert said.startswith(f"merge: written {out}, ")
     kept = transformers.AutoTokenizer.from_pretrained(tiny_base)
     text = "Silver River [1]."
@@ -94,20 +89,17 @@ def test_the_tokenizer_and_the_card_come_along(tiny_base: Path, tmp_path: Path) 
         "license": "mit",
         "tags": ["citepipe", "citations"],
     }
-    for line in (
-        f"| base | {tiny_base} |",
-        "| trained weights | a/b c.zip |",
-        "| rank | 2 |",
-        "| precision | float32 |",
-        "30 steps. On dev questions, from the start to the end:",
-        "- dev/loss from 2.5 to 1.25",
-        "- lexical, asqa: citation_rec 12.3",
-        ' "system": "fg_rl",',
-    ):
-        assert line in body.splitlines()
-    for taken in (out, Path()):
-        with pytest.raises(InputError, match="expected the name of a new or empty directory"):
-            export(options(tiny_base), tmp_path / "adapter", taken, "x")
+    assert body.endswith("\n- lexical, asqa: citation_rec 12.3\n")
+    made = json.loads(body.partition("```json\n")[2].partition("```")[0])
+    assert set(made.pop("versions")) == {"citepipe", "torch", "transformers", "peft"}
+    assert made == {
+        "base": str(tiny_base),
+        "trained weights": "a.zip",
+        "precision": "float32",
+        "adapter": {"peft_type": "LORA", "r": 2, "lora_alpha": 8},
+        "adapter left after rounding": "100.0%",
+        "training": record,
+    }
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
@@ -150,29 +142,17 @@ def test_a_whole_model_is_written_as_it_is(tiny_base: Path, tmp_path: Path) -> N
     assert torch.equal(logits(loaded(tmp_path / "out")), logits(loaded(tiny_base)))
 
 
-def test_weights_that_are_not_finite(tiny_base: Path, tmp_path: Path) -> None:
+def test_what_cannot_be_merged(tiny_base: Path, tmp_path: Path) -> None:
     adapted(tiny_base, tmp_path / "adapter", lora(), float("inf"))
-    with pytest.raises(InputError, match="its sum with the base is not finite"):
-        export(options(tiny_base), tmp_path / "adapter", tmp_path / "out", "x")
-    assert not (tmp_path / "out").exists()
-
-
-def test_a_score_file_that_is_none(tiny_base: Path, tmp_path: Path) -> None:
     (tmp_path / "scores.json").write_text("[]")
-    with pytest.raises(InputError, match="expected a score file, it has no metrics"):
-        export(options(tiny_base), tiny_base, tmp_path / "out", "x", tmp_path / "scores.json")
-
-
-def test_a_full_disk_leaves_nothing(
-    tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def full(*_: object, **__: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("transformers.PreTrainedTokenizerBase.save_pretrained", full)
-    with pytest.raises(InputError, match="out: cannot be written: No space left on device"):
-        export(options(tiny_base), tiny_base, tmp_path / "out", "x")
-    assert list(tmp_path.iterdir()) == []
+    for line, trained, out, scores in (
+        ("its sum with the base is not finite", tmp_path / "adapter", "new", None),
+        ("expected a score file, it has no metrics", tiny_base, "new", tmp_path / "scores.json"),
+        ("expected the name of a new or empty directory", tiny_base, "adapter", None),
+    ):
+        with pytest.raises(InputError, match=line):
+            export(options(tiny_base), trained, tmp_path / out, "x", scores)
+    assert not (tmp_path / "new").exists()
 
 
 def test_the_command(tiny_base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

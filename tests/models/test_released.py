@@ -79,35 +79,16 @@ def test_every_layout_gives_the_same_model(
 
 def test_what_cannot_be_found(adapter: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match=r"expected an adapter .* there is none"):
+    with pytest.raises(InputError, match=r"expected one adapter .* there is none"):
         find_weights(tmp_path / "empty")
     for name in ("a", "b"):
         _pickled(adapter, tmp_path / "two" / name)
-    with pytest.raises(InputError, match="expected one adapter or model, there are several: a, b"):
+    with pytest.raises(InputError, match=r"expected one adapter .* there are several: a, b"):
         find_weights(tmp_path / "two")
     (tmp_path / "text").write_text("hello")
-    with pytest.raises(InputError, match="expected a folder, or a zip or tar archive of one"):
-        prepare(tmp_path / "text", tmp_path / "out")
-    with pytest.raises(InputError, match="no such file or directory"):
-        prepare(tmp_path / "absent", tmp_path / "out")
-
-
-@pytest.mark.parametrize(
-    ("change", "line"),
-    [
-        ({"peft_type": "MAGIC"}, "field peft_type: expected a kind of adapter, got 'MAGIC'"),
-        ({"new_kind": {"x": 1}}, "field new_kind: the installed PEFT does not know it"),
-    ],
-)
-def test_a_configuration_that_means_another_adapter(
-    change: dict[str, object], line: str, adapter: Path, tmp_path: Path
-) -> None:
-    folder = _pickled(adapter, tmp_path / "source")
-    config = json.loads((folder / "adapter_config.json").read_text()) | change
-    (folder / "adapter_config.json").write_text(json.dumps(config))
-    with pytest.raises(InputError, match=line):
-        prepare(folder, tmp_path / "out")
-    assert not (tmp_path / "out").exists()
+    for name in ("text", "absent"):
+        with pytest.raises(InputError, match="expected a folder, or a zip or tar archive of one"):
+            prepare(tmp_path / name, tmp_path / "out")
 
 
 def test_the_base_as_it_is(tiny_base: Path, tmp_path: Path) -> None:
@@ -138,10 +119,6 @@ NO_TENSORS: dict[str, tuple[Callable[[Path], None], str]] = {
     "a function": (_written(b"cos\nmkdir\n(VMARK\ntR."), "GLOBAL os.mkdir whose module os"),
     "an instance": (_written(b"(VMARK\nios\nmkdir\n."), "it has operand"),
     "no tensors": (lambda path: torch.save({"step": 3}, path), "there are none"),
-    "far too many": (
-        lambda path: torch.save({"a": torch.zeros(1).expand(2**30)}, path),
-        "more than the file has",
-    ),
     "an old file": (
         lambda path: torch.save({}, path, _use_new_zipfile_serialization=False),
         "not a zip file",
@@ -172,17 +149,6 @@ def test_tensors_of_a_pickle_have_memory_of_their_own(tmp_path: Path) -> None:
     found["a"].zero_()
     assert torch.equal(found["b"], numbers.T)
     assert found["b"].is_contiguous()
-
-
-def test_a_symbolic_link_is_copied(adapter: Path, tmp_path: Path) -> None:
-    folder = shutil.copytree(adapter, tmp_path / "source")
-    (tmp_path / "outside").write_text("{}")
-    (folder / "tokenizer.json").symlink_to(tmp_path / "outside")
-    prepare(folder, tmp_path / "out")
-    assert (tmp_path / "out" / "tokenizer.json").read_text() == "{}"
-    assert not (tmp_path / "out" / "tokenizer.json").samefile(tmp_path / "outside")
-    weights = "adapter_model.safetensors"
-    assert (tmp_path / "out" / weights).samefile(folder / weights)
 
 
 @pytest.mark.parametrize(
@@ -244,17 +210,3 @@ def test_what_is_no_weights(name: str, content: bytes, adapter: Path, tmp_path: 
         prepare(folder, tmp_path / "out")
     assert str(caught.value).startswith(f"{folder / name}: expected ")
     assert not (tmp_path / "out").exists()
-
-
-def test_a_full_disk_is_one_line(
-    adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = _pickled(adapter, tmp_path / "source")
-
-    def full(*_: object, **__: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("safetensors.torch.save_file", full)
-    with pytest.raises(InputError, match="out: cannot be written: No space left on device"):
-        prepare(folder, tmp_path / "out")
-    assert [path.name for path in tmp_path.iterdir()] == ["source"]

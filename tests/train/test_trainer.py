@@ -14,6 +14,7 @@ import torch
 
 from citepipe.data.files import read_jsonl
 from citepipe.errors import InputError
+from citepipe.models import save
 from citepipe.train import checkpoint, sft, trainer
 from citepipe.train.batch import Row
 from citepipe.train.trainer import Item, Trainer, batch_of_step
@@ -91,7 +92,7 @@ def whole(supervised: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) 
         pytest.param(Trainer, "learn", 2, id="before a first checkpoint"),
         pytest.param(Trainer, "learn", 4, id="in a step"),
         pytest.param(checkpoint.Checkpoints, "keep_best", 2, id="before the best is kept"),
-        pytest.param(checkpoint, "publish", 3, id="in a checkpoint"),
+        pytest.param(save, "publish", 3, id="in a checkpoint"),
         pytest.param(trainer, "write_jsonl", 1, id="while publishing"),
         pytest.param(trainer, "discard", 1, id="after publishing"),
     ],

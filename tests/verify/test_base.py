@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from citepipe.errors import InputError
-from citepipe.models import pretrained
 from citepipe.verify import base
 from citepipe.verify.base import (
     CachedVerifier,
@@ -166,7 +165,7 @@ def test_weights_that_are_damaged_or_another_models(tmp_path: Path):
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(InputError, match="no model that loads"):
         load_verifier(str(tmp_path), device="cpu")
-    with pytest.raises(InputError, match="expected a directory, it is a file"):
+    with pytest.raises(InputError, match="not a model directory"):
         load_verifier(str(path))
 
 
@@ -196,26 +195,6 @@ def test_the_identity_is_of_the_content(tmp_path: Path):
     other = base.identity_of(load_verifier(str(copy), device="cpu"))
     half = base.identity_of(load_verifier(f"{copy}?dtype=bfloat16", device="cpu"))
     assert len({identity, other, half}) == 3
-
-
-def test_the_fingerprint_of_large_weights_reads_every_tensor(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    import torch
-    from safetensors.torch import save_file
-
-    monkeypatch.setattr(pretrained, "_WHOLE_BYTES", 0)
-    tensors = {"a": torch.zeros(5000), "b": torch.zeros(5000)}
-    path = tmp_path / "model.safetensors"
-    save_file(tensors, path)
-    first = pretrained._fingerprint(tmp_path)
-    for name in tensors:
-        changed = {key: value.clone() for key, value in tensors.items()}
-        changed[name][7] = 1
-        save_file(changed, path)
-        assert pretrained._fingerprint(tmp_path) != first
-    save_file(tensors, path)
-    assert pretrained._fingerprint(tmp_path) == first
 
 
 # -- decisions on disk
