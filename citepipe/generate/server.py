@@ -196,7 +196,8 @@ class ServerGenerator:
                 if choice.finish_reason == "stop":
                     # The last token is an end that only the server knows, or the end is left out.
                     piece = self.detokenizer.pieces(ids[-1])[1] if ids else ""
-                    if not ids or (piece and text.endswith(piece) and ids[-1] != choice.stop_reason):
+                    is_text = piece and text.endswith(piece) and ids[-1] != choice.stop_reason
+                    if not ids or is_text:
                         return cut.completion([*ids, self.end_id], (), "end")
                     return cut.completion(ids, log_probs, "end")
         raise BrokenAnswerError("ended in the middle of the answer")

@@ -591,8 +591,8 @@ def test_no_more_is_under_way_than_allowed_and_it_ends_before_an_error_is_raised
         if item in failing:
             raise failing[item]
 
-    with closing(Client(ServerOptions(concurrency=3))) as client:
-        with pytest.raises(InputError, match=r"^no 1$") if failing else nullcontext():
-            client.run(client.each(range(20), work))
+    error = pytest.raises(InputError, match=r"^no 1$") if failing else nullcontext()
+    with closing(Client(ServerOptions(concurrency=3))) as client, error:
+        client.run(client.each(range(20), work))
     assert sorted(begun) == sorted(ended) == list(range(len(begun)))
     assert len(begun) < 8 if failing else len(begun) == 20

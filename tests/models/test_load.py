@@ -222,12 +222,14 @@ def test_what_is_written_is_whole_or_absent(tmp_path: Path) -> None:
     full = "[enforce fail at inline_container.cc:672] . unexpected pos 576 vs 534"
     with pytest.raises(RuntimeError, match="enforce fail"), building(out):
         raise RuntimeError(full)
-    with (
-        pytest.raises(OSError, match="No space left on device") as caught,
-        building(out) as partial,
-    ):
-        (partial / ".trial").symlink_to("/dev/full")
-        raise RuntimeError(full)
+
+    def write_until_full() -> None:
+        with building(out) as partial:
+            (partial / ".trial").symlink_to("/dev/full")
+            raise RuntimeError(full)
+
+    with pytest.raises(OSError, match="No space left on device") as caught:
+        write_until_full()
     assert caught.value.filename == str(out)
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
     assert [path.name for path in out.iterdir()] == ["new"]
