@@ -33,8 +33,7 @@ from machine import RESULTS, Report
 from citepipe.data.example import Document
 from citepipe.data.files import read_examples
 from citepipe.options import RetrievalOptions
-from citepipe.retrieve.bm25 import Retriever, words_of
-from citepipe.retrieve.passages import read_passages
+from citepipe.retrieve import Retriever, read_passages, words_of
 
 TOP = 5
 OPTIONS = RetrievalOptions(passages=["synthetic"])
@@ -155,7 +154,7 @@ def compare(
         del retriever
         gc.collect()
         plain_began = time.perf_counter()
-        words = words_of((f"{document.title}\n{document.text}" for document in texts), OPTIONS)
+        words = words_of([f"{document.title}\n{document.text}" for document in texts], OPTIONS)
         words_read = time.perf_counter()
         plain = PlainBM25(words, OPTIONS)
         plain_indexed = time.perf_counter()
@@ -212,8 +211,6 @@ def recall(path: Path, report: Report) -> None:
         ("without stemmer", {"stemmer": None}),
         ("without stop words", {"stop_words": None}),
         ("without both", {"stemmer": None, "stop_words": None}),
-        ("bm25l", {"method": "bm25l"}),
-        ("bm25+", {"method": "bm25+"}),
         ("k1 0.9, b 0.4", {"k1": 0.9, "b": 0.4}),
     ):
         options = RetrievalOptions.model_validate({"passages": ["pool"], **more})

@@ -259,6 +259,10 @@ REMOVED_KEYS = {
         "no longer paces requests; write concurrency, an endpoint's own limits are waited for",
     ),
     "teacher.endpoint.max_tokens_total": "no longer caps spending; write price_output and max_cost",
+    **dict.fromkeys(
+        ("retrieval.method", "retrieval.delta"),
+        "no longer chosen: passages are found by Lucene's BM25 with k1 and b; remove it",
+    ),
     "scratch": "no longer trains a base model from nothing; write a pretrained one as model.base",
     **dict.fromkeys(
         ("sft.fsdp", "rs_sft.fsdp"),

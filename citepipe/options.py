@@ -140,12 +140,8 @@ class RetrievalOptions(Options):
     stop_words: StopWords | list[str] | None = Field(
         "english", description="Words that are not looked for: a language's, a list, or null."
     )
-    method: Literal["lucene", "robertson", "atire", "bm25l", "bm25+"] = Field(
-        "lucene", description="The variant of BM25 (Kamphuis et al. 2020)."
-    )
     k1: float = Field(1.2, ge=0, description="How much a word's repetitions in a passage count.")
     b: float = Field(0.75, ge=0, le=1, description="How much long passages are held back.")
-    delta: float = Field(0.5, ge=0, description="A word's least count, in bm25l and bm25+ only.")
 
     @model_validator(mode="after")
     def _next_passage_is_another(self) -> Self:

@@ -11,8 +11,7 @@ def work(job: Job) -> str:
     options, retrieval = job.config.data, job.config.retrieval
     find_documents = None
     if retrieval is not None:
-        from citepipe.retrieve.bm25 import Retriever
-        from citepipe.retrieve.passages import read_passages
+        from citepipe.retrieve import Retriever, read_passages
 
         retriever = Retriever(read_passages(retrieval), retrieval)
         find_documents = partial(retriever.find_documents, k=options.documents)
