@@ -17,17 +17,15 @@ from citepipe.text.statements import remove_citations
 
 Scores = dict[str, float]
 
-TEXT = ("length", "rougeLsum")
-STRINGS = (
-    *("str_em", "str_hit", "num_preds", "qampari_prec", "qampari_rec", "qampari_rec_top5"),
-    *("qampari_f1", "qampari_f1_top5"),
-)
 CLAIMS = ("claims_nli",)
 CITATIONS = ("citation_rec", "citation_prec")
 READER = ("QA-EM", "QA-F1", "QA-Hit")
 MAUVE = ("mauve",)
-
-METRICS = (*TEXT, *STRINGS, *CLAIMS, *CITATIONS, *EQUALLY_WEIGHTED, *HARMONIC, *READER, *MAUVE)
+METRICS = (
+    *("length", "rougeLsum", "str_em", "str_hit", "num_preds", "qampari_prec", "qampari_rec"),
+    *("qampari_rec_top5", "qampari_f1", "qampari_f1_top5", *CLAIMS, *CITATIONS),
+    *(*EQUALLY_WEIGHTED, *HARMONIC, *READER, *MAUVE),
+)
 """Every metric by ALCE's name (`*_eq_w`: the paper's; `citation_f1`: ours)."""
 
 # QAMPARI expects no more answers than this in the `_top5` metrics.
@@ -48,21 +46,12 @@ def asks_verifier(metric: str) -> bool:
 
 
 def text_scores(
-    examples: Sequence[Example],
-    answers: Sequence[str],
-    splitter: Splitter,
-    metrics: Collection[str],
+    examples: Sequence[Example], answers: Sequence[str], splitter: Splitter, wanted: Collection[str]
 ) -> list[Scores]:
-    """The metrics of the text as such: `length`, and `rougeLsum` of answers in sentences.
+    """The metrics of cleaned answers as texts: `length`, and `rougeLsum` of answers in sentences.
 
     ALCE gives ROUGE as the middle of a bootstrap, which is the mean with noise of some hundredths
     of a point; here every example has its F-measure and the mean is the mean.
-
-    Args:
-        examples: questions, perhaps with references.
-        answers: cleaned answers (`clean_output`), one per example.
-        splitter: finds sentences for rougeLsum.
-        metrics: which of `TEXT` are computed.
     """
     # NLTK, behind it, takes a second to import; the table of systems reads only names here.
     from citepipe.score.rouge import Rouge
@@ -71,9 +60,9 @@ def text_scores(
     scores = []
     for example, answer in zip(examples, answers, strict=True):
         text = remove_citations(answer)
-        own: Scores = {"length": float(len(text.split()))} if "length" in metrics else {}
+        own: Scores = {"length": float(len(text.split()))} if "length" in wanted else {}
         references = example.long_answers or ((example.answer,) if example.answer else ())
-        if "rougeLsum" in metrics and references and example.dataset != "qampari":
+        if "rougeLsum" in wanted and references and example.dataset != "qampari":
             own["rougeLsum"] = 100 * rouge.lsum(text, references)
         scores.append(own)
     return scores
@@ -104,10 +93,9 @@ def judged_scores(
 
 def _list_scores(example: Example, text: str, hits: Sequence[bool]) -> Scores:
     """QAMPARI's precision and recall (ALCE `compute_qampari_f1`)."""
-    predictions = predicted_items(text)
+    predictions, recall = predicted_items(text), percent(hits)
     gold = {normalize_answer(alias) for aliases in example.answers for alias in aliases}
     precision = percent([prediction in gold for prediction in predictions])
-    recall = percent(hits)
     top = 100 * min(_EXPECTED_ITEMS, sum(hits)) / min(_EXPECTED_ITEMS, len(hits))
     return {
         "num_preds": float(len(predictions)),
@@ -121,11 +109,11 @@ def _list_scores(example: Example, text: str, hits: Sequence[bool]) -> Scores:
 
 def unit_counts(example: Example, answer: str, judgement: Judgement) -> dict[str, int]:
     """How much an example has of what weighs the equally weighted metrics."""
-    gold = len(judgement.gold)
+    statements, gold = judgement.statements, len(judgement.gold)
     listed = example.dataset == "qampari"
     return {
-        "statements": len(judgement.statements),
-        "citations": sum(len(statement.citations) for statement in judgement.statements),
+        "statements": len(statements),
+        "citations": sum(len(statement.citations) for statement in statements),
         "gold": gold,
         "gold_top5": min(_EXPECTED_ITEMS, gold),
         "items": len(predicted_items(remove_citations(answer))) if listed else 0,

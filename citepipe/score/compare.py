@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,22 +10,16 @@ from citepipe.errors import InputError
 from citepipe.score.alce import METRICS
 from citepipe.score.means import columns, paired_differences
 
-Rows = dict[str, Mapping[str, Any]]
+Row = tuple[dict[str, float], dict[str, float]]
 
 
 def compare_files(
     first: Path, second: Path, resamples: int, confidence: float, seed: int
 ) -> list[dict[str, Any]]:
-    """Compare what two score files have in common, dataset by dataset.
+    """Compare what two score files (`citepipe score --json`, or the workflow's) have in common.
 
-    A metric counts for those questions for which both files have it.
-
-    Args:
-        first: a file that `citepipe score --json` or the workflow has written.
-        second: another one, of the same questions.
-        resamples: of the bootstrap and the randomisation test.
-        confidence: coverage of the intervals.
-        seed: of both.
+    A metric counts for those questions for which both files have it. `resamples`, `confidence` and
+    `seed` are those of the bootstrap and the randomisation test.
 
     Returns:
         Per dataset its `label` (in the workflow's files verifier and dataset), `n` questions in
@@ -52,45 +45,41 @@ def compare_files(
                     f"{second}: {name} {other_terms[name]!r} in {label}, but {term!r} in {first}; "
                     "scores compare under one verifier and one set of rules"
                 )
-        shared = [key for key in rows if key in others]
-        if not shared:
+        pairs = [(rows[key], others[key]) for key in rows if key in others]
+        if not pairs:
             raise InputError(f"{second}: no question of {label} in common with {first}")
-        common = {
-            key: [name for name in METRICS if name in rows[key] and name in others[key]]
-            for key in shared
-        }
-        a, b = (
+        common = [[name for name in a if name in b] for (a, _), (b, _) in pairs]
+        one, other = (
             columns(
-                [{name: side[key][name] for name in names} for key, names in common.items()],
-                [side[key]["counts"] for key in shared],
+                [
+                    {k: own[side][0][k] for k in names}
+                    for own, names in zip(pairs, common, strict=True)
+                ],
+                [own[side][1] for own in pairs],
             )
-            for side in (rows, others)
+            for side in (0, 1)
         )
         comparisons.append(
             {
                 "label": label,
-                "n": len(shared),
-                "only_in_a": len(rows) - len(shared),
-                "only_in_b": len(others) - len(shared),
-                "metrics": paired_differences(a, b, resamples, confidence, seed),
+                "n": len(pairs),
+                "only_in_a": len(rows) - len(pairs),
+                "only_in_b": len(others) - len(pairs),
+                "metrics": paired_differences(one, other, resamples, confidence, seed),
             }
         )
     return comparisons
 
 
-def _parts(path: Path) -> dict[str, tuple[Rows, dict[str, Any]]]:
-    """The parts of a score file of the command or the workflow: by label the rows of one dataset
-    under one verifier, and what their scores depend on."""
+def _parts(path: Path) -> dict[str, tuple[dict[str, Row], dict[str, Any]]]:
+    """The parts of a score file, by label: the scores and counts of each question of one dataset
+    under one verifier, and what the scores depend on."""
     content = read_json(path)
-    parts: dict[str, tuple[Rows, dict[str, Any]]] = {}
+    parts: dict[str, tuple[dict[str, Row], dict[str, Any]]] = {}
     try:
         results: dict[str, Any] = {"": content}
         if "per_example" not in content:
-            results = {
-                f"{verifier}, {dataset}": result
-                for verifier, datasets in content.items()
-                for dataset, result in datasets.items()
-            }
+            results = {f"{v}, {d}": own for v, sets in content.items() for d, own in sets.items()}
         for label, result in results.items():
             provenance = result["provenance"]
             terms = {name: provenance.get(name) for name in ("identity", "splitter", "switches")}
@@ -99,10 +88,8 @@ def _parts(path: Path) -> dict[str, tuple[Rows, dict[str, Any]]]:
                 rows = parts.setdefault(own, ({}, terms))[0]
                 if row["id"] in rows:
                     raise InputError(f"{path}: id {row['id']!r} occurs twice in {own}")
-                rows[row["id"]] = {
-                    **{name: float(row[name]) for name in METRICS if name in row},
-                    "counts": {unit: float(count) for unit, count in row["counts"].items()},
-                }
+                scores = {name: float(row[name]) for name in METRICS if name in row}
+                rows[row["id"]] = scores, {k: float(n) for k, n in row["counts"].items()}
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise InputError(
             f"{path}: expected a file of scores, written by `citepipe score --json` or the "

@@ -1,8 +1,8 @@
 """Answers as the programs of EXPERTQA (Malaviya et al. 2024) read a system's answers.
 
-Its repository (chaitanyamalaviya/ExpertQA) labels and scores JSON lines of questions with answers
-by the names of systems, each answer in claims with their evidence (`data_utils/example_utils.py`):
-`modeling/auto_attribution/autoais.py` and all in `modeling/fact_score` take this file.
+Its repository (chaitanyamalaviya/ExpertQA) scores JSON lines of questions with answers by the names
+of systems, in claims with evidence (`data_utils/example_utils.py`): `auto_attribution/autoais.py`
+and all in `fact_score` take this file.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from citepipe.data.files import write_jsonl
 from citepipe.errors import InputError
 from citepipe.text.normalize import normalize_answer
 from citepipe.text.sentences import Splitter
-from citepipe.text.statements import Statement, split_answer
+from citepipe.text.statements import split_answer
 
 # Filled in later by its programs, or by annotators.
 _CLAIM_LABELS = (
@@ -36,16 +36,11 @@ def write_expertqa(
 ) -> None:
     """Write cleaned answers, one per example, as those of one system, a question per line.
 
-    A claim is a statement of the answer as it stands there, citations included; its evidence is
-    `[number] title`, an empty line and the passage for every document that it cites, once each,
-    in the order of the text. Numbers of no document are passed over, and so are statements that
-    have no word besides their citations.
-
-    `annotator_id` and the metadata (under `metadata` or beside it) are those of the row, empty if
-    it has none. What annotators and EXPERTQA's programs say of an answer and its claims is null.
-    `autoais.py` labels every claim, but `compute_autoais_score.py` averages only over claims that
-    an annotator has labelled with `support` "Complete" and `worthiness` "Yes": over none of a new
-    system.
+    A claim is a statement of the answer as it stands there; its evidence is `[number] title`, an
+    empty line and the passage for every document that it cites, once each. Statements without a
+    word besides their citations are passed over. What annotators and EXPERTQA's programs say of an
+    answer is null; `compute_autoais_score.py` averages over claims with `support` "Complete" and
+    `worthiness` "Yes" by an annotator: over none of a new system.
 
     Raises:
         InputError: a question of another dataset, or a name that EXPERTQA's programs treat in a
@@ -62,9 +57,8 @@ def write_expertqa(
             raise InputError(
                 f"example {example.id}, field dataset: expected expertqa, got {example.dataset}"
             )
-        metadata = example.extra.get("metadata")
-        if not isinstance(metadata, Mapping):
-            metadata = example.extra
+        nested = example.extra.get("metadata")
+        metadata = nested if isinstance(nested, Mapping) else example.extra
         rows.append(
             {
                 "question": example.question,
@@ -78,27 +72,14 @@ def write_expertqa(
 
 def _answer(example: Example, text: str, splitter: Splitter) -> dict[str, Any]:
     titles = [f"[{number}] {doc.title}" for number, doc in enumerate(example.docs, start=1)]
-    # What `autoais.py` reads: behind the number, up to an empty line, an address or a title.
-    passages = [
-        f"{title}\n\n{doc.text if doc.sent is None else doc.sent}"
-        for title, doc in zip(titles, example.docs, strict=True)
-    ]
-
-    def evidence(statement: Statement) -> list[str]:
+    claims = []
+    for statement in split_answer(text, example.dataset, splitter):
         cited = dict.fromkeys(citation.number for citation in statement.citations)
-        return [passages[number - 1] for number in cited if 1 <= number <= len(passages)]
-
-    return {
-        "answer_string": text,
-        "attribution": titles,
-        "claims": [
-            {
-                "claim_string": statement.text,
-                "evidence": evidence(statement),
-                **dict.fromkeys(_CLAIM_LABELS),
-            }
-            for statement in split_answer(text, example.dataset, splitter)
-            if normalize_answer(statement.claim)
-        ],
-        **dict.fromkeys(_ANSWER_LABELS),
-    }
+        docs = [(titles[n - 1], example.docs[n - 1]) for n in cited if 1 <= n <= len(titles)]
+        if normalize_answer(statement.claim):
+            # `autoais.py` reads an address or a title up to the empty line.
+            passages = [f"{t}\n\n{doc.text if doc.sent is None else doc.sent}" for t, doc in docs]
+            claim = {"claim_string": statement.text, "evidence": passages}
+            claims.append({**claim, **dict.fromkeys(_CLAIM_LABELS)})
+    labels = dict.fromkeys(_ANSWER_LABELS)
+    return {"answer_string": text, "attribution": titles, "claims": claims, **labels}

@@ -20,7 +20,7 @@ from citepipe.text.sentences import load_splitter
 from citepipe.text.statements import keep_years, remove_citations, separate_groups
 from citepipe.verify.base import Verifier, identity_of, load_verifier, provenance_of
 
-_version = cache(version)
+_version = cache(lambda name: (name, version(name)))
 
 
 def chosen_metrics(options: ScoreOptions) -> frozenset[str]:
@@ -35,10 +35,8 @@ def chosen_metrics(options: ScoreOptions) -> frozenset[str]:
 
 
 class Scorer:
-    """Scores a file of answers under any number of verifiers.
-
-    What does not depend on a verifier is computed once: ROUGE, QA-EM, MAUVE; `device` is where the
-    models of the last two run.
+    """Scores a file of answers under any number of verifiers. What depends on none is computed
+    once: ROUGE, QA-EM, MAUVE; `device` is where the models of the last two run.
 
     Raises:
         InputError: a metric, splitter or model that does not exist, or a row that lacks what a
@@ -50,17 +48,17 @@ class Scorer:
         self._wanted = chosen_metrics(options)
         self._needed = alce.computed(self._wanted)
         self._splitter = load_splitter(options.splitter)
-        # An answer in the notation that ALCE reads.
+        # Answers in the notation that ALCE reads.
         self._outputs = list(file.outputs)
         if not options.groups_are_cut:
-            self._outputs = [separate_groups(output) for output in self._outputs]
+            self._outputs = list(map(separate_groups, self._outputs))
         if not options.years_are_ids:
-            self._outputs = [keep_years(output) for output in self._outputs]
-        self._texts = [clean_output(output) for output in self._outputs]
+            self._outputs = list(map(keep_years, self._outputs))
+        self._texts = list(map(clean_output, self._outputs))
         self._scores = alce.text_scores(file.examples, self._texts, self._splitter, self._needed)
         self._mauve: dict[str, float] = {}
         self._models: dict[str, Mapping[str, Any]] = {}
-        bare = [remove_citations(text) for text in self._texts]
+        bare = list(map(remove_citations, self._texts))
         if self._needs(alce.READER):
             from citepipe.score.reader import Reader, qa_scores
 
@@ -81,10 +79,9 @@ class Scorer:
 
         Returns:
             `metrics` (ALCE's names, 0 to 100), `intervals` (per metric `[low, high]`), `counts`,
-            `datasets` (these three of each dataset, if there are several), `per_example` (the
-            scores of each and every verdict, its span in the output or in `read_as`, the output as
-            the sane rules read it), `left_out` (the complaints about bad rows) and
-            `provenance`: all that the figures depend on.
+            `datasets` (these three of each, if there are several), `per_example` (scores and
+            verdicts, with spans in the output or in `read_as`, as the sane rules read it),
+            `left_out` (the complaints about bad rows) and `provenance`.
         """
         examples, options = self._file.examples, self._options
         judgements = judge(
@@ -143,8 +140,7 @@ class Scorer:
             "counts": {
                 "examples": len(rows),
                 "without_statements": sum(not row["statements"] for row in rows),
-                "statements": sum(len(row["statements"]) for row in rows),
-                "citations": sum(len(row["citations"]) for row in rows),
+                **{key: sum(len(row[key]) for row in rows) for key in ("statements", "citations")},
             },
         }
 
@@ -152,11 +148,8 @@ class Scorer:
         options = self._options
         about: dict[str, Any] = {"verifier": None}
         if verifier is not None:
-            about = {
-                "verifier": verifier.name,
-                "identity": identity_of(verifier),
-                **provenance_of(verifier),
-            }
+            about = {"verifier": verifier.name, "identity": identity_of(verifier)}
+            about |= provenance_of(verifier)
         packages = ["citepipe", "nltk", "numpy", "rouge-score"]
         packages += ["torch", "transformers"] if "model" in about or self._models else []
         packages += ["mauve-text"] if self._mauve else []
@@ -167,10 +160,7 @@ class Scorer:
             **self._models,
             "bootstrap": options.model_dump(include={"resamples", "confidence", "seed"}),
             "input": {"file": self._file.path.name, "sha256": self._file.sha256},
-            "versions": {
-                "python": platform.python_version(),
-                **{name: _version(name) for name in packages},
-            },
+            "versions": {"python": platform.python_version(), **dict(map(_version, packages))},
         }
 
 
@@ -184,8 +174,8 @@ def run(
     """Score a system's answers to every dataset under every verifier.
 
     Args:
-        predictions: per dataset its result file.
-        verifiers: per name in the report the spec of a verifier.
+        predictions: result files by dataset.
+        verifiers: specs by their names in the report.
         options: how answers are judged and scored.
         cache: where a model's decisions are kept.
         out: is written as `{verifier: {dataset: Scorer(...).under(verifier)}}`.
@@ -204,7 +194,7 @@ def run(
         results[name] = {dataset: scorer.under(verifier) for dataset, scorer in scorers.items()}
         for dataset, result in results[name].items():
             f1 = result["metrics"].get("citation_f1")
-            told = "no answer" if f1 is None else f"citation F1 {f1:.1f}"
-            lines.append(f"{name}, {dataset}: {told} over {result['counts']['examples']} answers")
+            shown = "no answer" if f1 is None else f"citation F1 {f1:.1f}"
+            lines.append(f"{name}, {dataset}: {shown} over {result['counts']['examples']} answers")
     write_json(out, results)
     return f"{out}: {'; '.join(lines)}"

@@ -1,10 +1,8 @@
 """MAUVE (Pillutla et al. 2021) of a file of answers against human ones, as ALCE computes it.
 
-Texts become states of a language model, the states clusters, and the score compares how the two
-sides spread over the clusters. Clusters are found by mauve-text with a seed: the same features
-and seed give the same score, and another seed one that is some points away. Another device,
-number of threads or version of torch changes features in their last digits, and the score only
-where a text is on the edge of a cluster.
+mauve-text clusters the states of a language model by a seed: another seed gives a score that is
+some points away; another device or version of torch, one that differs only where a text is on the
+edge of a cluster.
 """
 
 from __future__ import annotations
@@ -30,8 +28,8 @@ def mauve_score(
 ) -> float:
     """MAUVE, from 0 to 100, of one answer per example against its human `answer`.
 
-    There is a cluster per ten examples, at least two: of few examples the score is coarse and
-    depends much on the seed. Its authors recommend thousands.
+    There is a cluster per ten examples: of few the score is coarse, its authors recommend
+    thousands.
 
     Args:
         examples: at least two questions with `answer`.
@@ -62,11 +60,8 @@ def mauve_score(
         [text for text in map(mauve_text, examples, answers) if text]
         for answers in ([example.answer or "" for example in examples], texts)
     ]
-    if min(map(len, sides)) < 2:
-        raise InputError(
-            "MAUVE compares two samples of texts: expected at least 2 examples with some text, "
-            f"got {min(map(len, sides))}"
-        )
+    if (fewest := min(map(len, sides))) < 2:
+        raise InputError(f"MAUVE: expected at least 2 examples with some text, got {fewest}")
     # mauve-text would load the model itself, by names with `gpt2` or `bert` and from pickles too.
     checkpoint = load_checkpoint(model, "AutoModel", device, "float32", None, "MAUVE's model")
     if checkpoint.model.config.is_encoder_decoder:

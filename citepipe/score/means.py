@@ -36,13 +36,8 @@ _RESAMPLES_AT_ONCE = 100
 
 
 class Columns(NamedTuple):
-    """Scores as columns.
-
-    Attributes:
-        names: M metrics.
-        weighted: (N examples, M), score times weight.
-        weights: (N, M); 0 where an example does not have a metric, else 1 or its count.
-    """
+    """Scores of N examples by M metrics: `weighted`, score times weight (N, M), and `weights`
+    (N, M), 0 where an example does not have a metric, else 1 or its count."""
 
     names: tuple[str, ...]
     weighted: Floats
@@ -57,18 +52,13 @@ class Columns(NamedTuple):
 def columns(
     scores: Sequence[Mapping[str, float]], counts: Sequence[Mapping[str, float]]
 ) -> Columns:
-    """The scores of examples as columns, equally weighted metrics included.
-
-    Of each example come its metrics, and the counts that weigh the equally weighted ones.
-    """
-    plain = list(dict.fromkeys(name for own in scores for name in own))
-    parts = {name: (name, None) for name in plain} | {
-        name: part for name, part in EQUALLY_WEIGHTED.items() if part[0] in plain
-    }
+    """The scores of examples as columns, with equally weighted metrics by the examples' counts."""
+    parts = {name: (name, "") for own in scores for name in own}
+    parts |= {name: part for name, part in EQUALLY_WEIGHTED.items() if part[0] in parts}
     shape = (len(scores), len(parts))
     values = [[own.get(metric, 0.0) for metric, _ in parts.values()] for own in scores]
     weights = [
-        [float(metric in own and (unit is None or count[unit])) for metric, unit in parts.values()]
+        [float(metric in own and (count[unit] if unit else 1)) for metric, unit in parts.values()]
         for own, count in zip(scores, counts, strict=True)
     ]
     weighed = np.array(weights, dtype=np.float64).reshape(shape)
@@ -78,8 +68,8 @@ def columns(
 def intervals(
     scores: Columns, resamples: int, confidence: float, seed: int
 ) -> dict[str, list[float]]:
-    """The percentile interval `[low, high]` of each mean, harmonic means included: the share
-    `confidence` of means of examples drawn with replacement is inside."""
+    """The percentile interval `[low, high]` of each mean: the share `confidence` of the means of
+    examples drawn with replacement is inside."""
     drawn = resampled_means(scores, resamples, seed)
     return {name: _percentiles(means, confidence) for name, means in drawn.items()}
 
@@ -91,9 +81,9 @@ def paired_differences(
 
     Returns:
         By metric the means `a` and `b`, `difference` b - a, its bootstrap `interval` (examples
-        drawn in pairs), and `p` of a two-sided randomisation test (Yeh 2000): how often a
-        difference as large comes about when each example's two results are swapped at random. The
-        observed arrangement counts as one more: p is at least 1 / (resamples + 1).
+        drawn in pairs), and `p` of a two-sided randomisation test (Yeh 2000): how often swapping
+        each example's two results at random makes a difference as large, the observed arrangement
+        included: p is at least 1 / (resamples + 1).
     """
     means, others = first.means(), second.means()
     drawn, other = (resampled_means(scores, resamples, seed) for scores in (first, second))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,9 +20,6 @@ from citepipe.judge import percent
 from citepipe.models.pretrained import load_checkpoint
 from citepipe.progress import Progress
 from citepipe.text.normalize import normalize_answer
-
-if TYPE_CHECKING:
-    from transformers import BatchEncoding
 
 Floats = NDArray[np.float32]
 Mask = NDArray[np.bool_]
@@ -40,17 +37,10 @@ def qa_scores(
 ) -> list[dict[str, float]]:
     """QA-EM, QA-F1 and QA-Hit, from 0 to 100, of one answer per example.
 
-    The reader looks for the short answer to every reading of the question in the text. QA-EM is
-    the share of readings for which it finds one of the aliases, up to normalisation; QA-F1 the
-    mean over readings of the best overlap in words with an alias; QA-Hit is 100 if it finds all.
-
-    Args:
-        examples: questions with `qa_pairs`; one without has no scores.
-        texts: cleaned answers without citations, one per example.
-        reader: finds answers.
-
-    Raises:
-        InputError: a reading without a question.
+    The reader looks for the short answer to every reading of the question (`qa_pairs`) in the text,
+    cleaned and without citations. QA-EM is the share of readings for which it finds one of the
+    aliases, up to normalisation; QA-F1 the mean over readings of the best overlap in words with an
+    alias; QA-Hit is 100 if it finds all. Raises InputError for a reading without a question.
     """
     queries: list[tuple[str, str]] = []
     for example, text in zip(examples, texts, strict=True):
@@ -69,11 +59,9 @@ def qa_scores(
             answer = next(found)
             exact.append(normalize_answer(answer) in map(normalize_answer, pair.short_answers))
             overlaps.append(max((word_f1(a, answer) for a in pair.short_answers), default=0.0))
-        own = {}
-        if exact:
-            own = {"QA-EM": percent(exact), "QA-F1": 100 * sum(overlaps) / len(overlaps)}
-            own["QA-Hit"] = 100.0 * all(exact)
-        scores.append(own)
+        f1 = 100 * sum(overlaps) / max(len(overlaps), 1)
+        own = {"QA-EM": percent(exact), "QA-F1": f1, "QA-Hit": 100.0 * all(exact)}
+        scores.append(own if exact else {})
     return scores
 
 
@@ -92,13 +80,9 @@ class Reader:
     spans: `target`, a directory or hub id. Raises InputError if there is no such model."""
 
     def __init__(self, target: str, device: str = "auto") -> None:
-        checkpoint = load_checkpoint(
-            target, "AutoModelForQuestionAnswering", device, "float32", None, "reader"
-        )
+        kind = "AutoModelForQuestionAnswering"
+        checkpoint = load_checkpoint(target, kind, device, "float32", None, "reader")
         self._model, self._tokenizer = checkpoint.model, checkpoint.tokenizer
-        if not self._tokenizer.is_fast:
-            raise InputError(f"reader {target}: expected a tokenizer with offsets (tokenizer.json)")
-        self._target = target
         self._max_length = min(int(self._tokenizer.model_max_length), _MAX_LENGTH)
         self.provenance: dict[str, str | int | float | None] = {
             "kind": "extractive reader",
@@ -110,17 +94,12 @@ class Reader:
         }
 
     def answers(self, queries: Sequence[tuple[str, str]]) -> list[str]:
-        """The answer to each question in its context, as it stands there; empty for none.
+        """The answer to each question in its context (neither of them empty), as it stands there;
+        empty for none.
 
         A context that is too long is read in windows that overlap. None is the answer if the
         probability of none, the smallest over windows, is more than that of the best words.
         Equal queries are read once, similar lengths together.
-
-        Args:
-            queries: question and context, neither of them empty.
-
-        Raises:
-            InputError: a question leaves no room for a context.
         """
         known: dict[tuple[str, str], str] = {}
         order = sorted(dict.fromkeys(queries), key=lambda query: len(query[0]) + len(query[1]))
@@ -134,7 +113,18 @@ class Reader:
     def _read(self, queries: Sequence[tuple[str, str]]) -> list[str]:
         import torch
 
-        encoded = self._windows(queries)
+        questions, contexts = map(list, zip(*queries, strict=True))
+        encoded = self._tokenizer(
+            questions,
+            contexts,
+            truncation="only_second",
+            max_length=self._max_length,
+            stride=min(self._max_length // 2, _STRIDE),
+            padding=True,
+            padding_side="right",
+            return_overflowing_tokens=True,
+            return_tensors="pt",
+        )
         names, device = self._tokenizer.model_input_names, self._model.device
         with torch.inference_mode():
             output = self._model(**{name: encoded[name].to(device) for name in names})
@@ -147,36 +137,12 @@ class Reader:
             without, first, last, probability = best_span(starts[window], ends[window], allowed)
             none[number] = min(none[number], without)
             if probability > best[number][0]:
-                start, end = _characters(encoded, window, first, last)
-                best[number] = probability, queries[number][1][start:end]
+                start, end = _characters(encoded.encodings[window], first, last)
+                best[number] = probability, contexts[number][start:end]
         return [
             text if probability >= without else ""
             for (probability, text), without in zip(best, none, strict=True)
         ]
-
-    def _windows(self, queries: Sequence[tuple[str, str]]) -> BatchEncoding:
-        tokenizer, longest = self._tokenizer, self._max_length
-        stride = min(longest // 2, _STRIDE)
-        # A window has to go on by more than the stride.
-        room = longest - tokenizer.num_special_tokens_to_add(pair=True) - stride
-        for question, _ in queries:
-            tokens = len(tokenizer(question, add_special_tokens=False, verbose=False).input_ids)
-            if tokens >= room:
-                raise InputError(
-                    f"reader {self._target}: question {question[:60]!r} has {tokens} tokens, "
-                    f"expected less than {room}"
-                )
-        return tokenizer(
-            [question for question, _ in queries],
-            [context for _, context in queries],
-            truncation="only_second",
-            max_length=longest,
-            stride=stride,
-            padding=True,
-            padding_side="right",
-            return_overflowing_tokens=True,
-            return_tensors="pt",
-        )
 
 
 def best_span(start: Floats, end: Floats, allowed: Mask) -> tuple[float, int, int, float]:
@@ -203,12 +169,12 @@ def best_span(start: Floats, end: Floats, allowed: Mask) -> tuple[float, int, in
     return none, first, first + more, float(joint[first, more])
 
 
-def _characters(encoded: BatchEncoding, window: int, first: int, last: int) -> tuple[int, int]:
+def _characters(encoding: Any, first: int, last: int) -> tuple[int, int]:
     """From the start of the word of the first token to the end of the word of the last one."""
-    encoding: Any = encoded.encodings[window]  # type: ignore[index]  # a fast tokenizer has them
-    words = [encoding.token_to_word(token) for token in (first, last)]
-    if None not in words:
-        sides = [encoding.word_to_chars(word, sequence_index=1) for word in words]
-        if None not in sides:
-            return sides[0][0], sides[1][1]
+    words: list[Any] = [encoding.token_to_word(token) for token in (first, last)]
+    sides: list[Any] = [
+        word is not None and encoding.word_to_chars(word, sequence_index=1) for word in words
+    ]
+    if all(sides):
+        return sides[0][0], sides[1][1]
     return encoding.offsets[first][0], encoding.offsets[last][1]

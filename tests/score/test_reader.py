@@ -157,14 +157,6 @@ def test_the_most_probable_words_as_they_are_written(
     assert reader.answers([("where?", context)]) == [answer]
 
 
-def test_a_question_that_leaves_no_room(monkeypatch: pytest.MonkeyPatch, tokenizer: Any):
-    reader = spotter(monkeypatch, tokenizer, {"paris": 1.0})
-    # 16 tokens, 3 of them marks, 8 of overlap: a question of 4 leaves one token to go on by.
-    assert reader.answers([("where in in ?", "in " * 12 + "Paris")]) == ["Paris"]
-    with pytest.raises(InputError, match="has 5 tokens, expected less than 5"):
-        reader.answers([("where in in in ?", "Paris")])
-
-
 @pytest.fixture(scope="module")
 def tiny_reader(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> Path:
     """A BERT with random weights in a directory."""
