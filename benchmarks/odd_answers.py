@@ -41,7 +41,7 @@ def taught_examples(dataset: str, count: int, seed: int) -> list[Example]:
     """Questions with the miniature teacher's answers: every statement ends properly and cites
     documents that exist, each at most once."""
     world = build_world(WorldOptions(train=count, dev=1, test=1, expertqa=1), seed)
-    drawn = [d for d in world.splits["train"] if d.example.dataset == dataset]
+    drawn = [d for d in world["train"] if d.example.dataset == dataset]
     return teach(drawn, FaultOptions(), seed)
 
 

@@ -213,7 +213,7 @@ def measure(folder: Path, arguments: argparse.Namespace, report: Report) -> tupl
     random.Random(0).shuffle(taught)
     adapter = _start(folder, options, taught, taught[:32], arguments.sft_steps)
     world = build_world(WorldOptions(train=1, dev=arguments.questions, test=1, expertqa=1), seed=3)
-    examples = [drawn.example for drawn in world.splits["dev"]][: arguments.questions]
+    examples = [drawn.example for drawn in world["dev"]][: arguments.questions]
     asked = Questions(
         examples,
         [encode_prompt(example, _PROMPT, tokenizer).token_ids for example in examples],

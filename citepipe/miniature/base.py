@@ -36,15 +36,8 @@ FREE_SCALE = 0.3
 def pretrain(options: MiniatureOptions, out: Path) -> str:
     """Make the base model and its tokenizer; the directory `out` appears when all is done.
 
-    It reads questions about training names, drawn afresh. The same options give the same model on
-    the same machine: one thread, whatever the machine has, so that sums have one order.
-
-    Args:
-        options: size, mixture, training, prompt and seed.
-        out: the directory to make (replaced if it is there).
-
-    Returns:
-        A line that says what was done.
+    The same options give the same model on the same machine: one thread, whatever the machine has,
+    so that sums have one order. Returns a line that says what was done.
     """
     import torch
     from transformers import set_seed
@@ -64,40 +57,30 @@ def pretrain(options: MiniatureOptions, out: Path) -> str:
     adam = torch.optim.AdamW(others, betas=(0.9, 0.98), weight_decay=0.0)
     total = settings.drill_steps + settings.steps
     progress = Progress("base", total, "steps")
-    tokens = 0
-    figures: dict[str, float] = {}
+    smoothed = 0.0
     for step in range(total):
         share = learning_rate_share(step, settings)
         muon.param_groups[0]["lr"] = settings.matrix_learning_rate * share
         adam.param_groups[0]["lr"] = settings.learning_rate * share
         read = corpus.abstract_drill if step < settings.drill_steps else corpus.mixed
         ids, weights = collate([read() for _ in range(settings.batch_size)], pad)
-        loss, accuracy = weighted_loss(model, ids, weights)
+        loss = weighted_loss(model, ids, weights)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip_norm)
         for optimizer in (muon, adam):
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-        tokens += ids.numel()
-        news = {"loss": loss.item(), "accuracy": accuracy}
-        figures = {name: 0.95 * figures.get(name, new) + 0.05 * new for name, new in news.items()}
-        progress.advance(1, **figures, tokens_per_s=tokens / progress.elapsed)
+        smoothed = 0.95 * (smoothed or loss.item()) + 0.05 * loss.item()
+        progress.advance(1, loss=smoothed)
     with building(out) as partial:
         model.save_pretrained(partial)
         tokenizer.save_pretrained(partial)
     parameters = sum(p.numel() for p in model.parameters())
-    return summary("base", {"parameters": parameters, "steps": total, "tokens": tokens, **figures})
+    return summary("base", {"parameters": parameters, "steps": total, "loss": smoothed})
 
 
 def build_model(options: BaseModelOptions, vocabulary: int, pad: int, eos: int) -> LlamaForCausalLM:
-    """An untrained Llama with the prepared start; draws from torch's global generator.
-
-    Args:
-        options: the model's size.
-        vocabulary: how many tokens there are.
-        pad: id of the padding token.
-        eos: id of the end of sequence.
-    """
+    """An untrained Llama with the prepared start; draws from torch's global generator."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     model = LlamaForCausalLM(
@@ -126,17 +109,14 @@ def build_model(options: BaseModelOptions, vocabulary: int, pad: int, eos: int) 
 def prepare(model: LlamaForCausalLM) -> None:
     """Prepare the start, in place, so that the model is nearly a copying machine.
 
-    The last head of every layer is free; the others (h = 0, 1, ...) are told what to look for:
-
     - Layer 0: every key has the same constant part (a bias), and the query of head h has it
       turned by RoPE's angles of -(h + 1) positions, so that the head looks h + 1 tokens back,
       whatever stands there. It reads a projection of the token there and writes it to
       directions of its own.
     - Later layers: the heads match a position and the words before it with the words before
-      earlier positions, and so find what came after the same words. What a head finds it
-      passes on unchanged.
-    - The free heads of later layers have W_k = W_q: they find their like. Feed-forward layers
-      start as zero.
+      earlier positions, find what came after the same words, and pass it on unchanged.
+    - The last head of every layer is free; in later layers its W_k = W_q, so that it finds its
+      like. Feed-forward layers start as zero.
     """
     import torch
 
@@ -183,8 +163,8 @@ def prepare(model: LlamaForCausalLM) -> None:
 
 
 def learning_rate_share(step: int, options: BaseModelOptions) -> float:
-    """The learning rate of a step (from 0) as a share of the full one: linear warm-up, constant
-    up to `constant_share` of the steps, then linear down to `final_share` at the last step."""
+    """The learning rate of a step (from 0) as a share of the full one: linear warm-up, constant,
+    then linear down to `final_share` at the last step."""
     steps = options.drill_steps + options.steps
     warm = min(1.0, (step + 1) / max(1, options.warmup_steps))
     falling_from = options.constant_share * steps
@@ -195,8 +175,7 @@ def learning_rate_share(step: int, options: BaseModelOptions) -> float:
 
 
 def collate(readings: Sequence[Reading], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Ids (batch, length), int64, and weights (batch, length), float32; padded on the right, where
-    the weight is 0."""
+    """Ids and weights, both [batch, length]; padded on the right, where the weight is 0."""
     import torch
     from torch.nn.utils.rnn import pad_sequence
 
@@ -207,18 +186,10 @@ def collate(readings: Sequence[Reading], pad: int) -> tuple[torch.Tensor, torch.
 
 def weighted_loss(
     model: LlamaForCausalLM, ids: torch.Tensor, weights: torch.Tensor
-) -> tuple[torch.Tensor, float]:
-    """Cross entropy of every weighted token given those before it.
+) -> torch.Tensor:
+    """The weighted mean of every token's cross entropy, given those before it.
 
     Padding is on the right, where a causal model never looks, so no mask is needed.
-
-    Args:
-        model: what learns.
-        ids: (batch, length).
-        weights: (batch, length).
-
-    Returns:
-        The weighted mean, and the share of tokens of full weight that are predicted right.
     """
     import torch
 
@@ -228,6 +199,4 @@ def weighted_loss(
     logits = model.lm_head(hidden.reshape(-1, hidden.shape[-1])[kept])
     target, weight = ids[:, 1:].reshape(-1)[kept], weight[kept]
     losses = torch.nn.functional.cross_entropy(logits, target, reduction="none")
-    full = weight >= 1.0
-    right = (logits.argmax(-1) == target)[full].float().mean().item()
-    return (losses * weight).sum() / weight.sum(), right
+    return (losses * weight).sum() / weight.sum()

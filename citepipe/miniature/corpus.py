@@ -12,13 +12,11 @@ repeated next), 1 for answers, and less for prompts.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
-from citepipe.data.example import Document
 from citepipe.data.prompts import render
 from citepipe.miniature.language import words
-from citepipe.miniature.world import Drawn, stream
+from citepipe.miniature.world import TRAINED, Artist, Drawn
 from citepipe.options import BaseModelOptions, PromptOptions
 
 if TYPE_CHECKING:
@@ -30,21 +28,13 @@ CITATIONS = tuple(f"[{number}]" for number in range(1, 6))
 
 
 def pieces() -> list[str]:
-    """All pieces of text that are one token, bytes apart.
-
-    Words and citations carry the space in front of them, so that a word is the same token
-    wherever it stands; a second citation has no space.
-    """
+    """All texts that are one token, bytes apart; words and citations with the space in front."""
     spaced = [f" {word}" for word in (*CITATIONS, *words())]
     return [".", ",", ":", "?", "\n", " ", *CUES, *CITATIONS, *spaced]
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
-    """A fast tokenizer that gives back any text exactly.
-
-    Every piece has the same score, so the fewest tokens win; characters that no piece has are
-    spelled in bytes.
-    """
+    """A fast tokenizer that gives back any text exactly: the fewest pieces, and bytes elsewhere."""
     from tokenizers import Tokenizer, decoders, models
     from transformers import PreTrainedTokenizerFast
 
@@ -76,14 +66,8 @@ class Reading(NamedTuple):
 
 
 class Corpus:
-    """An endless supply of sequences, the same for the same seed.
-
-    Args:
-        tokenizer: the miniature's.
-        prompt: how questions are laid out; the same as for the stages that follow.
-        options: the mixture.
-        seed: of all draws.
-    """
+    """An endless supply of sequences, the same for the same seed, with the prompt of the stages
+    that follow."""
 
     def __init__(
         self,
@@ -94,12 +78,12 @@ class Corpus:
     ) -> None:
         self.tokenizer, self.prompt, self.options = tokenizer, prompt, options
         self.random = random.Random(f"{seed} corpus")
-        self._questions: Iterator[Drawn] = stream("train", f"{seed} questions")
+        self._artist = Artist("train", f"{seed} questions")
         token = tokenizer.get_vocab()
         self._words = [token[f" {word}"] for word in words()]
         self._numbers = [token[f" {mark}"] for mark in CITATIONS]
         self._period, self._comma, self._colon = token["."], token[","], token[":"]
-        self._newline, self._cue = token["\n"], token["Facts:"]
+        self._newline, self._cue, self._eos = token["\n"], token["Facts:"], token[EOS]
 
     def mixed(self) -> Reading:
         """An uncited answer, uncited facts, or a drill, in the shares of the options."""
@@ -112,14 +96,23 @@ class Corpus:
 
     def answer(self) -> Reading:
         """A question of the world with its correct answer, uncited."""
-        drawn = next(self._questions)
+        drawn = self._question()
         return self._text(render(drawn.example, self.prompt), drawn.answer())
 
     def facts(self) -> Reading:
         """Three documents of two questions, restated one after the other, uncited."""
-        pages = [*next(self._questions).example.docs, *next(self._questions).example.docs]
+        pages = [*self._question().example.docs, *self._question().example.docs]
         docs = self.random.sample(pages, 3)
-        return self._text(self._lay_out(docs) + "Facts:", " ".join(doc.text for doc in docs))
+        prompt = "".join(
+            self.prompt.doc_prompt.replace("{ID}", str(number))
+            .replace("{T}", doc.title)
+            .replace("{P}", doc.text)
+            for number, doc in enumerate(docs, start=1)
+        )
+        return self._text(f"{prompt}Facts:", " ".join(doc.text for doc in docs))
+
+    def _question(self) -> Drawn:
+        return self._artist.draw(self._artist.random.choice(TRAINED))
 
     def abstract_drill(self) -> Reading:
         """Numbered chunks of random words, then the chunks in another order with their numbers."""
@@ -161,24 +154,20 @@ class Corpus:
                 _extend(out, [titles[place][1], self._numbers[place]], 1.0)
                 last = count == len(chosen)
                 _extend(out, [self._period if last else self._comma], 0.0)
-                continue
-            self._quote(out, style, titles[place], texts[place])
-            _extend(out, [self._numbers[place], self._period], 1.0)
+            else:
+                for part in self._quote(style, titles[place], texts[place]):
+                    _extend(out, part[:1], 0.0)
+                    _extend(out, part[1:], 1.0)
+                _extend(out, [self._numbers[place], self._period], 1.0)
         return out
 
-    def _quote(self, out: Reading, style: str, title: list[int], text: list[int]) -> None:
+    def _quote(self, style: str, title: list[int], text: list[int]) -> list[list[int]]:
         """Part of a document: its title within or before its text, or the end of its text."""
-        if style == "title first":
-            cut = self.random.randrange(len(text) - 2)
-            parts = [title, text[cut:]]
-        elif style == "text first":
+        if style == "text first":
             cut = self.random.randint(1, len(text) - 2)
-            parts = [text[:cut], title, text[cut:]]
-        else:
-            parts = [text[self.random.randrange(len(text) - 2) :]]
-        for part in parts:
-            _extend(out, part[:1], 0.0)
-            _extend(out, part[1:], 1.0)
+            return [text[:cut], title, text[cut:]]
+        end = text[self.random.randrange(len(text) - 2) :]
+        return [title, end] if style == "title first" else [end]
 
     def _text(self, prompt: str, answer: str) -> Reading:
         asked = self.tokenizer(prompt)["input_ids"]
@@ -188,22 +177,8 @@ class Corpus:
         _extend(out, answered, 1.0)
         return out
 
-    def _lay_out(self, docs: list[Document]) -> str:
-        """The documents alone, as the prompt has them."""
-        return "".join(
-            self.prompt.doc_prompt.replace("{ID}", str(number))
-            .replace("{T}", doc.title)
-            .replace("{P}", doc.text)
-            for number, doc in enumerate(docs, start=1)
-        )
-
     def _random_words(self, least: int, most: int) -> list[int]:
         return self.random.choices(self._words, k=self.random.randint(least, most))
-
-    @property
-    def _eos(self) -> int:
-        assert isinstance(self.tokenizer.eos_token_id, int)
-        return self.tokenizer.eos_token_id
 
 
 def _extend(sequence: Reading, ids: list[int], weight: float) -> None:

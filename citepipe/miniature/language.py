@@ -68,10 +68,7 @@ SPLITS = ("train", "dev", "test")
 
 
 def split_of(name: str) -> str:
-    """The one split in which a name may occur, by a hash of the whole combination.
-
-    Single words are known from training; the combination of a dev or test name is not.
-    """
+    """The one split in which a combination of words, all known from training, may occur."""
     bucket = int.from_bytes(hashlib.sha256(name.encode()).digest()[:4]) % 10
     return "test" if bucket < 2 else "dev" if bucket < 4 else "train"
 
@@ -157,36 +154,28 @@ _LISTED = {
 
 
 def parse_sentence(sentence: str) -> list[Fact]:
-    """The facts that a sentence asserts: a fact, or several of one subject joined by `and`.
-
-    Returns:
-        The facts; empty for anything that is not a sentence of this language (a bare title, a
-        fragment, a made-up word).
-    """
+    """The facts of one subject that a sentence asserts, joined by `and`; none if it is not of this
+    language (a bare title, a fragment, a made-up word)."""
     first, *more = sentence.strip().removesuffix(".").rstrip().split(" and ")
     subject = _SUBJECT.match(first)
     clauses = [first, *(f"{subject[1]} {clause}" for clause in more if subject)]
-    facts = [_parse_clause(clause) for clause in clauses]
-    return [] if None in facts else [fact for fact in facts if fact is not None]
-
-
-def _parse_clause(clause: str) -> Fact | None:
-    dated = _YEAR.fullmatch(clause)
-    said, year = dated.groups() if dated else (clause, "")
-    for form, pattern in _SENTENCES.items():
-        match = pattern.fullmatch(said)
-        if match is not None:
-            return Fact(form.removesuffix("*"), match["s"], match["o"], year)
-    return None
+    facts = []
+    for clause in clauses:
+        dated = _YEAR.fullmatch(clause)
+        said, year = dated.groups() if dated else (clause, "")
+        facts.append(_matched(_SENTENCES, said, year))
+    return [fact for found in facts for fact in found] if all(facts) else []
 
 
 def parse_list_item(text: str) -> list[Fact]:
     """The fact that a question for a list and one item assert together, or nothing."""
-    text = text.strip().removesuffix(".").rstrip()
-    for relation, pattern in _LISTED.items():
-        match = pattern.fullmatch(text)
-        if match is not None:
-            return [Fact(relation, match["s"], match["o"])]
+    return _matched(_LISTED, text.strip().removesuffix(".").rstrip())
+
+
+def _matched(patterns: dict[str, re.Pattern[str]], text: str, year: str = "") -> list[Fact]:
+    for form, pattern in patterns.items():
+        if match := pattern.fullmatch(text):
+            return [Fact(form.removesuffix("*"), match["s"], match["o"], year)]
     return []
 
 

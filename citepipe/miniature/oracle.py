@@ -24,11 +24,7 @@ _FACTS = TypeAdapter(dict[str, tuple[Fact, ...]])
 
 
 class Oracle:
-    """A verifier over the facts of one world.
-
-    Args:
-        facts: for the text of a passage (`Title: ...` and its sentence) its facts.
-    """
+    """A verifier over the facts of the passages (`Title: ...` and a sentence) of one world."""
 
     name = "oracle"
 
@@ -43,11 +39,11 @@ class Oracle:
         A premise is made of passages of the world, or is an answer whose sentences are taken as
         true; a passage that is not of this world has no facts.
         """
-        decisions = []
-        for premise, hypothesis in pairs:
-            asserted = _assertions(hypothesis)
-            decisions.append(bool(asserted) and self._known(premise).issuperset(asserted))
-        return decisions
+        asserted = [_assertions(hypothesis) for _, hypothesis in pairs]
+        return [
+            bool(facts) and self._known(premise).issuperset(facts)
+            for (premise, _), facts in zip(pairs, asserted, strict=True)
+        ]
 
     def _known(self, premise: str) -> set[Fact]:
         if premise.startswith("Title: "):
@@ -66,13 +62,6 @@ def _assertions(hypothesis: str) -> list[Fact]:
 
 
 def load_oracle(path: str | Path) -> Oracle:
-    """Read the oracle's facts.
-
-    Args:
-        path: the world's facts file, `{passage: [[relation, subject, object, year], ...]}`.
-
-    Raises:
-        InputError: the file is no such object.
-    """
+    """Read `{passage: [[relation, subject, object, year], ...]}`; InputError for anything else."""
     facts = validated(_FACTS, read_json(path), str(path))
     return Oracle(facts)

@@ -5,9 +5,8 @@ about the same entity or the same relation. Names of people, films and prizes ar
 two words, and a combination belongs to one split only.
 
 The teacher answers correctly but errs in citing by situation and not by coin: a coin's faults
-vanish under greedy decoding, where the student copies the teacher's most frequent choice, which is
-then the right one. In the situations below the wrong citation is the frequent one, as with a real
-teacher.
+vanish under greedy decoding, where the student copies the teacher's most frequent choice. In the
+situations below the wrong citation is the frequent one, as with a real teacher.
 
 | dataset | situation | fault |
 |---|---|---|
@@ -22,7 +21,7 @@ ALCE (73.6/72.5 on ASQA, 51.1/50.0 on ELI5, 20.5/20.9 on QAMPARI).
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -70,10 +69,8 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    """A question as drawn: its example (without an output) and the claims of its gold answer.
-
-    `entity` is what the question is about; the documents about it have it as their title.
-    """
+    """A question: its example (without an output), the claims of its gold answer, and what it is
+    about, which is the title of the documents about it."""
 
     example: Example
     claims: tuple[Claim, ...]
@@ -85,24 +82,15 @@ class Drawn:
         Args:
             citations: for every claim the documents to cite (from 0), in order.
         """
-        marks = [""] * len(self.claims)
-        if citations is not None:
-            marks = ["".join(f"[{d + 1}]" for d in cited) for cited in citations]
-            marks = [f" {mark}" if mark else "" for mark in marks]
-        parts = [claim.text + mark for claim, mark in zip(self.claims, marks, strict=True)]
-        if self.example.dataset == "qampari":
-            return ", ".join(parts) + "."
-        return " ".join(part + "." for part in parts)
-
-    @property
-    def gold(self) -> str:
-        """The correct answer with the correct citations."""
-        return self.answer([[claim.document] for claim in self.claims])
+        parts = []
+        for claim, cited in zip(self.claims, citations or [[]] * len(self.claims), strict=True):
+            parts.append(" ".join(filter(None, (claim.text, "".join(f"[{d + 1}]" for d in cited)))))
+        return (", " if self.example.dataset == "qampari" else ". ").join(parts) + "."
 
 
 @dataclass(frozen=True, slots=True)
 class _Page:
-    """A document to be: its title, what it states in which form, and whether that is asked for."""
+    """A document to be: its title, what it states in which form, and whether that is sought."""
 
     title: str
     form: str
@@ -115,15 +103,10 @@ class _Page:
 
 
 class Artist:
-    """Draws questions from the names of one split.
+    """Draws questions from the names of one split, with a generator of its own."""
 
-    Args:
-        split: whose names may occur.
-        rng: the source of all draws.
-    """
-
-    def __init__(self, split: str, rng: random.Random) -> None:
-        self.random = rng
+    def __init__(self, split: str, seed: str) -> None:
+        self.random = random.Random(seed)
         self.people = names_of(split, FIRST_NAMES, LAST_NAMES)
         self.films = names_of(split, FILM_FIRST, FILM_SECOND)
         self.prizes = names_of(split, PRIZE_FIRST, PRIZE_SECOND)
@@ -136,13 +119,9 @@ class Artist:
         self.random.shuffle(pages)
         listing = dataset == "qampari"
         claims = tuple(
-            Claim(
-                page.fact.subject if listing else page.text.removesuffix("."),
-                place,
-                page.fact.relation,
-            )
-            for place, page in enumerate(pages)
-            if page.relevant
+            Claim(p.fact.subject if listing else p.text.removesuffix("."), place, p.fact.relation)
+            for place, p in enumerate(pages)
+            if p.relevant
         )
         docs = tuple(Document(page.title, page.text) for page in pages)
         drawn = Drawn(Example("", dataset, question, docs), claims, entity)
@@ -186,14 +165,8 @@ class Artist:
         person = self._pick(self.people)
         forms = self.random.sample(OF_PEOPLE, self._count())
         pages = [self._page(person, form, relevant=True) for form in forms]
-        question = self._pick(
-            [
-                f"What is known about {person}?",
-                f"Why is {person} remembered?",
-                f"What happened to {person}?",
-                f"Who was {person}?",
-            ]
-        )
+        asked = ["What is known about {}?", "Why is {} remembered?", "What happened to {}?"]
+        question = self._pick([*asked, "Who was {}?"]).format(person)
         return question, person, self._filled(pages, forms, self.people)
 
     def _qampari(self) -> tuple[str, str, list[_Page]]:
@@ -256,21 +229,8 @@ class Artist:
         return _Page(title, form, fact, relevant)
 
 
-def stream(split: str, seed: str) -> Iterator[Drawn]:
-    """Endless questions of the three trained datasets, for the pretraining."""
-    artist = Artist(split, random.Random(seed))
-    while True:
-        yield artist.draw(artist.random.choice(TRAINED))
-
-
 def teach(drawn: Sequence[Drawn], options: FaultOptions, seed: int) -> list[Example]:
-    """The examples of some questions, with the teacher's cited answer as their output.
-
-    Args:
-        drawn: questions of the world (ASQA, ELI5 or QAMPARI).
-        options: how often the teacher errs.
-        seed: of its faults.
-    """
+    """The examples of trained questions, with the teacher's cited answer as their output."""
     rng = random.Random(f"{seed} teacher")
     return [
         replace(d.example, output=d.answer([cite(d, claim, options, rng) for claim in d.claims]))
@@ -280,11 +240,14 @@ def teach(drawn: Sequence[Drawn], options: FaultOptions, seed: int) -> list[Exam
 
 def cite(drawn: Drawn, claim: Claim, options: FaultOptions, rng: random.Random) -> list[int]:
     """The documents (from 0) that the teacher cites for a claim."""
-    dataset = drawn.example.dataset
-    chance = getattr(options, dataset) if misleading(dataset, claim) else options.elsewhere
-    if rng.random() >= chance:
+    dataset, docs = drawn.example.dataset, drawn.example.docs
+    of_city = dataset == "eli5" and claim.relation in ("lived", "studied")
+    is_misled = dataset == "qampari" or claim.document >= 3 or of_city
+    if rng.random() >= (getattr(options, dataset) if is_misled else options.elsewhere):
         return [claim.document]
-    wrong = _mistaken(drawn, claim)
+    wrong = [d for d in range(len(docs)) if d != claim.document]
+    if dataset != "qampari":
+        wrong = [d for d in wrong if docs[d].title == drawn.entity]
     fault = rng.choices(("other", "more", "none"), _FAULTS[dataset])[0]
     if fault == "none":
         return []
@@ -293,60 +256,37 @@ def cite(drawn: Drawn, claim: Claim, options: FaultOptions, rng: random.Random) 
     return sorted({claim.document, *(wrong if dataset == "eli5" else wrong[:1])})
 
 
-def misleading(dataset: str, claim: Claim) -> bool:
-    """Whether a claim is in the situation that misleads the teacher."""
-    if dataset == "qampari":
-        return True
-    late = claim.document >= 3
-    return late or (dataset == "eli5" and claim.relation in ("lived", "studied"))
+def build_world(options: WorldOptions, seed: int) -> dict[str, list[Drawn]]:
+    """The questions of `train`, `dev`, `test` and `expertqa`, the same for the same options and
+    seed."""
+    kinds = {
+        split: [kind for kind in TRAINED for _ in range(getattr(options, split))]
+        for split in SPLITS
+    }
+    kinds["expertqa"] = ["expertqa"] * options.expertqa
+    world = {}
+    for split, datasets in kinds.items():
+        artist = Artist("test" if split == "expertqa" else split, f"{seed} {split}")
+        drawn = [artist.draw(dataset) for dataset in datasets]
+        if split != "expertqa":
+            artist.random.shuffle(drawn)
+        world[split] = [
+            replace(d, example=replace(d.example, id=f"{split}-{number}"))
+            for number, d in enumerate(drawn)
+        ]
+    return world
 
 
-def _mistaken(drawn: Drawn, claim: Claim) -> list[int]:
-    """The documents that the teacher may take for the claim's, most tempting first."""
-    others = [d for d in range(len(drawn.example.docs)) if d != claim.document]
-    if drawn.example.dataset == "qampari":
-        return others[:1]
-    return [d for d in others if drawn.example.docs[d].title == drawn.entity]
-
-
-@dataclass(frozen=True, slots=True)
-class World:
-    """All questions by split (`train`, `dev`, `test`, `expertqa`), and the facts behind them."""
-
-    splits: dict[str, list[Drawn]]
-
-    @property
-    def facts(self) -> dict[str, list[list[str]]]:
-        """For the text of every passage the facts that it states."""
-        return {
-            doc.passage: [
-                list(known) for fact in parse_sentence(doc.text) for known in sorted(weaken(fact))
-            ]
-            for drawn in self.splits.values()
-            for question in drawn
-            for doc in question.example.docs
-        }
-
-
-def build_world(options: WorldOptions, seed: int) -> World:
-    """Draw the world; the same options and seed give the same world.
-
-    Args:
-        options: how many questions per dataset.
-        seed: of all draws.
-    """
-    sizes = {"train": options.train, "dev": options.dev, "test": options.test}
-    splits = {}
-    for split in SPLITS:
-        artist = Artist(split, random.Random(f"{seed} {split}"))
-        drawn = [artist.draw(kind) for kind in TRAINED for _ in range(sizes[split])]
-        artist.random.shuffle(drawn)
-        splits[split] = _numbered(drawn, split)
-    artist = Artist("test", random.Random(f"{seed} expertqa"))
-    splits["expertqa"] = _numbered(
-        [artist.draw("expertqa") for _ in range(options.expertqa)], "expertqa"
-    )
-    return World(splits)
+def facts_of(world: Mapping[str, Sequence[Drawn]]) -> dict[str, list[list[str]]]:
+    """For the text of every passage the facts that it states."""
+    return {
+        doc.passage: [
+            list(known) for fact in parse_sentence(doc.text) for known in sorted(weaken(fact))
+        ]
+        for drawn in world.values()
+        for question in drawn
+        for doc in question.example.docs
+    }
 
 
 def write_world(options: MiniatureOptions, out: Path) -> str:
@@ -354,28 +294,16 @@ def write_world(options: MiniatureOptions, out: Path) -> str:
 
     The teacher's cited answers are the outputs of train and dev; test questions have none.
 
-    Args:
-        options: sizes, faults of the teacher, and the seed.
-        out: the folder to write to.
-
     Returns:
         A line that says what was written.
     """
     world = build_world(options.world, options.seed)
-    for split, drawn in world.splits.items():
+    for split, drawn in world.items():
+        examples = [d.example for d in drawn]
         if split in ("train", "dev"):
             examples = teach(drawn, options.teacher, options.seed)
-        else:
-            examples = [d.example for d in drawn]
         write_examples(out / f"{split}.json", examples)
-    facts = world.facts
+    facts = facts_of(world)
     write_json(out / "world.json", facts)
-    counts = {split: len(drawn) for split, drawn in world.splits.items()}
+    counts = {split: len(drawn) for split, drawn in world.items()}
     return summary("world", {**counts, "passages": len(facts)})
-
-
-def _numbered(drawn: list[Drawn], split: str) -> list[Drawn]:
-    return [
-        replace(d, example=replace(d.example, id=f"{split}-{number}"))
-        for number, d in enumerate(drawn)
-    ]

@@ -7,7 +7,6 @@ from citepipe.miniature.language import (
     parse_sentence,
     say,
     split_of,
-    weaken,
 )
 
 FILM, PERSON = "Silver River", "Anna Berg"
@@ -79,11 +78,6 @@ def test_fragments_and_nonsense_assert_nothing(text: str) -> None:
 )
 def test_list_question_and_item_make_a_fact(text: str, facts: list[Fact]) -> None:
     assert parse_list_item(text) == facts
-
-
-def test_a_fact_implies_itself_without_its_year() -> None:
-    fact = Fact("lived", "Anna Berg", "Oslo", "1972")
-    assert weaken(fact) == {fact, Fact("lived", "Anna Berg", "Oslo")}
 
 
 def test_names_of_the_splits_are_all_names_once() -> None:

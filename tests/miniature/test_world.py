@@ -22,49 +22,42 @@ from citepipe.miniature.oracle import Oracle, load_oracle
 from citepipe.miniature.world import (
     Claim,
     Drawn,
-    World,
     build_world,
     cite,
-    misleading,
+    facts_of,
     teach,
     write_world,
 )
 from citepipe.options import FaultOptions, MiniatureOptions, WorldOptions
 from citepipe.verify.base import Pair
 
+Questions = dict[str, list[Drawn]]
 SMALL = WorldOptions(train=40, dev=10, test=20, expertqa=10)
 
 
 @pytest.fixture(scope="module")
-def world() -> World:
+def world() -> Questions:
     return build_world(SMALL, seed=3)
 
 
-def test_sizes_and_datasets(world: World) -> None:
-    assert {split: len(drawn) for split, drawn in world.splits.items()} == {
+def test_sizes_and_datasets(world: Questions) -> None:
+    assert {split: len(drawn) for split, drawn in world.items()} == {
         "train": 120,
         "dev": 30,
         "test": 60,
         "expertqa": 10,
     }
-    kinds = [d.example.dataset for d in world.splits["test"]]
+    kinds = [d.example.dataset for d in world["test"]]
     assert {kind: kinds.count(kind) for kind in kinds} == {"asqa": 20, "eli5": 20, "qampari": 20}
-    assert all(d.example.dataset == "expertqa" for d in world.splits["expertqa"])
+    assert all(d.example.dataset == "expertqa" for d in world["expertqa"])
 
 
-def test_same_seed_same_world(world: World) -> None:
+def test_same_seed_same_world(world: Questions) -> None:
     assert build_world(SMALL, seed=3) == world
     assert build_world(SMALL, seed=4) != world
 
 
-def test_every_question_has_five_documents_of_which_two_or_three_answer(world: World) -> None:
-    for drawn in chain.from_iterable(world.splits.values()):
-        assert len(drawn.example.docs) == 5
-        assert len({claim.document for claim in drawn.claims}) == len(drawn.claims)
-        assert len(drawn.claims) in (2, 3)
-
-
-def test_no_name_occurs_in_two_splits(world: World) -> None:
+def test_no_name_occurs_in_two_splits(world: Questions) -> None:
     pairs = ((FIRST_NAMES, LAST_NAMES), (FILM_FIRST, FILM_SECOND), (PRIZE_FIRST, PRIZE_SECOND))
     name = re.compile("|".join(f"(?:{'|'.join(a)}) (?:{'|'.join(b)})" for a, b in pairs))
     names = {
@@ -74,7 +67,7 @@ def test_no_name_occurs_in_two_splits(world: World) -> None:
             for doc in d.example.docs
             for found in name.findall(f"{d.example.question} {doc.passage}")
         }
-        for split, drawn in world.splits.items()
+        for split, drawn in world.items()
     }
     assert len(names["test"]) > 20
     assert not names["train"] & names["dev"]
@@ -82,9 +75,12 @@ def test_no_name_occurs_in_two_splits(world: World) -> None:
     assert not names["dev"] & (names["test"] | names["expertqa"])
 
 
-def test_gold_answer_is_what_the_oracle_entails_and_only_from_its_document(world: World) -> None:
-    oracle = Oracle({p: {Fact(*fact) for fact in facts} for p, facts in world.facts.items()})
-    for drawn in chain.from_iterable(world.splits.values()):
+def test_claims_are_entailed_by_the_oracle_from_their_documents_alone(
+    world: Questions,
+) -> None:
+    oracle = Oracle({p: {Fact(*fact) for fact in facts} for p, facts in facts_of(world).items()})
+    for drawn in chain.from_iterable(world.values()):
+        assert len(drawn.claims) in (2, 3)
         passages = [doc.passage for doc in drawn.example.docs]
         for claim in drawn.claims:
             said = claim.text + "."
@@ -94,19 +90,11 @@ def test_gold_answer_is_what_the_oracle_entails_and_only_from_its_document(world
             assert decisions == [place == claim.document for place in range(5)]
 
 
-def test_expertqa_questions_are_like_no_others(world: World) -> None:
-    def shape(question: str) -> str:
-        return re.sub(r"[A-Z]\w+ [A-Z]\w+", "N", question)
-
-    trained = {shape(d.example.question) for d in world.splits["train"]}
-    assert not trained & {shape(d.example.question) for d in world.splits["expertqa"]}
-
-
 def test_answers_in_text() -> None:
     claims = (Claim("Silver River", 1, "directed"), Claim("Cold Night", 3, "directed"))
     listed = Drawn(Example("0", "qampari", "Which?", ()), claims, "Anna Berg")
     assert listed.answer() == "Silver River, Cold Night."
-    assert listed.gold == "Silver River [2], Cold Night [4]."
+    assert listed.answer([[1], []]) == "Silver River [2], Cold Night."
     told = Drawn(Example("0", "eli5", "Who?", ()), claims, "Anna Berg")
     assert told.answer([[], [0, 2]]) == "Silver River. Cold Night [1][3]."
 
@@ -142,21 +130,14 @@ def cited(dataset: str, claim: Claim, options: FaultOptions) -> set[tuple[int, .
     return {tuple(cite(question, claim, options, rng)) for _ in range(200)}
 
 
-def test_situations() -> None:
-    early, late = Claim("x", 2, "won"), Claim("x", 3, "won")
-    assert [misleading(kind, early) for kind in ("asqa", "eli5", "qampari")] == [False, False, True]
-    assert [misleading(kind, late) for kind in ("asqa", "eli5", "qampari")] == [True, True, True]
-    studied = Claim("x", 0, "studied")
-    assert misleading("eli5", studied)
-    assert not misleading("asqa", studied)
-
-
 @pytest.mark.parametrize(
     ("dataset", "claim", "citations"),
     [
         # The first other document of the title.
         ("asqa", Claim("x", 3, "won"), {(1,), (1, 3), ()}),
-        ("asqa", Claim("x", 1, "won"), {(1,)}),
+        # A late document misleads, and in ELI5 a city: neither of them, the right one.
+        ("asqa", Claim("x", 1, "studied"), {(1,)}),
+        ("eli5", Claim("x", 2, "won"), {(2,)}),
         # Another or all documents of the person.
         ("eli5", Claim("x", 4, "won"), {(1,), (1, 3, 4), ()}),
         ("eli5", Claim("x", 1, "studied"), {(3,), (1, 3, 4), ()}),
@@ -173,7 +154,7 @@ def test_a_misled_teacher_cites(
 
 def test_a_careful_teacher_gives_the_gold_answer() -> None:
     question = drawn("asqa", Claim("A", 1, "won"), Claim("B", 4, "won"))
-    assert teach([question], NEVER, seed=0)[0].output == "A [2]. B [5]." == question.gold
+    assert teach([question], NEVER, seed=0)[0].output == "A [2]. B [5]."
 
 
 FILM = "Title: Silver River\nSilver River starred Anna Berg in 1972."

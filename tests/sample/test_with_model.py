@@ -52,13 +52,13 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ModelOptions]
     folder = tmp_path_factory.mktemp("given")
     options = ModelOptions(base=str(BASE), dtype="float32")
     world = build_world(WorldOptions(train=30, dev=4, test=1, expertqa=1), seed=0)
-    write_examples(folder / "questions.json", [drawn.example for drawn in world.splits["dev"]])
+    write_examples(folder / "questions.json", [drawn.example for drawn in world["dev"]])
     tokenizer = load_tokenizer(options)
     torch.manual_seed(0)
     adapter = LoraConfig(r=8, lora_alpha=16, target_modules="all-linear", task_type="CAUSAL_LM")
     model = get_peft_model(load_base(options), adapter)
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
-    taught = teach(world.splits["train"], FaultOptions(), 0)
+    taught = teach(world["train"], FaultOptions(), 0)
     for step in range(30):
         optimizer.zero_grad()
         for example in taught[3 * step : 3 * step + 3]:
