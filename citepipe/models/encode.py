@@ -25,9 +25,6 @@ def encode_prompt(
     With a chat template it is one message of the user (and one with its answer for each
     demonstration, if they have turns of their own) and what begins the answer, encoded with the
     special tokens that the template writes and no others.
-
-    Raises:
-        InputError: the prompt is too long even with empty documents, or the template fails.
     """
     if not _is_chat(tokenizer, options):
         return fit(example, options, lambda text: _begin(tokenizer, tokenizer(text)["input_ids"]))
@@ -72,15 +69,10 @@ def encode_answer(
 
 
 def end_token(tokenizer: PreTrainedTokenizerBase, options: PromptOptions) -> int:
-    """The token that ends an answer to these prompts: that of the template's turns, if it has one.
-
-    Raises:
-        InputError: the template fails.
-    """
+    """The token that ends an answer: that of the template's turns, if the prompts are in one."""
     if _is_chat(tokenizer, options):
         return _layout(tokenizer)[1].end_id
-    assert isinstance(tokenizer.eos_token_id, int)
-    return tokenizer.eos_token_id
+    return int(tokenizer.eos_token_id)
 
 
 def _begin(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> list[int]:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 LOST_AT_MOST = 0.02
-"""Of an adapter, by which share it may become less (or more) when it is merged into 16 bits."""
+"""By which share an adapter may become less (or more) when it is merged into 16 bits."""
 
 _SAME = 0.01
 """By which share embeddings may differ that were only rounded, to 16 bits and back."""
@@ -53,20 +53,16 @@ def load_tokenizer(options: ModelOptions) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def load_base(options: ModelOptions, dtype: str | None = None) -> PreTrainedModel:
-    """The base model, on the device, in evaluation mode, in `dtype` or else `options.dtype`."""
-    return _load("model.base", options.base, options.revision, options, dtype or options.dtype)
-
-
-def load_whole(directory: Path, options: ModelOptions, dtype: str = "float32") -> PreTrainedModel:
-    """A whole trained model of this workflow, on the device, in evaluation mode."""
-    return _load("model", str(directory), None, options, dtype)
-
-
-def _load(
-    what: str, target: str, revision: str | None, options: ModelOptions, dtype: str
+def load_base(
+    options: ModelOptions, dtype: str | None = None, whole: Path | None = None
 ) -> PreTrainedModel:
+    """The base model, or a whole trained one, on the device, in evaluation mode.
+
+    Its weights are in `dtype`, or else in `options.dtype`.
+    """
     import torch
+
+    dtype = dtype or options.dtype
 
     # PEFT still uses names that transformers gives up.
     warnings.filterwarnings("ignore", ".*gradient_checkpointing.* is deprecated", FutureWarning)
@@ -78,6 +74,9 @@ def _load(
             raise InputError("model.quantization: 4bit needs a GPU, none is visible")
         compute = torch.bfloat16 if dtype == "float32" else settings["dtype"]
         settings = four_bit(compute, device()) | settings
+    what, target, revision = "model.base", options.base, options.revision
+    if whole is not None:
+        what, target, revision = "model", str(whole), None
     return read_model(target, revision, "AutoModelForCausalLM", what, device(), **settings)
 
 
@@ -106,7 +105,7 @@ def load_trainable(
         check_start(start, options)
     checkpointing = {"use_reentrant": False}
     if options.adapter is None:
-        model = load_base(options, "float32") if start is None else load_whole(start, options)
+        model = load_base(options, "float32", start)
         if options.gradient_checkpointing:
             model.gradient_checkpointing_enable(checkpointing)
         return model.requires_grad_(True)
@@ -147,7 +146,7 @@ def load_for_inference(options: ModelOptions, trained: Path | None) -> PreTraine
         return load_base(options)
     check_trained(trained)
     if is_whole(trained):
-        return load_whole(trained, options, options.dtype)
+        return load_base(options, whole=trained)
     model = load_with_adapter(load_base(options), trained)
     if options.quantization == "none":
         kept = 1.0 if options.dtype == "float32" else share_kept_by_merging(model)
@@ -258,28 +257,18 @@ def is_ready(path: Path) -> bool:
 def check_start(start: Path, options: ModelOptions) -> None:
     """Check that a directory holds what training with these options can go on from."""
     check_trained(start)
-    kind = "a whole model" if is_whole(start) else "an adapter"
-    expected = "a whole model" if options.adapter is None else "an adapter"
-    if kind != expected:
-        raise InputError(f"{start}: {kind}, expected {expected} as model.adapter has it")
+    kinds, expected = ("an adapter", "a whole model"), options.adapter is None
+    if is_whole(start) != expected:
+        found = kinds[is_whole(start)]
+        raise InputError(f"{start}: {found}, expected {kinds[expected]}, see model.adapter")
 
 
 def check_trained(path: Path) -> None:
     """Check that a directory holds a PEFT adapter or a whole model, in safetensors."""
-    from safetensors import SafetensorError, safe_open
-
-    if not is_whole(path):
-        for name in ("adapter_config.json", "adapter_model.safetensors"):
-            if not (path / name).is_file():
-                raise InputError(f"{path}: expected a PEFT adapter, {name} is missing")
-        if not isinstance(read_json(path / "adapter_config.json"), dict):
-            raise InputError(f"{path}/adapter_config.json: expected an object")
-    for weights in sorted(path.glob("*.safetensors")):
-        try:
-            with safe_open(weights, framework="np"):
-                pass
-        except SafetensorError as error:
-            raise InputError(f"{weights}: expected safetensors, {error}") from None
+    names = ("adapter_config.json", "adapter_model.safetensors")
+    for name in () if is_whole(path) else names:
+        if not (path / name).is_file():
+            raise InputError(f"{path}: expected a PEFT adapter, {name} is missing")
 
 
 def load_with_adapter(
@@ -288,25 +277,27 @@ def load_with_adapter(
     """The base with a trained adapter; InputError if it does not fit the base in every weight."""
     from peft import PeftModel
     from peft.tuners.tuners_utils import BaseTuner
+    from safetensors import SafetensorError
 
-    settings = _settings_for(base, adapter)
-    if settings:
-        say(f"{adapter}: the embeddings of another vocabulary are left out, they were not trained")
     try:
+        leave_out = _is_of_other_vocabulary(base, adapter)
+        if leave_out:
+            say(f"{adapter}: embeddings of another vocabulary are left out, they were not trained")
         with warnings.catch_warnings():
             # What was not loaded is an error here.
             warnings.simplefilter("ignore")
-            model = PeftModel.from_pretrained(base, adapter, name, is_trainable, **settings)
+            model = PeftModel.from_pretrained(
+                base, adapter, name, is_trainable, ignore_mismatched_sizes=leave_out
+            )
             kind = str(model.peft_config[name].peft_type).rpartition(".")[2]
             if not isinstance(model.base_model, BaseTuner):
                 raise ValueError(f"it is {kind}, expected one that is added to weights")
-            config = read_json(adapter / "adapter_config.json")
-            for key, value in config.items():
+            for key, value in read_json(adapter / "adapter_config.json").items():
                 # PEFT leaves out what only a later version of it knows.
                 if value and not hasattr(model.peft_config[name], key):
                     raise ValueError(f"the installed PEFT does not know {key} in its configuration")
             add_adapter(model, adapter, name, is_trainable)
-    except (RuntimeError, ValueError, KeyError, TypeError) as error:
+    except (RuntimeError, ValueError, KeyError, TypeError, SafetensorError) as error:
         if is_out_of_memory(error):
             raise
         # The first line only says that something does not fit, the second what.
@@ -318,8 +309,10 @@ def load_with_adapter(
 def add_adapter(model: PeftModel, adapter: Path, name: str, is_trainable: bool = False) -> None:
     """Load an adapter under a name that is new, or again over one of that name; ValueError if
     some of its weights have no place in the model, or places no weights."""
-    settings = _settings_for(model.get_base_model(), adapter)
-    report = model.load_adapter(str(adapter), name, is_trainable=is_trainable, **settings)
+    leave_out = _is_of_other_vocabulary(model.get_base_model(), adapter)
+    report = model.load_adapter(
+        str(adapter), name, is_trainable=is_trainable, ignore_mismatched_sizes=leave_out
+    )
     for said, keys in (("has", report.unexpected_keys), ("lacks", report.missing_keys)):
         if keys:
             more = f" and {len(keys) - 1} more" if keys[1:] else ""
@@ -342,8 +335,8 @@ def untie(model: PeftModel) -> None:
         layers[1].weight = torch.nn.Parameter(weight, requires_grad=False)
 
 
-def _settings_for(base: Any, adapter: Path) -> dict[str, Any]:
-    """What PEFT must be given to load an adapter onto this base.
+def _is_of_other_vocabulary(base: Any, adapter: Path) -> bool:
+    """Whether an adapter has embeddings beside it that do not fit and are to be left out.
 
     Where tokens were added to a vocabulary (the authors' code adds one for padding), PEFT saves the
     embeddings beside the adapter, trained or not. If the tokens that both have are as in the base,
@@ -352,7 +345,7 @@ def _settings_for(base: Any, adapter: Path) -> dict[str, Any]:
     from safetensors import safe_open
 
     own: dict[str, torch.Tensor] = base.state_dict()
-    settings: dict[str, Any] = {}
+    found = False
     with safe_open(adapter / "adapter_model.safetensors", framework="pt") as stream:
         for key in stream.keys():  # noqa: SIM118  # not a dictionary
             weight = own.get(key.removeprefix("base_model.model.").replace("base_layer.", ""))
@@ -367,5 +360,5 @@ def _settings_for(base: Any, adapter: Path) -> dict[str, Any]:
                     f"{len(saved)} tokens, their embeddings too, and the base has {len(weight)}; "
                     "merge it into that base, and use the merged model"
                 )
-            settings = {"ignore_mismatched_sizes": True}
-    return settings
+            found = True
+    return found

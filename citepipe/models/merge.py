@@ -16,7 +16,6 @@ from citepipe.models.load import (
     is_whole,
     load_base,
     load_tokenizer,
-    load_whole,
     load_with_adapter,
     share_kept_by_merging,
     untie,
@@ -47,14 +46,10 @@ def export(
         options: the base, and the dtype of what is written.
         trained: a PEFT adapter on that base, or a whole model.
         out: a directory that is not there, or empty; it appears when it is complete.
-        source: where the weights are from, for the card.
-        scores: a score file of this system, for the card.
-        licence: an identifier for the card.
-        record: what else the card tells of how the weights were made (system, seed, data, options).
-
-    Raises:
-        InputError: no such model, adapter or score file, they do not go together, or `out` is
-            taken.
+        source: where the weights are from; this and what follows is for the card.
+        scores: a score file of this system.
+        licence: an identifier.
+        record: how the weights were made (system, seed, data, options).
     """
     import torch
     from peft.tuners.tuners_utils import BaseTunerLayer
@@ -69,7 +64,7 @@ def export(
     dtype: torch.dtype = getattr(torch, options.dtype)
     kept = 1.0
     if is_whole(trained):
-        model: Any = load_whole(trained, options, options.dtype)
+        model: Any = load_base(options, whole=trained)
     else:
         wrapped = load_with_adapter(load_base(options, dtype_of(options)), trained)
         kept = share_kept_by_merging(wrapped, dtype)

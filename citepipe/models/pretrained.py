@@ -28,16 +28,8 @@ _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory",
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A loaded model and where it is from.
-
-    Attributes:
-        target: the directory or hub id.
-        revision: the hub's commit, or a digest of a local directory's content.
-        is_local: it is a directory.
-        dtype: of the weights: `float32`, `bfloat16` or `4bit`.
-        model: in evaluation mode, on its device or devices.
-        tokenizer: its tokenizer.
-    """
+    """A loaded model and where it is from: `target` is a directory (`is_local`) or hub id, and
+    `revision` the hub's commit, or a digest of a directory's content."""
 
     target: str
     revision: str | None
@@ -57,9 +49,6 @@ def kind_of(target: str, revision: str | None = None) -> str:
 
     A sequence classifier says so in its architectures (BART's may be one, although it is an
     encoder-decoder); any other encoder-decoder answers with a label in words.
-
-    Raises:
-        InputError: there is no such model, or it is neither.
     """
     config = read_config(target, revision)
     architectures = list(getattr(config, "architectures", None) or [])
@@ -87,11 +76,7 @@ def read_config(
 
 def check_directory(target: str, what: str) -> None:
     """Check that a target is a directory with a model's configuration and weights in safetensors,
-    or that it may be a name at the hub.
-
-    Raises:
-        InputError: it is not.
-    """
+    or that it may be a name at the hub."""
     directory, name = Path(target), f"{what} {target}"
     if not directory.exists():
         if target.startswith((".", "/", "~")) or target.count("/") > 1:
@@ -132,19 +117,14 @@ def read_tokenizer(target: str, revision: str | None, what: str) -> PreTrainedTo
 def read_model(
     target: str, revision: str | None, auto_class: str, what: str, device: Any, **settings: Any
 ) -> PreTrainedModel:
-    """A model in evaluation mode.
+    """A model by a class of transformers, in evaluation mode; InputError if it is not whole.
 
     Args:
-        target: a directory or hub id.
-        revision: of a hub model.
+        target, revision: a directory, or a hub id and which version of it.
         auto_class: the class of transformers that loads it.
         what: the model is for, in error messages.
         device: where it goes, unless the settings have a `device_map`.
         settings: of `from_pretrained`.
-
-    Raises:
-        InputError: there is no such model, its weights are no safetensors, are not all there, or do
-            not fit into memory.
     """
     check_directory(target, what)
     import transformers
@@ -178,19 +158,12 @@ def load_checkpoint(
     revision: str | None,
     what: str = "verifier",
 ) -> Checkpoint:
-    """Load tokenizer and model of what only reads: a verifier, a reader.
+    """Load tokenizer and model of what only reads: a verifier, a reader. See `read_model`.
 
     Args:
-        target: a directory or hub id.
-        auto_class: the class of transformers that loads it.
         device: `auto` (a GPU if there is one), or a torch device; a model is spread over all
             GPUs unless one is named.
         dtype: one of `DTYPES`; `auto` is bfloat16 on a GPU, else float32; `4bit` is NF4.
-        revision: of a hub model.
-        what: the model is for, in complaints.
-
-    Raises:
-        InputError: no such model or dtype, no tokenizer, or weights that are no safetensors.
     """
     if dtype not in DTYPES:
         raise InputError(f"{what} {target}: dtype {dtype!r}, expected {', '.join(DTYPES)}")

@@ -17,8 +17,8 @@ from citepipe.models.load import (
     computing,
     folded,
     language_model_of,
+    load_base,
     load_trainable,
-    load_whole,
     without_dropout,
 )
 from citepipe.models.save import save_model
@@ -76,7 +76,7 @@ class ActorCritic:
             if with_values:
                 add_adapter(self.model, start, "value", is_trainable=True)
         else:
-            self._reference = load_whole(start, options, options.dtype).requires_grad_(False)
+            self._reference = load_base(options, whole=start).requires_grad_(False)
         self._shared_trunk = with_values and self._reference is not None
         self.head: nn.Linear | None = None
         if with_values:

@@ -124,7 +124,7 @@ def test_an_adapter_of_another_base_is_one_clear_line(
         with pytest.raises(InputError, match=f"no adapter that fits the base model: .*{line}"):
             load(options(tiny_base), tmp_path / "adapter")
     path.write_bytes(path.read_bytes()[:500])
-    with pytest.raises(InputError, match=r"adapter_model\.safetensors: expected safetensors"):
+    with pytest.raises(InputError, match=r"no adapter that fits the base model: .*header"):
         load_for_inference(options(tiny_base), tmp_path / "adapter")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -27,7 +28,7 @@ class AllWords:
 
     def entails(self, pairs: Sequence[Pair]) -> list[bool]:
         return [
-            set(hypothesis.lower().strip(".").split()) <= set(premise.lower().split())
+            set(re.findall(r"\w+", hypothesis.lower())) <= set(premise.lower().split())
             for premise, hypothesis in pairs
         ]
 
@@ -52,17 +53,10 @@ def test_references_of_the_answer_itself_are_taken_out() -> None:
 
 def test_every_attributed_sentence_is_read_as_one_statement_with_its_citations() -> None:
     answer = 'Anna said "red." (Blue is green.) He asked "is it red?" "Blue!" she said.'
-    example = Example("0", "eli5", "?", DOCS, answer=answer)
-
-    class Anything:
-        name = "anything"
-
-        def entails(self, pairs: Sequence[Pair]) -> list[bool]:
-            return [True] * len(pairs)
-
-    options = TeacherOptions(citations="attribute")
-    [made] = attribute([example], Anything(), SPLITTER, options)
-    [judged] = judge([made], [made.output or ""], Anything(), SPLITTER, JudgeOptions.sane(3))
+    docs = (Document("A", "anna said red blue is green he asked is it she"),)
+    example = Example("0", "eli5", "?", docs, answer=answer)
+    [made] = attribute([example], AllWords(), SPLITTER, TeacherOptions(citations="attribute"))
+    [judged] = judge([made], [made.output or ""], AllWords(), SPLITTER, JudgeOptions.sane(3))
     cited = [[c.number for c in v.statement.citations] for v in judged.statements]
     assert cited == [[1]] * len(list(SPLITTER(answer)))
 
@@ -95,19 +89,25 @@ def test_citations_stand_in_front_of_the_stop(sentence: str, cited: str) -> None
     assert with_citations(sentence, (0, 2)) == cited
 
 
-def _teach(folder: Path, examples: list[Example], citations: str, **others: object) -> str:
+def run_teach(folder: Path, examples: list[Example], **options: object) -> str:
+    """The stage on these questions, as train and dev; `train.json` has the training examples."""
     write_examples(folder / "in.json", examples)
     return teach(
         folder / "in.json",
         folder / "in.json",
-        TeacherOptions.model_validate({"citations": citations, **others}),
+        TeacherOptions.model_validate(options),
         "lexical",
         RewardOptions(),
         None,
-        folder / "journal.jsonl",
+        folder / "cache" / "teacher.jsonl",
         folder / "train.json",
         folder / "dev.json",
     )
+
+
+def outputs_of(folder: Path) -> list[str | None]:
+    """What training questions are answered by in the end."""
+    return [example.output for example in read_examples(folder / "train.json")]
 
 
 def test_given_answers_are_kept_and_questions_without_one_too(tmp_path: Path) -> None:
@@ -115,33 +115,10 @@ def test_given_answers_are_kept_and_questions_without_one_too(tmp_path: Path) ->
         Example("0", "eli5", "?", DOCS, output="Red [1].", answer="Blue."),
         Example("1", "eli5", "??", DOCS, answer="Blue."),
     ]
-    assert _teach(tmp_path, examples, "given") == "teach: train answers 1, dev answers 1"
-    assert [e.output for e in read_examples(tmp_path / "train.json")] == ["Red [1].", None]
-
-
-def test_the_training_verifier_attributes_real_sentences(tmp_path: Path) -> None:
-    docs = (
-        Document("Silver River", "Silver River was directed by Anna Berg."),
-        Document("Golden Hill", "Golden Hill was directed by Paul Stone."),
-    )
-    examples = [
-        Example(
-            "0",
-            "eli5",
-            "Who directed Golden Hill?",
-            docs,
-            answer="Golden Hill was directed by Paul Stone.",
-        )
-    ]
-    _teach(tmp_path, examples, "attribute")
-    output = read_examples(tmp_path / "train.json")[0].output
-    assert output == "Golden Hill was directed by Paul Stone [2]."
-
-
-def test_no_answer_at_all_is_one_clear_line(tmp_path: Path) -> None:
+    assert run_teach(tmp_path, examples) == "teach: train answers 1, dev answers 1"
+    assert outputs_of(tmp_path) == ["Red [1].", None]
     with pytest.raises(InputError, match=r"in\.json: expected rows with the teacher's cited"):
-        _teach(tmp_path, [Example("0", "eli5", "?", DOCS)], "given")
-    assert not (tmp_path / "train.json").exists()
+        run_teach(tmp_path, [Example("0", "eli5", "?", DOCS)])
 
 
 DIRECTED = (
@@ -152,6 +129,13 @@ RIGHT = "Silver River was directed by Anna Berg [1]."
 WRONG = "Golden Hill was directed by Paul Stone [1]."
 
 
+def test_the_training_verifier_attributes_real_sentences(tmp_path: Path) -> None:
+    answer = "Golden Hill was directed by Paul Stone."
+    examples = [Example("0", "eli5", "Who directed Golden Hill?", DIRECTED, answer=answer)]
+    run_teach(tmp_path, examples, citations="attribute")
+    assert outputs_of(tmp_path) == ["Golden Hill was directed by Paul Stone [2]."]
+
+
 def test_answers_that_earn_too_little_are_left_out(tmp_path: Path) -> None:
     # Right: + 0.2 for the sentence and + 0.2 for the citation; wrong: the same with a minus.
     outputs = [RIGHT, WRONG, f"{RIGHT} {WRONG}"]
@@ -159,13 +143,12 @@ def test_answers_that_earn_too_little_are_left_out(tmp_path: Path) -> None:
         Example(str(n), "eli5", f"{n}?", DIRECTED, output=output)
         for n, output in enumerate(outputs)
     ]
-
-    def kept(least: float) -> list[str | None]:
-        _teach(tmp_path, examples, "given", min_reward=least)
-        return [example.output for example in read_examples(tmp_path / "train.json")]
-
-    assert kept(-0.4) == outputs
-    assert kept(0.0) == [RIGHT, None, outputs[2]]
-    assert kept(0.4) == [RIGHT, None, None]
+    for least, kept in (
+        (-0.4, outputs),
+        (0.0, [RIGHT, None, outputs[2]]),
+        (0.4, [RIGHT, None, None]),
+    ):
+        run_teach(tmp_path, examples, min_reward=least)
+        assert outputs_of(tmp_path) == kept
     with pytest.raises(InputError, match=r"3 answers earn less than teacher\.min_reward"):
-        kept(0.5)
+        run_teach(tmp_path, examples, min_reward=0.5)

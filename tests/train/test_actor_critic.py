@@ -214,9 +214,9 @@ def test_starts_that_do_not_go_with_the_options_are_one_clear_line(
     options: ModelOptions, adapter: Path, whole: Path
 ) -> None:
     all_weights = options.model_copy(update={"adapter": None})
-    with pytest.raises(InputError, match=r"a whole model, but model\.adapter says"):
+    with pytest.raises(InputError, match=r"a whole model, expected an adapter, see model\.adapter"):
         ActorCritic(options, whole, with_values=True)
-    with pytest.raises(InputError, match=r"an adapter, but model\.adapter is null"):
+    with pytest.raises(InputError, match=r"an adapter, expected a whole model, see"):
         ActorCritic(all_weights, adapter, with_values=True)
 
 
