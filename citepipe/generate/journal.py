@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import astuple, replace
 from pathlib import Path
 
 from citepipe.generate.completion import Completion, Done, Generator, Request
+from citepipe.provenance import digest_of
 from citepipe.runstate import read_journal
 
 
@@ -56,7 +56,7 @@ class Journal:
         self, requests: Sequence[Request], done: Done | None = None, keep: bool = False
     ) -> list[list[Completion]]:
         """See `Generator.generate`."""
-        names = [list(_names(request)) for request in requests]
+        names = [_names(request) for request in requests]
         open_requests: list[Request] = []
         places: list[tuple[int, int]] = []
         for number, (request, own) in enumerate(zip(requests, names, strict=True)):
@@ -86,12 +86,10 @@ class Journal:
         return [[self._known[name] for name in own] for own in names]
 
 
-def _names(request: Request) -> Iterator[str]:
-    """A name for each sample of a request: a digest of all that it depends on."""
-    content: list[object] = [request.prompt, request.prefix, request.max_new_tokens, request.stop]
-    content += [request.key, astuple(request.sampling)]
-    whole = hashlib.sha256(json.dumps(content).encode())
-    for sample in range(request.first, request.first + request.samples):
-        own = whole.copy()
-        own.update(f"/{sample}".encode())
-        yield own.hexdigest()[:32]
+def _names(request: Request) -> list[str]:
+    """A name for each sample of a request, by a digest of all that it depends on."""
+    content = [request.prompt, request.prefix, request.max_new_tokens, request.stop, request.key]
+    digest = digest_of([*content, astuple(request.sampling)])
+    return [
+        f"{digest}/{sample}" for sample in range(request.first, request.first + request.samples)
+    ]

@@ -18,6 +18,7 @@ from citepipe.generate.text import Cut, Detokenizer
 from citepipe.models.load import check_trained, is_whole
 from citepipe.options import ServerOptions
 from citepipe.progress import say
+from citepipe.provenance import digest_of_path
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -132,7 +133,7 @@ class ServerGenerator:
 
     async def _complete(self, request: Request, sample: int) -> Completion:
         if request.max_new_tokens < 1:
-            return self._cut(request).completion((), (), "length")
+            return Completion((), "", (), (), "length")
         body = self._body(request, sample)
         try:
             return await self._client.attempt(lambda: self._receive(request, body))
@@ -162,14 +163,9 @@ class ServerGenerator:
             "stream": request.segment_end is not None,
         }
 
-    def _cut(self, request: Request) -> Cut:
-        return Cut(
-            self.detokenizer, request.prefix, request.stop, request.segment_end, self.end_ids
-        )
-
     async def _receive(self, request: Request, body: dict[str, Any]) -> Completion:
         """One attempt at an answer, left as soon as its end is known."""
-        cut = self._cut(request)
+        cut = Cut(self.detokenizer, request.prefix, request.stop, request.segment_end, self.end_ids)
         ids: list[int] = []
         log_probs: list[float] = []
         text = ""
@@ -269,7 +265,7 @@ class ServerGenerator:
         return await self._load_adapter(self._adapter)
 
     async def _load_adapter(self, adapter: Path) -> str:
-        name = f"citepipe-{adapter_digest(adapter)}"
+        name = f"citepipe-{digest_of_path(adapter)}"
         try:
             await self._post_once("/load_lora_adapter", lora_name=name, lora_path=str(adapter))
         except RefusedError as error:
@@ -294,16 +290,6 @@ def server_seed(request: Request, sample: int) -> int:
     name = f"{request.sampling.seed}|{request.key}/{request.first + sample}"
     digest = hashlib.blake2b(name.encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
-
-
-def adapter_digest(adapter: Path) -> str:
-    """Names what an adapter's files hold."""
-    digest = hashlib.blake2b(digest_size=8)
-    for path in sorted(adapter.glob("adapter_*")):
-        with path.open("rb") as stream:
-            own = hashlib.file_digest(stream, hashlib.blake2b).digest()
-        digest.update(path.name.encode() + b"\0" + own)
-    return digest.hexdigest()
 
 
 def _is_same(model: str, served: _Model) -> bool:

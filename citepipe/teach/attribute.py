@@ -29,19 +29,10 @@ def attribute(
     sentences that are still open, and so on; of several sets of one size the first in document
     order is cited. An example of which no sentence is left keeps no output.
 
-    Args:
-        examples: with documents and `answer`.
-        verifier: decides whether documents support a sentence.
-        splitter: finds the sentences.
-        options: citations per sentence, and what becomes of sentences without support.
     """
-    answers_without = (
-        renumber_citations(example.answer or "", lambda _: None).replace("\n", " ").strip()
-        for example in examples
-    )
-    sentences = [
-        [answer[start:end] for start, end in splitter(answer)] for answer in answers_without
-    ]
+    plain = [renumber_citations(e.answer or "", lambda _: None) for e in examples]
+    plain = [answer.replace("\n", " ").strip() for answer in plain]
+    sentences = [[answer[start:end] for start, end in splitter(answer)] for answer in plain]
     cited: dict[tuple[int, int], tuple[int, ...]] = {}
     for size in range(1, options.at_most + 1):
         asked = [
@@ -73,11 +64,7 @@ def with_citations(sentence: str, docs: Sequence[int]) -> str:
     """A sentence with citations in front of its final stop, as ALCE's demonstrations have them.
 
     A stop inside of closing quotation marks or brackets is the final one too: a citation behind
-    them would begin a sentence of its own.
-
-    Args:
-        sentence: without citations.
-        docs: indices of documents, from 0; document 0 is cited as [1].
+    them would begin a sentence of its own. Document 0 is cited as [1].
     """
     if not docs:
         return sentence

@@ -49,9 +49,6 @@ def teach(
         journal: where answers of an endpoint are written down; kept for later runs.
         out_train, out_dev: the questions with their answers; `account.json` beside the latter
             holds what was spent.
-
-    Raises:
-        InputError: not a single example of a file has a cited answer in the end.
     """
     splits = {"train": (train, out_train), "dev": (dev, out_dev)}
     examples = {name: read_examples(source) for name, (source, _) in splits.items()}

@@ -20,22 +20,15 @@ from tests.generate.tiny_tokenizers import make_tokenizer
 EXAMPLE = Example("0", "asqa", "Who?", (Document("T", "It was Zoë."),))
 
 
-@pytest.fixture
-def tokenizer(tiny_base: Path):  # type: ignore[no-untyped-def]
-    return load_tokenizer(ModelOptions(base=str(tiny_base)))
-
-
-def test_prompt_and_answer_join_to_the_text_that_a_model_sees(tokenizer) -> None:  # type: ignore[no-untyped-def]
-    prompt = encode_prompt(EXAMPLE, PromptOptions(instruction="Say."), tokenizer)
-    answer = encode_answer(prompt, "Zoë [1].", tokenizer, 200)
-    assert tokenizer.decode([*prompt.token_ids, *answer[:-1]]) == f"{prompt.text} Zoë [1]."
-    assert answer[-1] == tokenizer.eos_token_id
-
-
-def test_an_end_of_sequence_that_a_tokenizer_appends_is_not_part_of_the_prompt(tokenizer) -> None:  # type: ignore[no-untyped-def]
+def test_plain_text_goes_on_from_the_prompt_to_the_end_of_sequence(tiny_base: Path) -> None:
     from tokenizers.processors import TemplateProcessing
 
+    tokenizer: Any = load_tokenizer(ModelOptions(base=str(tiny_base)))
     plain = encode_prompt(EXAMPLE, PromptOptions(instruction="Say."), tokenizer)
+    answer = encode_answer(plain, "Zoë [1].", tokenizer, 200)
+    assert tokenizer.decode([*plain.token_ids, *answer[:-1]]) == f"{plain.text} Zoë [1]."
+    assert answer[-1] == tokenizer.eos_token_id
+    # An end of sequence that a tokenizer appends is not part of the prompt.
     end = tokenizer.eos_token
     tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
         single=f"$A {end}", special_tokens=[(end, tokenizer.eos_token_id)]
@@ -95,9 +88,8 @@ def chat_tokenizer(kind: str, template: str) -> Any:
     from tokenizers.processors import TemplateProcessing
 
     tokenizer = copy.deepcopy(make_tokenizer(kind))
-    names = ["<|im_start|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"]
+    names = ["<|im_start|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>", "<|im_end|>"]
     tokenizer.add_tokens([AddedToken(name, normalized=False, special=True) for name in names])
-    tokenizer.add_tokens([AddedToken("<|im_end|>", normalized=False, special=True)])
     tokenizer.bos_token = "<s>"
     tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
         single="<s> $A", special_tokens=[("<s>", tokenizer.convert_tokens_to_ids("<s>"))]
