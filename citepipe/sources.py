@@ -63,11 +63,7 @@ def split(address: str) -> tuple[str, str]:
 
 
 def parse(address: str) -> Place:
-    """What an address leads to, its member aside.
-
-    Raises:
-        InputError: it cannot be read, or its member is no path below a folder.
-    """
+    """What an address leads to, its member aside; InputError if it or its member cannot be read."""
     plain, member = split(address)
     if member:
         _check_member(plain, member)
@@ -80,15 +76,10 @@ def parse(address: str) -> Place:
                 f"{plain}: expected hf://datasets/OWNER/NAME[@REVISION]/PATH or "
                 "hf://OWNER/NAME[@REVISION][/PATH]"
             )
-        kind, repository, revision, path = found.groups(default="")
+        scope, repository, revision, path = found.groups(default="")
         path = re.sub("/+", "/", path).strip("/")
-        return Place(
-            "dataset" if kind == "datasets/" else "model",
-            repository,
-            _fit(path or repository),
-            unquote(revision) or "main",
-            path,
-        )
+        kind: Literal["dataset", "model"] = "dataset" if scope == "datasets/" else "model"
+        return Place(kind, repository, _fit(path or repository), unquote(revision) or "main", path)
     try:
         parts = urlsplit(plain)
         host, _ = parts.hostname, parts.port
@@ -126,10 +117,8 @@ def folder_of(address: str, root: str) -> str:
 
 
 def local_path(address: str, root: str, kind: Literal["file", "folder"]) -> str:
-    """Where a run has the file or folder that an address names, below `root`.
-
-    Without a member an address means a file or all that it leads to, as `kind` says.
-    """
+    """Where a run has the file or folder that an address names, below `root`; without a member it
+    means a file or all that it leads to, as `kind` says."""
     folder, member = folder_of(address, root), split(address)[1]
     if member:
         return f"{folder}/{member}"
@@ -137,10 +126,8 @@ def local_path(address: str, root: str, kind: Literal["file", "folder"]) -> str:
 
 
 def cache_path(address: str, options: SourcesOptions) -> Path:
-    """Where the file or folder at an address is kept for all runs, and may be put by hand.
-
-    The member counts only where the address leads to a folder: archives are kept packed.
-    """
+    """Where the file or folder at an address is kept for all runs, and may be put by hand; the
+    member counts only of folders: archives are kept packed."""
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     root = Path(options.cache or Path(home) / "citepipe" / "sources").expanduser()
     (plain, member), place = split(address), parse(address)
@@ -160,17 +147,14 @@ def _fit(path: str) -> str:
 
 
 def fetch(address: str, out: Path, options: SourcesOptions, members: Collection[str] = ()) -> str:
-    """Make a folder of what an address leads to: a file, an unpacked archive, many files.
+    """Make a folder of what an address leads to, and return a line that sums it up.
 
     Args:
-        address: its `#member` counts as one of the members.
+        address: of a file, an archive or many files; its `#member` counts as one of the members.
         out: the folder, not there yet; it appears when it is complete.
-        options: the cache, known digests, and how patiently the network is asked.
+        options: the cache, known digests, and how patiently the network is used.
         members: what is wanted, as paths below the folder; none means all. A single file gets the
             name of its only member.
-
-    Returns:
-        the line that sums it up.
 
     Raises:
         InputError: it cannot be had, has another digest, or has no such member.
@@ -196,7 +180,17 @@ def fetch(address: str, out: Path, options: SourcesOptions, members: Collection[
             if file.is_file() and (found := sha256_of(file)) != digest:
                 raise InputError(f"{plain}: expected content of sha256 {digest}, got {found}")
         if not place.is_folder:
-            _open(plain, entry, partial, wanted or [place.name])
+            if is_archive(entry):
+                unpack(entry, partial)
+            elif entry.name.lower().endswith(_ARCHIVES):
+                raise InputError(
+                    f"{plain}: expected an archive; remove {entry} to have it fetched anew"
+                )
+            elif len(wanted) > 1:
+                names = ", ".join(wanted)
+                raise InputError(f"{plain}: expected one name, it is a single file: {names}")
+            else:
+                link(entry, partial / (wanted or [place.name])[0])
         files = sorted(str(p.relative_to(partial)) for p in partial.rglob("*") if p.is_file())
         for path in wanted:
             _below(plain, path, files)
@@ -208,24 +202,9 @@ def fetch(address: str, out: Path, options: SourcesOptions, members: Collection[
     return summary("fetch", {"files": len(files), "of": plain})
 
 
-def _open(address: str, file: Path, out: Path, names: Sequence[str]) -> None:
-    """Unpack an archive, or place a single file under its name."""
-    if is_archive(file):
-        unpack(file, out)
-    elif file.name.lower().endswith(_ARCHIVES):
-        raise InputError(f"{address}: expected an archive; remove {file} to have it fetched anew")
-    elif len(names) > 1:
-        raise InputError(f"{address}: expected one name, it is a single file: {', '.join(names)}")
-    else:
-        link(file, out / names[0])
-
-
 def _entry(address: str, path: str, place: Place, options: SourcesOptions, resume: bool) -> Path:
-    """What is wanted of an address, in the cache: fetched if it is not there, whole or absent.
-
-    Files from Drive and the web that a killed run has begun are gone on with where a digest is
-    known: nobody else would notice that the file has changed since.
-    """
+    """What is wanted of an address, in the cache: fetched if it is not there, whole or absent. What
+    a killed run has begun is gone on with only if a digest shows that it has not changed since."""
     from filelock import FileLock
     from gdown.exceptions import DownloadError
 
@@ -272,9 +251,8 @@ def _download(
             skipped = _OTHER_FRAMEWORKS | (_PICKLED if has_safe else set())
             names = [name for name in names if PurePosixPath(name).suffix not in skipped]
         wanted = [glob.escape(name) for name in _below(address, path or place.path, names)]
-        hub.snapshot_download(
-            **repository, revision=info.sha, local_dir=room, allow_patterns=wanted
-        )
+        repository |= {"revision": info.sha, "local_dir": room, "allow_patterns": wanted}
+        hub.snapshot_download(**repository)
         shutil.rmtree(room / ".cache", ignore_errors=True)
         return room / (path or place.path)
     settings: dict[str, Any] = {"timeout": options.timeout, "use_cookies": False}
@@ -299,11 +277,8 @@ def _download(
 
 
 def _below(address: str, path: str, names: Sequence[str]) -> list[str]:
-    """The files that a path is or has below it; all of them for no path.
-
-    Raises:
-        InputError: there are none, or one would lie elsewhere.
-    """
+    """The files that a path is or has below it, all of them for no path; InputError if there are
+    none, or one would lie elsewhere."""
     found = [name for name in names if not path or name == path or name.startswith(f"{path}/")]
     if not found:
         shown = ", ".join(map(ascii, names[:10])) + (", ..." if names[10:] else "")
@@ -320,10 +295,8 @@ def sha256_of(path: Path) -> str:
 
 
 def link(source: Path, target: Path) -> None:
-    """Place a file, or all files of a folder, without writing over any: hard links where they work.
-
-    What a symbolic link leads to is copied, so that nothing written later reaches it.
-    """
+    """Place a file, or all files of a folder, without writing over any: hard links where they work;
+    what a symbolic link leads to is copied, so that nothing written later reaches it."""
     if source.is_dir():
         for path in source.iterdir():
             link(path, target / path.name)
@@ -348,12 +321,9 @@ def is_archive(path: Path) -> bool:
 
 
 def unpack(archive: Path, out: Path) -> None:
-    """Unpack a zip or tar archive into a folder that is not there yet.
-
-    Raises:
-        InputError: it is damaged, has links or paths that lead elsewhere, or would be more than 200
-            times as large (and than 64 MiB), or than the disk has room for.
-    """
+    """Unpack a zip or tar archive into a folder that is not there yet; InputError if it is damaged,
+    has links or paths that lead elsewhere, or would be more than 200 times as large (and than
+    64 MiB), or than the disk has room for."""
     is_zip = zipfile.is_zipfile(archive)
     out.mkdir(parents=True)
     room = max(2**26, _LARGEST_RATIO * archive.stat().st_size)

@@ -23,9 +23,6 @@ LINES = {
 }
 """What figures are called that share a panel with others."""
 
-POINTS = 240
-"""A curve of more points than this is drawn as means over as many equal stretches of steps."""
-
 COLOURS = ("#1f5fa8", "#c9571a", "#3d8a4a")
 """Blue, orange and green that stay apart for the colour-blind, and in print."""
 
@@ -59,16 +56,14 @@ REINFORCED = (
 )
 """The panels of a system that learnt from rewards. The best step has the highest dev reward."""
 
-FITTED = Panel("loss (nats per token)", ("eval_loss", "loss"), best=True)
-PREFERRED = Panel("loss (nats per pair)", ("eval_loss", "loss"), best=True)
-"""The panel of a fine-tuned system, and of one that learnt preferences: the lowest dev loss is
-best."""
+FITTED = Panel("loss (nats)", ("eval_loss", "loss"), best=True)
+"""The panel of a system that learnt from answers (per token) or pairs of them (per pair)."""
 
 DRAWN = tuple(dict.fromkeys(name for panel in (*REINFORCED, FITTED) for name in panel.names))
 
 
 def run(runs: Sequence[tuple[str, int, Path]], out_figure: Path, out_points: Path) -> str:
-    """Draw the curves and write their numbers.
+    """Draw the curves and write their numbers; returns a line that says what was drawn.
 
     A system that learnt from rewards is a row of panels, with axes that all such systems share; one
     that was fine-tuned is a panel. Seeds are thin lines, and the thick one is their mean, as far as
@@ -79,55 +74,38 @@ def run(runs: Sequence[tuple[str, int, Path]], out_figure: Path, out_points: Pat
         out_figure: the figure (SVG).
         out_points: system, seed, step, name and value of every point (CSV).
 
-    Returns:
-        A line that says what was drawn.
-
     Raises:
-        InputError: a file has no learning curve, or there are no runs.
+        InputError: a file has no learning curve.
     """
     from matplotlib import style
 
-    if not runs:
-        raise InputError("learning curves: expected at least one trained system")
     points = read(runs)
     with atomic_writer(out_points) as stream:
-        columns = ["system", "seed", "step", "name", "value"]
-        points.to_csv(stream, columns=columns, index=False, lineterminator="\n")
+        points.to_csv(stream, index=False, lineterminator="\n")
     # The user's own settings would change the picture.
     with style.context(["default", STYLE]):
         figure = draw(points)
         with atomic_writer(out_figure) as stream:
             figure.savefig(stream, format="svg", metadata={"Date": None})
-    systems = len({system for system, _, _ in runs})
+    systems = points["system"].nunique()
     return f"curves: {systems} systems, {len(runs)} runs, {len(points)} points, {out_figure}"
 
 
 def read(runs: Sequence[tuple[str, int, Path]]) -> pd.DataFrame:
-    """The figures that are drawn of all runs, a row per point.
-
-    Raises:
-        InputError: a line of a file has no step, or a file nothing to draw.
-    """
+    """The figures that are drawn of all runs, a row per point; InputError if a file has none."""
     import pandas as pd
 
     frames = []
     for system, seed, path in runs:
-        rows = read_jsonl(path)
-        for number, row in enumerate(rows, start=1):
-            if not isinstance(row, dict) or not isinstance(row.get("step"), int):
-                raise InputError(f"{path}, record {number}: expected figures with their step")
-        frame = pd.DataFrame(rows, columns=["step", *DRAWN])
+        frame = pd.DataFrame(read_jsonl(path), columns=["step", *DRAWN])
         points = frame.melt("step", var_name="name").dropna()
-        points["value"] = pd.to_numeric(points["value"], errors="coerce")
-        if points.empty or points["value"].isna().any():
+        if points.empty:
             raise InputError(f"{path}: expected numbers for some of {', '.join(DRAWN)}")
         # A step that was taken twice counts as it was the last time.
         points = points.drop_duplicates(["step", "name"], keep="last")
-        points["preferences"] = any("reward_margin" in row for row in rows)
-        points.insert(0, "system", system)
-        points.insert(1, "seed", seed)
-        frames.append(points.sort_values(["name", "step"], kind="stable"))
-    return pd.concat(frames, ignore_index=True)
+        points = points.sort_values(["name", "step"], kind="stable")
+        frames.append(points.assign(system=system, seed=seed))
+    return pd.concat(frames, ignore_index=True)[["system", "seed", "step", "name", "value"]]
 
 
 def best_step(own: pd.DataFrame) -> int | None:
@@ -153,7 +131,7 @@ def draw(points: pd.DataFrame) -> Figure:
     grid = figure.add_gridspec(rows, across)
     for number, (system, own) in enumerate(fitted.items()):
         axes = figure.add_subplot(grid[divmod(number, across)])
-        _draw_panel(axes, PREFERRED if own["preferences"].any() else FITTED, own)
+        _draw_panel(axes, FITTED, own)
         axes.set_title(system, fontweight="bold")
     first: dict[Panel, Axes] = {}
     for row, (system, own) in enumerate(reinforced.items(), start=above):
@@ -178,27 +156,15 @@ def _draw_panel(axes: Axes, panel: Panel, own: pd.DataFrame) -> None:
         # What comes first is in front.
         style: dict[str, Any] = {"color": COLOURS[place], "zorder": 3 - place / 10}
         for seed in curves if curves.shape[1] > 1 else []:
-            steps, values = _thinned(curves[seed].dropna())
-            axes.plot(steps, values, linewidth=0.6, alpha=0.45, **style)
-        steps, values = _thinned(curves.dropna().mean(axis="columns"))
-        axes.plot(steps, values, linewidth=1.6, label=LINES.get(name), **style)
-        if panel.best and place == 0:
-            for _, of_seed in own.groupby("seed", sort=False):
-                kept = best_step(of_seed)
-                of_name = of_seed[(of_seed["name"] == name) & (of_seed["step"] == kept)]
-                axes.plot(of_name["step"], of_name["value"], "o", markersize=3.5, **style)
-    axes.set_ylabel(panel.label)
-    axes.set_xlabel("step")
+            axes.plot(curves[seed].dropna(), linewidth=0.6, alpha=0.45, **style)
+        mean = curves.dropna().mean(axis="columns")
+        axes.plot(mean, linewidth=1.6, label=LINES.get(name), **style)
+        for seed in curves if panel.best and place == 0 else []:
+            kept = best_step(own[own["seed"] == seed])
+            if kept is not None and kept in curves.index:
+                axes.plot(kept, curves[seed][kept], "o", markersize=3.5, **style)
+    axes.set(xlabel="step", ylabel=panel.label)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=4, integer=True))
     axes.yaxis.set_major_locator(MaxNLocator(nbins=4))
     if len(drawn) > 1:
         axes.legend(fontsize=6, frameon=False, handlelength=1, labelspacing=0.2)
-
-
-def _thinned(curve: pd.Series) -> tuple[Any, Any]:
-    """Steps and values of a curve, or their means over stretches if it has more than `POINTS`."""
-    steps = curve.index.to_series()
-    if len(curve) > POINTS:
-        stretch = (steps - steps.iloc[0]) * POINTS // (steps.iloc[-1] - steps.iloc[0] + 1)
-        steps, curve = steps.groupby(stretch).mean(), curve.groupby(stretch).mean()
-    return steps.tolist(), curve.tolist()

@@ -43,8 +43,7 @@ AVERAGED = ("asqa", "qampari", "eli5")
 
 
 class Score(NamedTuple):
-    """One figure of one run, over the `n` answers that have the metric; `verifier` is empty where
-    none was needed."""
+    """One figure of one run, over the `n` answers that have it; `verifier` is empty if unneeded."""
 
     system: str
     seed: int
@@ -62,16 +61,13 @@ Questions = dict[tuple[str, int, str], frozenset[str]]
 
 
 def run(scores: Sequence[tuple[str, int, Path]], out_table: Path, out_scores: Path) -> str:
-    """Write both tables and show the first on stderr.
+    """Write both tables, show the first on stderr and return a line that says what was written.
 
     Args:
         scores: system, seed and score file of every run, in the order of the table.
         out_table: a row per system, the mean over its seeds. Figures by the first verifier have
             plain names, those by another end in `_{verifier}`.
         out_scores: a row per figure, with its bootstrap interval over examples.
-
-    Returns:
-        A line that says what was written.
     """
     import pandas as pd
 
@@ -90,11 +86,8 @@ def run(scores: Sequence[tuple[str, int, Path]], out_table: Path, out_scores: Pa
 
 
 def read_scores(system: str, seed: int, path: Path, questions: Questions) -> list[Score]:
-    """The figures of one score file, `{verifier: {dataset: {"metrics": …, "intervals": …}}}`; what
-    it was scored on is added to `questions`.
-
-    A metric that needs no verifier is the same under each and is taken once.
-    """
+    """The figures of one score file, `{verifier: {dataset: {"metrics": …, "intervals": …}}}`, those
+    that need no verifier once; what it was scored on is added to `questions`."""
     figures: dict[tuple[str, str, str], Score] = {}
     try:
         for verifier, datasets in read_json(path).items():
@@ -119,19 +112,15 @@ def read_scores(system: str, seed: int, path: Path, questions: Questions) -> lis
 
 
 def table(figures: Sequence[Score]) -> list[dict[str, Any]]:
-    """The rows of the table: per system the means over seeds, of single figures and over datasets.
-
-    A column is there where a system has the figure. A mean over datasets takes those of
-    `AVERAGED` that the system was scored on.
-    """
+    """The rows of the table: per system the means over seeds, of single figures that it has and
+    over those datasets of `AVERAGED` that it was scored on."""
     verifiers = _distinct(f.verifier for f in figures if f.verifier)
     rows = []
     for system in _distinct(f.system for f in figures):
         own = [f for f in figures if f.system == system]
         values = defaultdict(list)
-        for f in own:
-            if f.metric in COLUMNS:
-                values[_column(f.dataset, f.metric, f.verifier, verifiers)].append(f.value)
+        for f in (f for f in own if f.metric in COLUMNS):
+            values[_column(f.dataset, f.metric, f.verifier, verifiers)].append(f.value)
         row: dict[str, Any] = {"system": system, "seeds": len({f.seed for f in own})}
         for (name, metrics), verifier in product(MEANS.items(), verifiers):
             columns = [_column(d, metrics[d], verifier, verifiers) for d in AVERAGED]
@@ -149,11 +138,8 @@ def table(figures: Sequence[Score]) -> list[dict[str, Any]]:
 def show(
     rows: Sequence[Mapping[str, Any]], figures: Sequence[Score], questions: Questions
 ) -> list[str]:
-    """The table as lines to read: citation F1 and correctness by dataset, a block per verifier.
-
-    Correctness is left out where no question has a gold answer. Runs that were scored on other
-    questions than the first are named.
-    """
+    """The table as lines to read: citation F1 and, if there are gold answers, correctness by
+    dataset, a block per verifier; runs scored on other questions than the first are named."""
     datasets = _distinct(f.dataset for f in figures)
     verifiers = _distinct(f.verifier for f in figures if f.verifier)
     correctness = not {f.metric for f in figures}.isdisjoint(CORRECTNESS.values())

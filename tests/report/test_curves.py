@@ -70,7 +70,7 @@ def test_the_points_are_tidy(runs: Runs, tmp_path: Path):
 def test_a_panel_per_fitted_system_and_a_row_per_reinforced_one(runs: Runs):
     loss, *row = curves.draw(curves.read(runs)).axes
     assert loss.get_title() == "dist"
-    assert loss.get_ylabel() == "loss (nats per token)"
+    assert loss.get_ylabel() == "loss (nats)"
     assert sorted(lines(loss)) == [([1, 2], [2.0, 1.0]), ([2, 4, 6], [1.5, 1.25, 1.25])]
     labels = ["reward per answer"] * 2 + ["citation F1 (%)", "KL (nats per answer)"]
     assert [axes.get_ylabel() for axes in row] == [*labels, "entropy (nats per token)"]
@@ -99,26 +99,6 @@ def test_the_kept_step_is_the_first_of_the_best_on_dev(runs: Runs):
     assert dots(parts) == dots(kl) == dots(entropy) == []
 
 
-def test_preferences_have_a_loss_per_pair(tmp_path: Path):
-    path = write(
-        tmp_path / "dpo.jsonl",
-        [{"step": 1, "loss": 0.7, "reward_margin": 0.1}, {"step": 1, "eval_loss": 0.6}],
-    )
-    (axes,) = curves.draw(curves.read([("dpo", 0, path)])).axes
-    assert axes.get_ylabel() == "loss (nats per pair)"
-
-
-def test_a_long_curve_is_drawn_as_means_over_stretches(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setattr(curves, "POINTS", 3)
-    path = write(tmp_path / "m.jsonl", [{"step": i, "loss": i * i} for i in range(1, 7)])
-    points = curves.read([("dist", 0, path)])
-    assert len(points) == 6
-    (axes,) = curves.draw(points).axes
-    assert lines(axes) == [([1.5, 3.5, 5.5], [2.5, 12.5, 30.5])]
-
-
 @pytest.mark.parametrize("count", [1, 12])
 def test_few_and_many_systems_have_a_panel_each(tmp_path: Path, count: int):
     path = write(tmp_path / "m.jsonl", [{"step": 1, "loss": 1.0}, {"step": 2, "loss": 0.5}])
@@ -143,19 +123,9 @@ def test_the_same_input_makes_the_same_bytes(runs: Runs, tmp_path: Path):
     assert b"<dc:date>" not in outs[0][1]
 
 
-@pytest.mark.parametrize(
-    ("rows", "complaint"),
-    [
-        ([{"step": 1, "loss": 1.0}, {"loss": 1.0}], r"record 2: expected figures with their step"),
-        (["loss"], r"record 1: expected figures with their step"),
-        ([{"step": 1, "loss": "low"}], r"expected numbers for some of dev_reward, "),
-        ([{"step": 1, "learning_rate": 0.5}], r"expected numbers for some of dev_reward, "),
-        ([], r"expected numbers for some of dev_reward, "),
-        (None, "expected at least one trained system"),
-    ],
-)
-def test_nothing_to_draw(rows: list[Any] | None, complaint: str, tmp_path: Path):
-    runs = [] if rows is None else [("s", 0, write(tmp_path / "m.jsonl", rows))]
-    with pytest.raises(InputError, match=complaint):
+@pytest.mark.parametrize("rows", [[{"step": 1, "learning_rate": 0.5}], []])
+def test_nothing_to_draw(rows: list[dict[str, float]], tmp_path: Path):
+    runs = [("s", 0, write(tmp_path / "m.jsonl", rows))]
+    with pytest.raises(InputError, match=r"expected numbers for some of dev_reward, "):
         curves.run(runs, tmp_path / "c.svg", tmp_path / "c.csv")
     assert not (tmp_path / "c.csv").exists()
