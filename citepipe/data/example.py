@@ -13,8 +13,8 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, TypeAdapter
 
-from citepipe.data.expertqa import gold_and_documents
 from citepipe.data.validate import kind_of, present, shown, validated
+from citepipe.text.statements import find_citations, renumber_citations
 
 DATASETS = ("asqa", "qampari", "eli5", "expertqa")
 
@@ -184,11 +184,8 @@ class Example:
         if isinstance(row, Exception):
             raise row
         if isinstance(row, dict):
-            if isinstance(answers := row.get("answers"), dict):
-                has_own = any(row.get(name) for name in DOCUMENTS)
-                row = {**row, "dataset": row.get("dataset", "expertqa"), "answers": None}
-                row |= {} if has_own else {DOCUMENTS[0]: []}
-                row |= gold_and_documents(answers, where, with_documents=not has_own)
+            if isinstance(row.get("answers"), dict):
+                row = _plain(row, where)
             listed = documents_field(row)
             read = {*READ, listed}
             fields = {name: row[name] for name in read if row.get(name) is not None}
@@ -230,6 +227,85 @@ class Example:
 
 
 _EXAMPLE = TypeAdapter(Example)
+
+
+@dataclass(frozen=True, slots=True)
+class _Claim:
+    revised_claim: str = ""
+    evidence: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    answer_string: str | None = None
+    revised_answer_string: str | None = None
+    claims: tuple[Annotated[_Claim, BeforeValidator(present)], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _ExpertQARow:
+    answers: dict[str, Annotated[_Answer, BeforeValidator(present)]]
+
+
+_EXPERTQA_ROW = TypeAdapter(_ExpertQARow)
+_EVIDENCE = re.compile(r"\s*\[(\d{1,6})\][ \t]*([^\n]*)(?:\n(.*))?", re.DOTALL)
+"""Of EXPERTQA: `[number] address`, and perhaps an empty line and the passage."""
+
+
+def _plain(row: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """A row of EXPERTQA's own files (Malaviya et al. 2024, `r2_compiled_anon.jsonl` and its splits)
+    with the fields that all other rows have.
+
+    There a row has answers by the names of systems, cut into claims that annotators have judged and
+    revised. The first answer that one has revised counts, or else the first. It becomes `output`;
+    the passages of its evidence become the documents, in the order of their numbers, titled by
+    their addresses. Numbers without a passage that nothing cites are passed over, and the citations
+    follow; one that is cited is a document without text. The revised answer, without citations, is
+    the human answer, and its claims are the gold ones. Where all evidence is addresses, there are
+    no documents. A row's own documents stay, which its answer does not cite.
+    """
+    has_own = any(row.get(name) for name in DOCUMENTS)
+    fields = {**row, "dataset": row.get("dataset", "expertqa"), "answers": None}
+    fields |= {} if has_own else {DOCUMENTS[0]: []}
+    read = list(validated(_EXPERTQA_ROW, {"answers": row["answers"]}, where).answers.values())
+    chosen = next((a for a in read if a.revised_answer_string is not None), (*read, None)[0])
+    if chosen is None:
+        return fields
+    if chosen.revised_answer_string is not None:
+        claims = [_without_citations(claim.revised_claim) for claim in chosen.claims]
+        fields["answer"] = _without_citations(chosen.revised_answer_string)
+        fields["claims"] = list(filter(None, claims))
+    return fields if has_own else fields | _cited(chosen)
+
+
+def _without_citations(text: str) -> str:
+    return " ".join(renumber_citations(text, lambda _: None).split())
+
+
+def _cited(answer: _Answer) -> dict[str, Any]:
+    """The documents, and the answer that cites them by their places."""
+    titles: dict[int, str] = {}
+    passages: dict[int, list[str]] = {}
+    for text in (text for claim in answer.claims for text in claim.evidence):
+        if found := _EVIDENCE.fullmatch(text):
+            number, passage = int(found[1]), (found[3] or "").strip()
+            titles.setdefault(number, found[2].strip())
+            if passage and passage not in passages.setdefault(number, []):
+                passages[number].append(passage)
+    output = answer.answer_string
+    cited = {c.number for c in find_citations(output or "") if (output or "")[c.end - 1] == "]"}
+    known = {number for number, texts in passages.items() if texts}
+    if not known:
+        return {"output": output}
+    numbers = sorted(known | (cited & titles.keys()))
+    places = {number: place for place, number in enumerate(numbers, start=1)}
+
+    def moved(number: int) -> int:
+        # What cites no document still cites none.
+        return places.get(number, len(numbers) + 1 + number)
+
+    docs = [{"title": titles[n], "text": "\n".join(passages.get(n, []))} for n in numbers]
+    return {"docs": docs, "output": output and renumber_citations(output, moved)}
 
 
 def relevant_documents(

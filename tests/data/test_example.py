@@ -53,28 +53,20 @@ def test_an_extract_takes_the_place_of_the_text() -> None:
 
 @pytest.mark.parametrize("name", ["docs", "documents", "passages", "contexts"])
 def test_documents_of_ones_own_may_be_strings_or_lack_titles(name: str) -> None:
+    with pytest.raises(RowError, match="f, field docs: missing"):
+        Example.from_row({"question": "Who?"}, "f", "eli5")
     docs = ["One.", {"text": "Two.", "id": 2}, {"title": "T", "text": None, "content": "Three."}]
-    example = Example.from_row({"question": "Who?", name: docs}, "f", own_as="eli5")
+    example = Example.from_row({"docs": [], "question": "Who?", name: docs}, "f", own_as="eli5")
     assert example.docs == (
         Document("", "One."),
         Document("", "Two.", id="2"),
         Document("T", "Three."),
     )
-    assert (example.dataset, dict(example.extra)) == ("eli5", {})
+    assert (example.dataset, dict(example.extra)) == (
+        "eli5",
+        {} if name == "docs" else {"docs": []},
+    )
     assert Example.from_row(example.to_row(), "f") == example
-
-
-def test_the_first_list_that_holds_documents_is_read() -> None:
-    row = {"question": "Who?", "docs": [], "passages": ["One."], "contexts": ["Two."]}
-    example = Example.from_row(row, "f", own_as="eli5")
-    assert example.docs == (Document("", "One."),)
-    assert dict(example.extra) == {"docs": [], "contexts": ["Two."]}
-
-
-def test_a_question_may_stand_alone_if_documents_are_found_later() -> None:
-    assert Example.from_row({"question": "Who?"}, "f", "eli5", needs_documents=False).docs == ()
-    with pytest.raises(RowError, match="f, field docs: missing"):
-        Example.from_row({"question": "Who?"}, "f", "eli5")
 
 
 @pytest.mark.parametrize(
@@ -145,16 +137,11 @@ def test_a_cited_address_without_a_passage_is_a_document_without_text() -> None:
     assert (example.answer, example.claims) == (None, ())
 
 
-def test_addresses_alone_are_no_documents() -> None:
-    example = _expertqa(ANSWER | {"claims": [_claim("A [1].", "[1] a.org", revised="A [1].")]})
-    assert (example.docs, example.output) == ((), ANSWER["answer_string"])
-    assert example.claims == ("A.",)
-
-
 def test_the_answer_that_was_revised_is_taken() -> None:
-    other = {"answer_string": "Other.", "claims": [], "revised_answer_string": None}
+    # Addresses without passages are no documents.
+    other = {"answer_string": "Other.", "claims": [_claim("A [1].", "[1] a.org")]}
     assert _expertqa(other, ANSWER).answer is not None
-    assert _expertqa(other).output == "Other."
+    assert (_expertqa(other).output, _expertqa(other).docs) == ("Other.", ())
     assert _expertqa().output is None
 
 

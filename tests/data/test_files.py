@@ -25,20 +25,15 @@ EXAMPLES = [Example("0", "asqa", "Who?", (Document("T", "é"),), output="Me [1].
 OWN = '{"question": "a?", "docs": ["x"]}'
 
 
-def test_examples_come_back_as_they_were_written(tmp_path: Path) -> None:
-    write_examples(tmp_path / "a.json", EXAMPLES)
-    write_jsonl(tmp_path / "a.jsonl", [e.to_row() for e in EXAMPLES])
-    assert read_examples(tmp_path / "a.json") == EXAMPLES
-    assert read_examples(tmp_path / "a.jsonl") == EXAMPLES
-
-
 def test_a_result_file_is_what_alce_reads(tmp_path: Path) -> None:
     path = tmp_path / "asqa-result.json"
     write_result(path, {"model": "m"}, EXAMPLES)
     written = json.loads(path.read_text())
     assert written["args"] == {"model": "m"}
     assert written["data"][0]["output"] == "Me [1]."
-    assert read_examples(path)[0].output == "Me [1]."
+    assert read_examples(path) == EXAMPLES
+    write_examples(path, EXAMPLES)
+    assert read_examples(path) == EXAMPLES
 
 
 @pytest.mark.parametrize(
@@ -89,7 +84,6 @@ def test_the_dataset_is_the_one_in_the_name_of_the_file(
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b'["\xff"]', ": expected UTF-8 text, byte 2 is not"),
         (None, ": cannot be read: No such file"),
         (b'{"a": "\\udeb2"}', ", line 1: expected JSON, lone leading surrogate"),
         (b'\n{"a":\n', ", line 2: expected JSON, EOF while parsing a value at column 5"),

@@ -65,20 +65,11 @@ def _account(folder: Path) -> Any:
     return json.loads((folder / "out" / "mixture.json").read_text())
 
 
-def test_without_sizes_everything_is_taken(folder: Path) -> None:
-    sizes = {name: len(rows) for name, rows in _mix(folder).items()}
-    assert sizes == {"train": 12, "dev": 4, "test/asqa": 3, "test/qampari": 2}
-
-
 def test_sizes_are_per_dataset_and_chosen_by_the_seed(folder: Path) -> None:
     sizes = {"asqa": 3, "qampari": 4}
     first, again, other = (_ids(_mix(folder, train_size=sizes, seed=s)["train"]) for s in (1, 1, 2))
     assert first == again != other
     assert Counter(i[0] for i in first) == {"a": 3, "q": 4}
-
-
-def test_as_many_documents_are_kept_as_will_be_shown(folder: Path) -> None:
-    assert {len(e.docs) for e in _mix(folder, documents=5)["train"]} == {5}
 
 
 def test_one_file_can_be_dealt_out_among_the_splits(folder: Path) -> None:
@@ -117,7 +108,6 @@ def test_shares_go_to_the_largest_remainders() -> None:
     # 10 of 7 + 2 + 4 = 13: 5.38, 1.54, 3.08.
     assert in_proportion(10, {"a": 7, "b": 2, "c": 4}, "f") == {"a": 5, "b": 2, "c": 3}
     assert in_proportion(1, {"a": 1, "b": 1}, "f") == {"a": 1, "b": 0}
-    assert in_proportion(13, {"a": 7, "b": 2, "c": 4}, "f") == {"a": 7, "b": 2, "c": 4}
     assert in_proportion(0, {}, "f") == {}
 
 
@@ -180,15 +170,6 @@ def test_the_account_says_what_became_of_the_files(folder: Path) -> None:
     assert len(account["inputs"]) == 4
 
 
-def test_the_same_files_come_of_the_same_seed(folder: Path) -> None:
-    written = []
-    for _ in range(2):
-        _mix(folder, train_size=7, test_size={"asqa": 1})
-        written.append({path: path.read_bytes() for path in (folder / "out").rglob("*.json")})
-    assert written[0] == written[1]
-    assert len(written[0]) == 5
-
-
 _WAYS = (str.upper, str.title, "  {}?".format, "“{}”".format, "{}\u200b!".format)
 _QUESTIONS = st.builds(
     lambda way, n: way(f"straße {n} où"), st.sampled_from(_WAYS), st.integers(0, 60)
@@ -240,14 +221,6 @@ def _own(folder: Path, *rows: dict[str, Any], **more: object) -> DataOptions:
     return _options(folder, train=[str(path)], **more)
 
 
-def test_own_rows_need_no_dataset(folder: Path) -> None:
-    row = {"question": "1?", "passages": ["x"], "answers": ["a"]}
-    for options, dataset in (({}, "eli5"), ({"own_as": "qampari"}, "qampari")):
-        mix(_own(folder, row, **options), folder / "out")
-        (example,) = read_examples(folder / "out" / "train.json")
-        assert (example.dataset, example.answers) == (dataset, (("a",),))
-
-
 def test_rows_without_documents_are_refused_left_out_or_helped(folder: Path) -> None:
     options = _own(
         folder,
@@ -273,14 +246,11 @@ def test_rows_without_documents_are_refused_left_out_or_helped(folder: Path) -> 
         mix(options, folder / "out", find)
     line = mix(leaving, folder / "out", find)
     assert line.endswith("left out without documents 1, documents found for 1")
+    bare = _own(folder, {"question": "1?"}, without_documents="leave_out")
+    with pytest.raises(InputError, match=r"1 of 1 rows have none; .* nothing is left without them"):
+        mix(bare, folder / "out")
     found = [e.docs for e in read_examples(folder / "out" / "train.json")]
     assert found == [(Document("", "x"),), (Document("F", "found"),)]
-
-
-def test_a_file_without_any_documents_is_refused_in_any_case(folder: Path) -> None:
-    options = _own(folder, {"question": "1?"}, without_documents="leave_out")
-    with pytest.raises(InputError, match=r"1 of 1 rows have none; .* nothing is left without them"):
-        mix(options, folder / "out")
 
 
 @pytest.mark.parametrize(
@@ -288,9 +258,6 @@ def test_a_file_without_any_documents_is_refused_in_any_case(folder: Path) -> No
     [
         (["a", "b", "c"], "01"),
         (["irrelevant", "b", "It is Irrelevant.", "d", "e"], "13"),
-        (["a", None, "c"], "0"),
-        ([None, "b"], "0"),
-        (["irrelevant", None, "c"], "1"),
         (["irrelevant", "irrelevant"], "0"),
         ([], ""),
     ],
@@ -336,12 +303,8 @@ def test_bad_options_are_named(folder: Path, change: dict[str, Any], complaint: 
         ("resume", "résumé", False),
         ("की", "कि", False),
         ("?", "!", False),
-        ("in 2001", "in 2002", False),
+        ("What's the U.S. GDP (2001)?", "what s the u s gdp 2001", True),
     ],
 )
 def test_when_two_questions_are_the_same(one: str, other: str, same: bool) -> None:
     assert (normalized_question(one) == normalized_question(other)) is same
-
-
-def test_letters_and_digits_of_a_question_are_compared() -> None:
-    assert normalized_question("  What's the U.S. GDP (2001)?\n") == "what s the u s gdp 2001"
