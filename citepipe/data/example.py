@@ -127,7 +127,7 @@ class Example:
     Attributes:
         id: unique within its file.
         dataset: one of `DATASETS`; decides how statements are split and what counts as correct.
-        question: the question as shown to the model.
+        question: as shown to the model.
         docs: the documents in the order in which they are numbered, from `[1]`.
         output: a cited answer (the teacher's, or a system's), or None.
         answer: a human long answer, or None.

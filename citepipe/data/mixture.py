@@ -41,12 +41,8 @@ class _Row:
 
 
 def normalized_question(question: str) -> str:
-    """What is compared of a question: its letters and digits.
-
-    Without case, punctuation, symbols, invisible characters and repeated spaces, and whichever
-    of several ways of writing a character Unicode has. A question of which nothing would be left
-    (`?!`) stays as it is.
-    """
+    """What is compared of a question: its letters and digits, without case, and whichever of
+    several ways of writing a character Unicode has. One of which nothing is left (`?!`) stays."""
     folded = unicodedata.normalize("NFKC", question).casefold()
     folded = unicodedata.normalize("NFKC", folded)
     kinds = ((character, unicodedata.category(character)) for character in folded)
@@ -65,11 +61,6 @@ def mix(options: DataOptions, out: Path, find_documents: FindDocuments | None = 
     `mixture.json` has per split its rows by dataset and by file, the rows left out because an
     earlier split has their question (`leaks`), the split itself has them already (`repetitions`),
     or they have no documents, and those that were given documents; the files' digests and the seed.
-
-    Args:
-        options: the files, and what is taken of them.
-        out: the folder.
-        find_documents: a retriever, for rows without documents; None refuses them.
 
     Returns:
         A line with the number of rows of each split, and of those left out if there are any.
@@ -182,11 +173,8 @@ def _once(rows: Sequence[_Row], options: DataOptions) -> list[_Row]:
 
 
 def kept_documents(example: Example, options: DataOptions) -> tuple[Document, ...]:
-    """The documents that a question keeps: the first ones, or those chosen by a shorter text.
-
-    A document is kept, with whatever text it has, where the choice would leave none (ALCE: only
-    if it has no shorter text).
-    """
+    """The first documents of a question, or the first chosen by a shorter text; one is kept where
+    the choice would leave none (ALCE: only if it has no shorter text)."""
     docs = example.docs
     if options.shorter is not None:
         relevant, bare = relevant_documents(docs, options.shorter)
@@ -245,14 +233,8 @@ def _select(
 
 
 def in_proportion(total: int, counts: Mapping[Any, int], where: str) -> dict[Any, int]:
-    """Spread a number of rows over datasets in proportion to the rows that they have.
-
-    The shares are rounded down, and what is missing goes to the largest remainders; of equal ones
-    to the first.
-
-    Raises:
-        InputError: there are fewer rows than that; `where` names their files.
-    """
+    """Spread a number of rows over datasets in proportion to the rows that they have, what rounding
+    down leaves over to the largest remainders; InputError if there are fewer rows."""
     available = sum(counts.values())
     if total > available:
         raise InputError(f"{where}: expected {total} rows, got {available}")

@@ -29,22 +29,20 @@ DOCUMENTS = 5
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """How an answer stands between the end of its prompt and the next message of a conversation."""
+    """How an answer stands between its prompt and the next message of a conversation: the space (or
+    nothing) before it, the text that closes it, and the token that ends it."""
 
     before: str
-    """What separates it from the prompt: a space, or nothing."""
     after: str
-    """What closes it."""
     end_id: int
-    """The token that ends it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A prompt as text and tokens; `shortened` says that documents were cut to fit.
+    """A prompt as text and tokens; `shortened`: documents were cut to fit.
 
     `turn` is how a chat model's answer follows; None where the answer just goes on from the text.
-    `messages` are what is said in it: the user's, with answers between them if there are several.
+    `messages` are the user's, with answers between them if there are several.
     """
 
     text: str
@@ -89,11 +87,7 @@ def read_prompt_file(path: str) -> Layout:
 
 
 def check_prompt(options: PromptOptions, datasets: Sequence[str]) -> None:
-    """Read the prompt files, before any model is loaded.
-
-    Raises:
-        InputError: one of them is bad, or there is none for a dataset that wants demonstrations.
-    """
+    """Read the prompt files, before any model is loaded; InputError if one is bad or missing."""
     for dataset in datasets:
         _layout(options, dataset)
 
@@ -116,11 +110,7 @@ def _layout(options: PromptOptions, dataset: str) -> Layout:
 
 
 def chosen(file: Layout, options: PromptOptions, path: str) -> tuple[Demonstration, ...]:
-    """The first demonstrations, or with `demo_seed` those that ALCE draws with it (`run.py`).
-
-    Raises:
-        InputError: the file has fewer than `options.shots`.
-    """
+    """The first demonstrations, or with `demo_seed` those that ALCE draws with it (`run.py`)."""
     there = len(file.demos)
     if options.shots > there:
         raise InputError(f"{path}, field demos: expected at least {options.shots}, got {there}")
@@ -215,7 +205,7 @@ def fit(
     Args:
         example: the question.
         options: templates and the budget in tokens.
-        encode: the tokenizer, with whatever special tokens the model expects in front.
+        encode: the tokenizer, with the special tokens that the model expects in front.
         wrap: makes the text that is encoded from the messages of a chat, the user's first and last
             (a chat template). They are one, what `render` returns, or with `options.demo_turns` a
             message and its answer for each demonstration in front of the question's.

@@ -22,7 +22,6 @@ from citepipe.retrieve import (
     read_markdown,
     read_passages,
     read_plain,
-    words_of,
 )
 from citepipe.text.sentences import load_splitter
 
@@ -63,11 +62,6 @@ def test_scores_by_hand() -> None:
         [river * 2 / (2 + 1.25) + bank * 1 / (1 + 1.25), bank * 1 / (1 + 1), 0]
     )
     assert retriever.scores(["bank", "bank"]) == pytest.approx([2 * bank / 2.25, bank, 0])
-
-
-def test_the_title_is_searched_too() -> None:
-    retriever = Retriever([Document("Oslo", "A city."), Document("Rome", "A city.")], _options())
-    assert [d.title for d in retriever.find(["The city of Rome?"], 1)[0]] == ["Rome"]
 
 
 def test_scores_and_rankings_are_those_of_a_plain_bm25() -> None:
@@ -124,24 +118,17 @@ def test_words_are_stemmed_and_stop_words_left_out() -> None:
         ("Sie wohnt in Zürich.", "zurich"),
         ("Sie wohnt in Zu\u0308rich.", "ZÜRICH"),
         ("Die Straße", "STRASSE"),
-        ("ﬁnal", "final"),
         ("Москва́ — столица", "столица москва"),
         ("東京は日本の首都です。", "首都"),
         ("हिन्दी भाषा", "हिन्दी"),
         ("return_policy", "policy"),
         ("C-3PO", "3po"),
-        ("vitamin C", "c"),
     ],
 )
 def test_words_of_other_scripts_and_forms_are_found(text: str, question: str) -> None:
-    retriever = _retriever("something else", text)
-    assert _texts(retriever.find([question], 1)[0]) == [text]
-
-
-def test_marks_belong_to_the_letters_before_them() -> None:
-    texts = ["हिन्दी भाषा, Noe\u0308l\u0323 x_y 10%", "東京タワー"]
-    words = [["हिन्दी", "भाषा", "noel", "x", "y", "10"], list("東京タワー")]
-    assert words_of(texts, _options()) == words
+    # The title is searched as the text is.
+    passages = [Document("", "something else"), Document(text, "Text.")]
+    assert Retriever(passages, _options()).find([question], 1) == [passages[1:]]
 
 
 def test_only_examples_without_documents_get_some(capsys: pytest.CaptureFixture[str]) -> None:
@@ -167,13 +154,6 @@ def test_only_examples_without_documents_get_some(capsys: pytest.CaptureFixture[
 def test_passages_without_words_are_one_clear_line() -> None:
     with pytest.raises(InputError, match=r"^x: expected passages with words in them to look for"):
         Retriever([Document("", "?!"), Document("the", "and")], RetrievalOptions(passages=["x"]))
-    with pytest.raises(InputError, match="got 0 passages"):
-        Retriever([], RetrievalOptions(passages=["x"]))
-
-
-def test_an_overlap_of_most_of_a_passage_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"at most half of words \(10\)"):
-        _options(words=20, overlap=11)
 
 
 def _read(*paths: Path | str, **more: object) -> list[Document]:
@@ -356,55 +336,16 @@ def _cut(text: str, words: int, overlap: int = 0) -> list[str]:
     [
         # What fits stays whole.
         ("One two.\nThree four.\n\nFive six.", 7, 0, ["One two. Three four. Five six."]),
-        (
-            "Mr. A. Berg came. He saw Dr. Lind. They left the U.S. in 1990. It rained.",
-            10,
-            0,
-            ["Mr. A. Berg came. He saw Dr. Lind.", "They left the U.S. in 1990. It rained."],
-        ),
+        ("Mr. Berg came. He saw Dr. Lind.", 4, 0, ["Mr. Berg came.", "He saw Dr. Lind."]),
         # A paragraph ends a passage that has half of its words.
-        (
-            "Aa bb cc. Dd ee.\n\nGg hh ii. Jj kk.",
-            9,
-            0,
-            ["Aa bb cc. Dd ee.", "Gg hh ii. Jj kk."],
-        ),
-        ("Aa bb.\n\nGg hh ii. Jj kk ll.", 7, 0, ["Aa bb. Gg hh ii.", "Jj kk ll."]),
-        ("a b c d e f g h i j k l", 10, 0, ["a b c d e f g h i j", "k l"]),
-        (
-            "Aa bb cc. Dd ee. Ff gg. Hh ii jj. Kk ll mm.",
-            8,
-            4,
-            ["Aa bb cc. Dd ee. Ff gg.", "Dd ee. Ff gg. Hh ii jj.", "Hh ii jj. Kk ll mm."],
-        ),
-        # After `Bb cc.` there is room for the long sentence only.
-        (
-            "Aa. Bb cc. Dd ee ff gg hh ii jj kk ll.",
-            10,
-            5,
-            ["Aa. Bb cc.", "Dd ee ff gg hh ii jj kk ll."],
-        ),
+        ("Aa bb cc. Dd ee.\n\nGg hh. Jj kk.", 8, 0, ["Aa bb cc. Dd ee.", "Gg hh. Jj kk."]),
+        ("Aa bb cc. Dd ee. Ff. Gg.", 6, 3, ["Aa bb cc. Dd ee. Ff.", "Dd ee. Ff. Gg."]),
         # An overlap is never a whole passage.
-        (
-            "Aa bb cc dd ee.\n\nFf gg hh ii jj. Kk ll mm.",
-            10,
-            5,
-            ["Aa bb cc dd ee.", "Ff gg hh ii jj. Kk ll mm."],
-        ),
+        ("Aa bb cc.\n\nFf gg hh. Kk ll mm.", 6, 3, ["Aa bb cc.", "Ff gg hh. Kk ll mm."]),
         # Of scripts without spaces every character is a word.
-        (
-            "東京は日本の首都です。人口は多いです。京都は古い都です。",
-            20,
-            0,
-            ["東京は日本の首都です。 人口は多いです。", "京都は古い都です。"],
-        ),
+        ("東京は日本の首都です。人口は多い。", 12, 0, ["東京は日本の首都です。", "人口は多い。"]),
         # Items of lists are not torn apart.
-        (
-            "Hours:\n- Monday nine to five\n- Tuesday ten to\n  four\n* Sunday closed",
-            10,
-            0,
-            ["Hours: - Monday nine to five", "- Tuesday ten to four", "* Sunday closed"],
-        ),
+        ("Hours:\n- Monday nine\n- Sunday\n  one", 5, 0, ["Hours: - Monday nine", "- Sunday one"]),
     ],
 )
 def test_texts_are_cut_at_the_ends_of_paragraphs_and_sentences(
@@ -442,7 +383,6 @@ def test_nothing_is_lost_and_nothing_too_long(seed: int) -> None:
         ("A Title\n\nText one.\n\nText\ntwo.", "A Title", ["Text one.", "Text\ntwo."]),
         ("A sentence.\n\nAnother.", None, ["A sentence.", "Another."]),
         ("Two lines\nof it\n\nAnother.", None, ["Two lines\nof it", "Another."]),
-        ("Alone", None, ["Alone"]),
     ],
 )
 def test_the_title_of_a_plain_text(text: str, title: str, blocks: list[str]) -> None:
@@ -455,10 +395,8 @@ def test_the_title_of_a_plain_text(text: str, title: str, blocks: list[str]) -> 
         ("# Top #\nIntro.\n## Part\nBody.\n", "Top", ["Intro.", "Part: Body."]),
         ("Intro.\n\n# Top\nBody.", "Top", ["Intro.", "Body."]),
         ("---\ntitle: 'Front'\ndate: 1\n---\n# Top\nBody.", "Front", ["Top: Body."]),
-        ("---\ntitle: Same\n---\n# Same\nBody.", "Same", ["Body."]),
         ("Top\n===\n\nBody.\n\nPart\n---\nMore.", "Top", ["Body.", "Part: More."]),
         ("# Top\n## Why?\nBecause.\n## Empty\n", "Top", ["Why? Because.", "Empty"]),
-        ("# Top\n```\n# no heading\n```\nBody.", "Top", ["# no heading", "Body."]),
         (
             'See [the page](http://a.b "T") and ![a map](m.png).<!-- not\nthis --> **So**\nit is.',
             None,
@@ -466,7 +404,6 @@ def test_the_title_of_a_plain_text(text: str, title: str, blocks: list[str]) -> 
         ),
         ("# Top\n## List\n- a b\n- c d", "Top", ["List: a b", "c d"]),
         ("#" + " word" * 31 + "\nBody.", None, ["word " * 30 + "word: Body."]),
-        ("#hashtag is no heading", None, ["#hashtag is no heading"]),
     ],
 )
 def test_markdown(text: str, title: str | None, blocks: list[str]) -> None:
