@@ -507,19 +507,17 @@ _SAMPLING: dict[str, Any] = {
 _OF_LEARNING = {
     "citepipe.train.rl:Learner.collect": "step",
     "citepipe.train.rl:Learner.evaluate": "evaluating",
-    "citepipe.train.checkpoint:Checkpoints.save": "saving",
-    "citepipe.train.checkpoint:Checkpoints.keep_best": "saving",
-    "citepipe.train.checkpoint:Checkpoints.copy_best": "publishing",
-    "citepipe.train.rl:write_jsonl": "publishing",
-    "citepipe.train.rl:discard": "publishing",
+    "citepipe.train.checkpoint:Run.save": "saving",
+    "citepipe.train.checkpoint:Run.keep_best": "saving",
+    "citepipe.train.checkpoint:write_jsonl": "publishing",
+    "citepipe.train.checkpoint:discard": "publishing",
 }
 _OF_TRAINER = {
     "citepipe.train.trainer:Trainer.learn": "step",
-    "citepipe.train.checkpoint:Checkpoints.save": "saving",
-    "citepipe.train.checkpoint:Checkpoints.keep_best": "saving",
-    "citepipe.train.checkpoint:Checkpoints.copy_best": "publishing",
-    "citepipe.train.trainer:write_jsonl": "publishing",
-    "citepipe.train.trainer:discard": "publishing",
+    "citepipe.train.checkpoint:Run.save": "saving",
+    "citepipe.train.checkpoint:Run.keep_best": "saving",
+    "citepipe.train.checkpoint:write_jsonl": "publishing",
+    "citepipe.train.checkpoint:discard": "publishing",
 }
 # Later stages start from what the first one's run in peace has published.
 STAGES = {

@@ -23,8 +23,7 @@ from citepipe.models.load import (
 )
 from citepipe.models.save import save_model
 from citepipe.options import ModelOptions
-from citepipe.train.batch import Batch, Ids, Layout, lay_out
-from citepipe.train.log_probs import answer_log_probs, answer_logits
+from citepipe.train.batch import Batch, Ids, answer_log_probs, answer_logits, lay_out
 
 Role = Literal["policy", "reference", "value"]
 Loss = Callable[[torch.Tensor], torch.Tensor]
@@ -61,7 +60,7 @@ class ActorCritic:
     Attributes:
         model: what samples: the policy, active outside of `using`.
         head: from hidden states to values, or None.
-        layout: how the models read answers (`batch.lay_out`).
+        shared: the models read a prompt once for all its answers (`batch.lay_out`).
 
     Raises:
         InputError: no such model, or a start that does not go with `options`.
@@ -70,6 +69,7 @@ class ActorCritic:
     def __init__(self, options: ModelOptions, start: Path, with_values: bool) -> None:
         self._options = options
         self.model = load_trainable(options, start, name="policy")
+        # Only where all weights are trained; policy and value model then have one trunk.
         self._reference: PreTrainedModel | None = None
         if isinstance(self.model, PeftModel):
             add_adapter(self.model, start, "reference")
@@ -77,7 +77,6 @@ class ActorCritic:
                 add_adapter(self.model, start, "value", is_trainable=True)
         else:
             self._reference = load_base(options, whole=start).requires_grad_(False)
-        self._shared_trunk = with_values and self._reference is not None
         self.head: nn.Linear | None = None
         if with_values:
             size: int = self.model.config.get_text_config().hidden_size
@@ -88,10 +87,7 @@ class ActorCritic:
         # Gradient checkpointing works in training mode only.
         self.model.train()
         self._activate("policy")
-        attention = str(language_model_of(self.model).config._attn_implementation)
-        self.layout: Layout = "packed" if "flash" in attention else "separate"
-        if _reads_shared_prompts(self):
-            self.layout = "shared"
+        self.shared = self._reads_shared_prompts()
 
     @contextmanager
     def using(self, role: Role) -> Iterator[None]:
@@ -111,9 +107,8 @@ class ActorCritic:
         if isinstance(self.model, PeftModel):
             self.model.set_adapter(role)
             # PEFT freezes every adapter but the active one; policy and value learn together.
-            for parameters in (self.policy_parameters(), self.value_parameters()):
-                for parameter in parameters.values():
-                    parameter.requires_grad_(True)
+            for parameter in (self.policy_parameters() | self.value_parameters()).values():
+                parameter.requires_grad_(True)
 
     @contextmanager
     def sampling(self) -> Iterator[None]:
@@ -123,32 +118,33 @@ class ActorCritic:
 
     def batch(self, prompts: Sequence[Ids], answers: Sequence[Sequence[Ids]], pad_id: int) -> Batch:
         """Questions (token ids) with several answers each, as these models read them."""
-        return lay_out(prompts, answers, pad_id, self.model.device, self.layout)
+        return lay_out(prompts, answers, pad_id, self.model.device, self.shared)
 
     @torch.no_grad()
     def scores(self, batch: Batch) -> Scores:
         """Log-probabilities, entropies and values of the answers."""
         with self.using("policy"):
-            logits, states = self._logits(batch, "policy")
-            values = self._values(batch, states) if self._shared_trunk else None
+            logits, states = answer_logits(language_model_of(self.model), batch)
         total = logits.logsumexp(dim=-1)
         entropy = total - (torch.exp(logits - total[:, None]) * logits).sum(dim=-1)
         log_probs = answer_log_probs(logits, batch)
         del logits
-        if self.head is not None and values is None:
-            values = self.values(batch)
+        values = None
+        if self.head is not None:
+            if self._reference is None:
+                with self.using("value"):
+                    states = self._states(batch)
+            values = self._values(batch, states)
         reference = self.log_probs(batch, "reference")
         return Scores(log_probs, batch.spread(entropy), reference, values)
 
     def log_probs(self, batch: Batch, role: Role = "policy") -> torch.Tensor:
         """(B, T): log-probabilities of the answers' tokens, at temperature 1."""
+        model = language_model_of(self.model)
+        if role == "reference":
+            model = self._reference or model
         with self.using(role):
-            return answer_log_probs(self._logits(batch, role)[0], batch)
-
-    def values(self, batch: Batch) -> torch.Tensor:
-        """(B, T): the value before each of the answers' tokens."""
-        with self.using("value"):
-            return self._values(batch, self._states(batch))
+            return answer_log_probs(answer_logits(model, batch)[0], batch)
 
     def backward(self, batch: Batch, policy_loss: Loss | None, value_loss: Loss | None) -> None:
         """Add the gradients of losses of log-probabilities and of values, each (B, T) to a scalar.
@@ -157,16 +153,16 @@ class ActorCritic:
         """
         if policy_loss is not None:
             with self.using("policy"):
-                logits, states = self._logits(batch, "policy")
+                logits, states = answer_logits(language_model_of(self.model), batch)
                 loss = policy_loss(answer_log_probs(logits, batch))
-                if value_loss is not None and self._shared_trunk:
+                if value_loss is not None and self._reference is not None:
                     loss, value_loss = loss + value_loss(self._values(batch, states)), None
                 loss.backward()
         if value_loss is not None:
             with self.using("value"):
                 states = self._states(batch)
-                # Of a shared trunk only the head learns alone.
-                states = states.detach() if self._shared_trunk else states
+                # Of one trunk for both only the head learns alone.
+                states = states if self._reference is None else states.detach()
                 value_loss(self._values(batch, states)).backward()
 
     def policy_parameters(self) -> dict[str, nn.Parameter]:
@@ -193,39 +189,32 @@ class ActorCritic:
         output = decoder(**batch.inputs, use_cache=False)
         return output.last_hidden_state.flatten(0, 1)[batch.before]
 
-    def _logits(self, batch: Batch, role: Role) -> tuple[torch.Tensor, torch.Tensor]:
-        """See `answer_logits`; by the active adapter, or the reference that is a model."""
-        if role == "reference" and self._reference is not None:
-            return answer_logits(self._reference, batch)
-        return answer_logits(language_model_of(self.model), batch)
-
     def _values(self, batch: Batch, states: torch.Tensor) -> torch.Tensor:
         assert self.head is not None
         with torch.autocast(states.device.type, enabled=False):
             return batch.spread(self.head(states.to(self.head.weight.dtype))[:, 0])
 
+    @torch.no_grad()
+    def _reads_shared_prompts(self) -> bool:
+        """Whether the model keeps apart the answers that stand behind one prompt.
 
-@torch.no_grad()
-def _reads_shared_prompts(actor: ActorCritic) -> bool:
-    """Whether a model keeps apart the answers that stand behind one prompt.
-
-    Layers that see a window only would see a wrong one. Some models make their own mask, or count
-    positions from it: so a small batch is tried. It must come out as separate rows do, much nearer
-    than with a mask that keeps nothing apart.
-    """
-    model = language_model_of(actor.model)
-    config = model.config.get_text_config()
-    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
-    windowed = getattr(config, "sliding_window", None) and not hasattr(config, "layer_types")
-    if windowed or kinds != {"full_attention"} or actor.layout == "packed":
-        return False
-    questions = [(5, 6, 7, 8)], [[(9, 10, 11), (12, 13, 14, 15)]], 0, actor.model.device
-    apart, behind = lay_out(*questions, "separate"), lay_out(*questions, "shared")
-    seen = torch.ones_like(behind.inputs["attention_mask"]).tril()
-    mixed = behind._replace(inputs=behind.inputs | {"attention_mask": seen})
-    try:
-        with actor.using("policy"):
-            expected, found, wrong = (actor._states(b).float() for b in (apart, behind, mixed))
-    except (TypeError, ValueError, RuntimeError):
-        return False
-    return bool((found - expected).norm() < 0.1 * (wrong - expected).norm())
+        Flash attention takes no mask; layers that see a window only would see a wrong one. Some
+        models make their own mask, or count positions from it: so a small batch is tried. It must
+        come out as separate rows do, much nearer than with a mask that keeps nothing apart.
+        """
+        config = self.model.config.get_text_config()
+        kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
+        windowed = getattr(config, "sliding_window", None) and not hasattr(config, "layer_types")
+        flash = "flash" in str(language_model_of(self.model).config._attn_implementation)
+        if flash or windowed or kinds != {"full_attention"}:
+            return False
+        questions = [(5, 6, 7, 8)], [[(9, 10, 11), (12, 13, 14, 15)]], 0, self.model.device
+        apart, behind = lay_out(*questions), lay_out(*questions, shared=True)
+        seen = torch.ones_like(behind.inputs["attention_mask"]).tril()
+        mixed = behind._replace(inputs=behind.inputs | {"attention_mask": seen})
+        try:
+            with self.using("policy"):
+                expected, found, wrong = (self._states(b).float() for b in (apart, behind, mixed))
+        except (TypeError, ValueError, RuntimeError):
+            return False
+        return bool((found - expected).norm() < 0.1 * (wrong - expected).norm())

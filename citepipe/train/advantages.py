@@ -1,8 +1,9 @@
 """Returns and advantages: pure functions of tensors.
 
 Notation: B answers, T tokens of the longest answer; `mask` (B, T) is 1 on an answer's tokens and 0
-on padding, which stands at the end of each row. Where answers are compared with each other, those
-to one question stand next to each other, `count` of them.
+on padding, which stands at the end of each row. All tensors of tokens are (B, T), and results are
+0 on padding. Where answers are compared with each other, those to one question stand next to each
+other, `count` of them; `dense` says that rewards stay on the tokens that earned them.
 """
 
 from __future__ import annotations
@@ -16,19 +17,10 @@ def masked_mean(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 
 
 def whiten(values: torch.Tensor, mask: torch.Tensor, shift_mean: bool = True) -> torch.Tensor:
-    """Scale values to standard deviation 1 over the tokens of `mask`.
+    """Values (B, T) with standard deviation 1, and mean 0 or, without `shift_mean`, theirs.
 
     FineGrainedRLHF's `whiten` divides by the square root of the standard deviation
     (`fgrlhf/utils.py`); this divides by the standard deviation.
-
-    Args:
-        values: (B, T).
-        mask: (B, T).
-        shift_mean: also shift the mean to 0; else the mean of the scaled values is kept at what
-            it was.
-
-    Returns:
-        (B, T), 0 on padding.
     """
     mean = masked_mean(values, mask)
     variance = masked_mean((values - mean) ** 2, mask)
@@ -45,17 +37,9 @@ def penalize_kl(
     mask: torch.Tensor,
     coefficient: float,
 ) -> torch.Tensor:
-    """Rewards less the KL penalty: r_t - coefficient * (log p_t - log p_ref,t).
+    """(B, T): rewards less the KL penalty, r_t - coefficient * (log p_t - log p_ref,t).
 
-    Args:
-        rewards: (B, T).
-        log_probs: (B, T), of the sampled tokens under the policy that sampled them.
-        reference_log_probs: (B, T), under the reference policy.
-        mask: (B, T).
-        coefficient: weight of the penalty.
-
-    Returns:
-        (B, T), 0 on padding.
+    Both log-probabilities (B, T) are of the sampled tokens, p under the policy that sampled them.
     """
     return (rewards - coefficient * (log_probs - reference_log_probs)) * mask
 
@@ -76,7 +60,7 @@ def generalized_advantages(
         lam: lambda.
 
     Returns:
-        advantages (B, T) and returns (B, T) = advantages + values, both 0 on padding.
+        advantages (B, T) and returns (B, T) = advantages + values.
     """
     rewards, values = rewards * mask, values * mask
     advantages = torch.zeros_like(rewards)
@@ -91,29 +75,20 @@ def generalized_advantages(
 
 
 def returns_to_go(rewards: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """(B, T): the sum of the rewards from each token on, 0 on padding."""
+    """(B, T): the sum of the rewards from each token on."""
     return (rewards * mask).flip(1).cumsum(dim=1).flip(1) * mask
 
 
 def group_relative(
     rewards: torch.Tensor, mask: torch.Tensor, count: int, dense: bool
 ) -> torch.Tensor:
-    """Advantages over the other answers to the same question, in standard deviations.
+    """(B, T): advantages over the other answers to the same question, in standard deviations.
 
     DeepSeekMath (arXiv 2402.03300), section 4.1.2 if not dense: every token of an answer has the
     answer's summed reward, standardized over the group. Section 4.1.3 if dense: every reward is
     standardized over all rewards of the group, and a token has the sum of those from it on. A
     token whose rewards are or cancel to 0 counts as not rewarded. The standard deviation is that
     of the population; where it is 0 so are the advantages.
-
-    Args:
-        rewards: (B, T), placed on tokens.
-        mask: (B, T).
-        count: answers per question; B is a multiple of it.
-        dense: rewards stay where they stand.
-
-    Returns:
-        (B, T), 0 on padding.
     """
     if not dense:
         totals = (rewards * mask).sum(dim=1).view(-1, count)
@@ -126,21 +101,13 @@ def group_relative(
 def leave_one_out(
     rewards: torch.Tensor, mask: torch.Tensor, count: int, dense: bool
 ) -> torch.Tensor:
-    """Advantages over the mean of the other answers to the same question.
+    """(B, T): advantages over the mean of the other answers to the same question (at least one).
 
     Ahmadian et al. 2024 (arXiv 2402.14740), section 3.4 if not dense: an answer's summed reward
-    less the others' mean, on every token. If dense, the same with the sums of rewards from each
-    token on: what the others still get behind as many tokens (nothing, when they have ended). That
-    baseline depends on no token of the answer itself either, so the gradient stays unbiased.
-
-    Args:
-        rewards: (B, T), placed on tokens, less the KL penalty.
-        mask: (B, T).
-        count: answers per question, at least 2; B is a multiple of it.
-        dense: rewards stay where they stand.
-
-    Returns:
-        (B, T), 0 on padding.
+    (less the KL penalty) less the others' mean, on every token. If dense, the same with the sums of
+    rewards from each token on: what the others still get behind as many tokens (nothing, when they
+    have ended). That baseline depends on no token of the answer itself either, so the gradient
+    stays unbiased.
     """
     if dense:
         gains = returns_to_go(rewards, mask)

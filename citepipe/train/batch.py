@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import accumulate, chain
-from typing import Literal, NamedTuple, TypeVar
+from itertools import chain
+from typing import Any, NamedTuple, TypeVar
 
 import torch
+from torch import nn
 from torch.nn.utils.rnn import pad_sequence
+from transformers import PreTrainedModel
 
 from citepipe.errors import InputError
 from citepipe.models.pretrained import is_out_of_memory
@@ -16,7 +18,6 @@ from citepipe.progress import say
 _Result = TypeVar("_Result")
 
 Ids = Sequence[int]
-Layout = Literal["shared", "separate", "packed"]
 
 # A GPU's matrix units are busy from some thousands of tokens on. A CPU is fastest while what it
 # works on stays in its caches.
@@ -63,27 +64,24 @@ def lay_out(
     answers: Sequence[Sequence[Ids]],
     pad_id: int,
     device: torch.device,
-    layout: Layout = "separate",
+    shared: bool = False,
 ) -> Batch:
     """Answers behind their prompts.
 
-    - `separate`: a row is a prompt and one answer but its last token, padded behind, which any
-      causal model reads without a mask.
-    - `packed`: these rows in one, without padding. Positions that begin anew tell the attention
-      (the kernels of flash attention, or transformers' mask for the others) where each begins.
-    - `shared`: a row is a question: its prompt once, and its answers one behind the other. An
-      attention mask and position numbers make each answer see the prompt and itself only, so the
-      result is that of separate rows, for the price of one prompt. The model must take a mask of
-      four dimensions as it is, and attend to all tokens in every layer.
+    A row is a prompt and one answer but its last token, padded behind, which any causal model reads
+    without a mask. If `shared`, a row is a question: its prompt once, and its answers one behind
+    the other. An attention mask and position numbers make each answer see the prompt and itself
+    only, so the result is that of separate rows, for the price of one prompt. The model must take a
+    mask of four dimensions as it is, and attend to all tokens in every layer.
 
     Args:
         prompts: token ids of G questions.
         answers: per question its answers, at least one token each.
         pad_id: the padding token.
         device: where the tensors go.
-        layout: see above.
+        shared: see above.
     """
-    if layout != "shared":
+    if not shared:
         prompts = [prompt for prompt, own in zip(prompts, answers, strict=True) for _ in own]
         answers = [[answer] for own in answers for answer in own]
     rows, positions, owners, before = [], [], [], []
@@ -97,34 +95,60 @@ def lay_out(
         # An answer's first token comes after the prompt's last.
         previous = torch.arange(start - 1, len(row) - 1)
         before.append(torch.where(place[start:] == start, start - 1, previous))
-        read = len(row) if layout == "shared" else len(row) - 1
-        rows.append(row[:read])
-        positions.append(place[:read])
-    if layout == "packed":
-        inputs = {"input_ids": torch.cat(rows)[None], "position_ids": torch.cat(positions)[None]}
-        starts = [0, *accumulate(len(row) for row in rows)][:-1]
-    else:
-        ids = pad_sequence(rows, batch_first=True, padding_value=pad_id)
-        inputs, starts = {"input_ids": ids}, [ids.shape[1] * number for number in range(len(rows))]
-    if layout == "shared":
+        rows.append(row if shared else row[:-1])
+        positions.append(place)
+    ids = pad_sequence(rows, batch_first=True, padding_value=pad_id)
+    inputs, places = {"input_ids": ids}, [ids.shape[1] * i + own for i, own in enumerate(before)]
+    if shared:
         owner = pad_sequence(owners, batch_first=True, padding_value=-1).to(device)
         seen = (owner[:, None, :] == owner[:, :, None]) | (owner[:, None, :] == 0)
         # Padding sees itself: a row that sees nothing would be NaN.
         inputs["attention_mask"] = seen.tril()[:, None]
         inputs["position_ids"] = pad_sequence(positions, batch_first=True)
-    lengths = torch.tensor([len(answer) for own in answers for answer in own])
-    places = torch.cat([start + own for start, own in zip(starts, before, strict=True)])
-    targets = torch.tensor([token for own in answers for answer in own for token in answer])
+    targets = [torch.tensor(answer) for own in answers for answer in own]
     return Batch(
         {name: tensor.to(device, non_blocking=True) for name, tensor in inputs.items()},
-        places.to(device, non_blocking=True),
-        targets.to(device, non_blocking=True),
-        (torch.arange(int(lengths.max())) < lengths[:, None]).float().to(device),
+        torch.cat(places).to(device, non_blocking=True),
+        torch.cat(targets).to(device, non_blocking=True),
+        pad_sequence([torch.ones(len(own)) for own in targets], batch_first=True).to(device),
     )
 
 
+def answer_logits(model: PreTrainedModel, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+    """The logits that predict each of the answers' tokens, and the states that they come from.
+
+    A vocabulary is many times as wide as hidden states, so the logits of prompts and padding would
+    be the largest tensor of a step: the output layer receives chosen states only. What a model does
+    to its logits (scaling, soft-capping) is still done.
+
+    Args:
+        model: a causal language model, without PEFT's wrapper.
+        batch: N tokens of answers.
+
+    Returns:
+        (N, V) logits, at least in float32, and (N, H) states.
+    """
+    states = torch.empty(0)
+
+    def choose(_: nn.Module, arguments: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
+        nonlocal states
+        states = arguments[0].flatten(0, 1)[batch.before]
+        return (states[None],)
+
+    output_layer: Any = model.get_output_embeddings()
+    with output_layer.register_forward_pre_hook(choose):
+        logits = model(**batch.inputs, use_cache=False).logits[0]
+    return logits.to(torch.promote_types(logits.dtype, torch.float32)), states
+
+
+def answer_log_probs(logits: torch.Tensor, batch: Batch) -> torch.Tensor:
+    """(B, T): log-probabilities of the answers' tokens, at temperature 1, from logits (N, V)."""
+    chosen = logits.gather(1, batch.targets[:, None])[:, 0]
+    return batch.spread(chosen - logits.logsumexp(dim=-1))
+
+
 def micro_batches(lengths: Sequence[int], budget: int) -> list[list[int]]:
-    """Rows in batches of like length.
+    """Rows in batches of like length, the longest first: a lack of memory shows at the start.
 
     Args:
         lengths: tokens of each row.
@@ -132,8 +156,7 @@ def micro_batches(lengths: Sequence[int], budget: int) -> list[list[int]]:
             batch of its own.
 
     Returns:
-        Indices into `lengths`, the longest rows first, so that what does not fit into memory
-        shows at the start.
+        Indices into `lengths`.
     """
     batches: list[list[int]] = []
     for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
@@ -184,15 +207,13 @@ class TokenBudget:
     """
 
     def __init__(self, tokens: int | None, device: torch.device, section: str) -> None:
-        self._device, self._section = device, section
         self.tokens = tokens or _TOKENS_PER_PASS["cuda" if device.type == "cuda" else "cpu"]
+        self._section = section
 
     def keep(self, where: str, work: Callable[[], _Result]) -> _Result:
-        """Do work that keeps to the budget, from its start again when memory runs out.
+        """Do work that reads `tokens`, from its start again when memory runs out.
 
-        Args:
-            where: what is being done, such as `step 12`.
-            work: reads `tokens`, and can be done again.
+        `where` says what is being done, such as `step 12`.
 
         Raises:
             InputError: the memory does not suffice for the smallest passes either.
@@ -204,15 +225,15 @@ class TokenBudget:
                 if not is_out_of_memory(error):
                     raise
             # Outside of the handler, whose traceback holds the tensors.
-            if self._device.type == "cuda":
-                torch.cuda.empty_cache()
+            torch.cuda.empty_cache()
+            line = f"{self._section}, {where}: memory ran out"
             if self.tokens < 2 * _SMALLEST_PASS:
                 raise InputError(
-                    f"{self._section}, {where}: memory ran out with {self.tokens} tokens a pass; "
-                    "model.gradient_checkpointing, model.quantization or a smaller model may help"
+                    f"{line} with {self.tokens} tokens a pass; model.gradient_checkpointing, "
+                    "model.quantization or a smaller model may help"
                 )
             self.tokens //= 2
             say(
-                f"{self._section}, {where}: memory ran out, goes on with {self.tokens} tokens a "
-                f"pass (to keep it: {self._section}.tokens_per_pass)"
+                f"{line}, goes on with {self.tokens} tokens a pass (to keep it: "
+                f"{self._section}.tokens_per_pass)"
             )

@@ -1,8 +1,12 @@
-"""The state of an unfinished run on disk: safetensors and JSON, whole or not there at all."""
+"""A training run: where it stands, its unfinished state on disk, and the directory it leaves.
+
+What is on disk is safetensors and JSON, whole or not there at all.
+"""
 
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -13,10 +17,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from citepipe.data.files import read_json, write_json
+from citepipe.data.files import read_json, write_json, write_jsonl
 from citepipe.errors import InputError
 from citepipe.models.save import building
+from citepipe.options import TrainingOptions
 from citepipe.progress import say
+from citepipe.runstate import claim, discard
+from citepipe.train.job import Job, Processes
 
 
 @dataclass(slots=True)
@@ -27,61 +34,104 @@ class Snapshot:
     """
 
     step: int = 0
-    """Rollouts done."""
+    """Steps done; in reinforcement learning, rollouts."""
     updates: int = 0
-    """Optimizer steps done."""
+    """Optimizer steps done in reinforcement learning."""
     kl_coef: float = 0.0
     """The present weight of the KL penalty."""
     best_step: int | None = None
-    """The rollout after which the best policy was evaluated; None before the first."""
-    best_reward: float = float("-inf")
-    """Its mean reward on dev."""
+    """The step after which the best model was evaluated; None before the first evaluation."""
+    best_score: float = float("-inf")
+    """Its mean reward on dev, or minus its dev loss."""
     metrics: list[dict[str, Any]] = field(default_factory=list)
-    """What was reported so far, an entry per rollout or evaluation."""
+    """What was reported so far, an entry per step or evaluation."""
 
 
-@dataclass(frozen=True)
-class Checkpoints:
-    """Saves and restores a run in a folder, and keeps its best policy there."""
+@dataclass
+class Run:
+    """Reports, saves, restores and publishes a run; takes hold of its job's state folder.
 
-    state: Path
+    Args:
+        label: what is trained by, for messages.
+        job: of what model, from where, to where.
+        options: when the state is saved.
+        processes: all call the same methods; the main one writes.
+        parameters: what is trained, by name.
+        optimizer: of these parameters.
+        save_model: writes the present weights into a directory.
+        at: where the run stands.
+    """
+
+    label: str
+    job: Job
+    options: TrainingOptions
+    processes: Processes
     parameters: Mapping[str, nn.Parameter]
-    """What is trained, by name."""
     optimizer: torch.optim.Optimizer
-    """Of these parameters."""
+    save_model: Callable[[Path], None]
+    at: Snapshot = field(default_factory=Snapshot)
 
-    def save(self, snapshot: Snapshot) -> None:
+    def __post_init__(self) -> None:
+        if self.processes.is_main:
+            claim(self.job.state, self.job.fingerprint, self.label)
+        self.processes.wait()
+        self._saved = time.monotonic()
+
+    def report(self, figures: Mapping[str, float]) -> None:
+        """Log the figures of this step, and keep them for `metrics.jsonl`."""
+        self.at.metrics.append({"step": self.at.step, **figures})
+        self.job.tracker.log(self.at.step, figures)
+
+    def keep_best(self, score: float) -> None:
+        """Keep the present model if it scores higher than all before.
+
+        The one before stays until the next snapshot.
+        """
+        if score <= self.at.best_score:
+            return
+        self.at.best_score, self.at.best_step = score, self.at.step
+        if self.processes.is_main:
+            with building(self._best) as partial:
+                self.save_model(partial)
+
+    def save_if_due(self) -> None:
+        """Save after every `save_every` steps, and when `save_minutes` have passed."""
+        late = time.monotonic() - self._saved > 60 * self.options.save_minutes
+        if self.processes.is_main and (late or self.at.step % self.options.save_every == 0):
+            self.save()
+            self._saved = time.monotonic()
+
+    def save(self) -> None:
         """Write a snapshot with weights and optimizer, then remove what it makes superfluous."""
-        final = self.state / f"step-{snapshot.step:08d}"
+        final = self.job.state / f"step-{self.at.step:08d}"
         tensors = {f"parameter/{n}": p.detach().contiguous() for n, p in self.parameters.items()}
         for index, state in self.optimizer.state_dict()["state"].items():
             for key, value in state.items():
                 tensors[f"optimizer/{index}/{key}"] = value.contiguous()
         with building(final) as partial:
             save_file(tensors, partial / "tensors.safetensors")
-            write_json(partial / "snapshot.json", asdict(snapshot))
-        kept = final, self._best(snapshot.best_step)
-        for path in [*self.state.glob("step-*"), *self.state.glob("best-*")]:
-            if path not in kept:
+            write_json(partial / "snapshot.json", asdict(self.at))
+        for path in [*self.job.state.glob("step-*"), *self.job.state.glob("best-*")]:
+            if path not in (final, self._best):
                 shutil.rmtree(path)
 
-    def restore(self) -> Snapshot | None:
-        """Load the newest snapshot into weights and optimizer; None if there is no whole one."""
-        newest = max(self.state.glob("step-*"), default=None)
+    def restore(self, steps: int) -> None:
+        """Go on from the newest snapshot, if there is a whole one; `steps` are those of the run."""
+        newest = max(self.job.state.glob("step-*"), default=None)
         if newest is None:
-            return None
+            return
+        fresh = self.at
         try:
-            snapshot = Snapshot(**read_json(newest / "snapshot.json"))
+            self.at = Snapshot(**read_json(newest / "snapshot.json"))
             tensors = load_file(newest / "tensors.safetensors")
             weights = {name: tensors.pop(f"parameter/{name}") for name in self.parameters}
-            if any(weights[name].shape != own.shape for name, own in self.parameters.items()):
-                raise ValueError("its weights are others")
-            if snapshot.best_step is not None and not self._best(snapshot.best_step).is_dir():
-                raise ValueError("its best policy is missing")
+            if self.at.best_step is not None and not self._best.is_dir():
+                raise ValueError("its best model is missing")
         except (InputError, SafetensorError, KeyError, TypeError, ValueError, OSError):
             say(f"{newest}: this snapshot is damaged; starting from the beginning")
             shutil.rmtree(newest, ignore_errors=True)
-            return None
+            self.at = fresh
+            return
         state: dict[int, dict[str, torch.Tensor]] = {}
         for name, value in tensors.items():
             _, index, key = name.split("/")
@@ -91,16 +141,20 @@ class Checkpoints:
         with torch.no_grad():
             for name, parameter in self.parameters.items():
                 parameter.copy_(weights[name])
-        return snapshot
+        say(f"{self.label}: going on after step {self.at.step} of {steps}")
 
-    def keep_best(self, step: int, save: Callable[[Path], None]) -> None:
-        """Let `save` write the best policy; the one before stays until the next snapshot."""
-        with building(self._best(step)) as partial:
-            save(partial)
+    def publish(self, tokenizer: Any) -> None:
+        """Leave the best model with its tokenizer, `metrics.jsonl`, and the last in `last/`."""
+        if self.processes.is_main:
+            with building(self.job.out) as partial:
+                shutil.copytree(self._best, partial, dirs_exist_ok=True)
+                (partial / "last").mkdir()
+                self.save_model(partial / "last")
+                tokenizer.save_pretrained(partial)
+                write_jsonl(partial / "metrics.jsonl", self.at.metrics)
+            discard(self.job.state)
+        self.processes.wait()
 
-    def copy_best(self, step: int | None, directory: Path) -> None:
-        """Copy the best policy's files into a directory."""
-        shutil.copytree(self._best(step), directory, dirs_exist_ok=True)
-
-    def _best(self, step: int | None) -> Path:
-        return self.state / f"best-{step or 0:08d}"
+    @property
+    def _best(self) -> Path:
+        return self.job.state / f"best-{self.at.best_step or 0:08d}"

@@ -1,15 +1,14 @@
 """Direct preference optimization (Rafailov et al. 2023, arXiv 2305.18290) on sampled answers.
 
 Of the answers that were sampled to a question, the one with the higher reward is preferred. The
-reference is the model that training starts from; its log-probabilities are computed once, before
-the first step. Simplified: no dropout while training, so that policy and reference begin alike.
+reference is the model that training starts from; its log-probabilities are computed before the
+first step. Simplified: no dropout while training, so that policy and reference begin alike.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -17,7 +16,7 @@ from typing import NamedTuple
 import torch
 from torch.nn import functional as F
 
-from citepipe.data.files import read_examples, read_json, read_jsonl, write_json
+from citepipe.data.files import read_examples, read_jsonl
 from citepipe.errors import InputError
 from citepipe.models.encode import encode_answer, encode_prompt
 from citepipe.models.load import load_tokenizer, without_dropout
@@ -37,15 +36,11 @@ class Preference(NamedTuple):
 
 
 def pairs(samples: Path, per_question: int = 1, margin: float = 0.0) -> list[Preference]:
-    """The preferences among sampled answers.
+    """The preferences among sampled answers (`candidates.jsonl`).
 
     Of a question's distinct answers the best is paired with the worst, the second best with the
-    second worst, and so on; empty ones are left out.
-
-    Args:
-        samples: what sampling wrote (`candidates.jsonl`).
-        per_question: pairs of a question, at most.
-        margin: rewards differ by more than this.
+    second worst, and so on, `per_question` pairs at most; their rewards differ by more than
+    `margin`. Empty answers are left out.
     """
     found = []
     for record in read_jsonl(samples):
@@ -90,16 +85,10 @@ def losses(
 
 
 def run(job: Job, samples: Path, questions: Path, options: DPOOptions) -> str:
-    """Train on preferences and publish the weights with the lowest loss on held-out ones.
+    """Train on preferences among the `samples` (`candidates.jsonl`) of answers to `questions`.
 
-    Args:
-        job: of what model, from where (which is also the reference), to where.
-        samples: the answers that were sampled (`candidates.jsonl`).
-        questions: the questions that they answer.
-        options: how to train, and which answers are paired.
-
-    Returns:
-        A line with the run's figures.
+    The weights with the lowest loss on held-out questions are published; the model that training
+    starts from is also the reference. Returns a line with the run's figures.
 
     Raises:
         InputError: as `sft.run`; or the samples make no pairs for training and dev.
@@ -113,25 +102,20 @@ def run(job: Job, samples: Path, questions: Path, options: DPOOptions) -> str:
             f"answers whose rewards differ by more than dpo.margin = {options.margin:g}"
         )
     tokenizer = load_tokenizer(job.model)
-    items = []
+    rows = []
     for question, *answers in preferences:
         encoded = encode_prompt(examples[question], job.prompt, tokenizer)
         tokens = [encode_answer(encoded, a, tokenizer, options.max_output_tokens) for a in answers]
-        items.append(Item(tuple(Row(encoded.token_ids, own) for own in tokens), weight=1))
+        rows.append(tuple(Row(encoded.token_ids, own) for own in tokens))
     loss = partial(losses, beta=options.beta, label_smoothing=options.label_smoothing)
     trainer = Trainer("dpo", job, options, loss, tokenizer)
     without_dropout(trainer.model)
-    reference = job.state / "reference.json"
-    if not reference.exists():
-        log_probs = trainer.log_probs(items)
-        if trainer.processes.is_main:
-            write_json(reference, log_probs)
-        trainer.processes.wait()
     held = held_out(preferences, job.seed)
     learnt: list[Item] = []
     dev: list[Item] = []
-    for item, preference, both in zip(items, preferences, read_json(reference), strict=True):
+    reference = trainer.log_probs([Item(both, 1) for both in rows])
+    for both, preference, log_probs in zip(rows, preferences, reference, strict=True):
         part = dev if preference.question in held else learnt
-        part.append(replace(item, reference=tuple(both)))
+        part.append(Item(both, 1, log_probs))
     figures = trainer.fit(learnt, dev)
     return summary("dpo", {"pairs": len(learnt), "dev pairs": len(dev), **figures})

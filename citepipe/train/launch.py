@@ -22,11 +22,7 @@ def is_launched() -> bool:
 
 
 def launch(processes: int, threads: int) -> str:
-    """Run this program (`sys.argv`) in several processes, as torchrun does.
-
-    Args:
-        processes: how many.
-        threads: that all of them share.
+    """Run this program (`sys.argv`) in several processes, which share so many threads.
 
     Returns:
         the line that the first one leaves.
@@ -37,17 +33,10 @@ def launch(processes: int, threads: int) -> str:
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    own = {"rdzv_backend": "c10d", "rdzv_endpoint": "127.0.0.1:0", "max_restarts": 0}
+    settings = LaunchConfig(1, 1, processes, monitor_interval=0.1, **own)  # type: ignore[arg-type]
     with tempfile.TemporaryDirectory() as folder:
         os.environ |= {FOLDER: folder, "OMP_NUM_THREADS": str(max(1, threads // processes))}
-        settings = LaunchConfig(
-            min_nodes=1,
-            max_nodes=1,
-            nproc_per_node=processes,
-            rdzv_backend="c10d",
-            rdzv_endpoint="127.0.0.1:0",
-            max_restarts=0,
-            monitor_interval=0.1,
-        )
         try:
             elastic_launch(settings, sys.executable)(*sys.argv)
         except Exception as error:
@@ -61,11 +50,9 @@ def launch(processes: int, threads: int) -> str:
 
 
 def run_launched(work: Callable[[], str], complaint: Callable[[Exception], str | None]) -> None:
-    """Do the work as one of several processes, leave its last line, and end the process.
+    """Do the work as one of several processes, leave the line that it returns, end the process.
 
-    Args:
-        work: returns the line that sums the job up.
-        complaint: the line for an error that is a user's, else None.
+    `complaint` returns the line for an error that is a user's, else None.
     """
     rank = os.environ["RANK"]
     if rank != "0":

@@ -1,7 +1,7 @@
 """What a rollout is, and what each method of reinforcement learning makes of it.
 
-Notation: G questions, n answers to each, B = G * n in the questions' order, T tokens of the longest
-answer. Tensors are 0 on padding.
+Notation: B answers, those to one question next to each other, T tokens of the longest answer.
+Tensors are 0 on padding.
 """
 
 from __future__ import annotations
@@ -55,12 +55,10 @@ class Targets(NamedTuple):
     """What the losses of a rollout's updates need, each (B, T)."""
 
     log_probs: torch.Tensor
-    """Under the policy that sampled."""
+    """As the rollout has them."""
     reference_log_probs: torch.Tensor
-    """Under the model that training started from."""
     advantages: torch.Tensor
     values: torch.Tensor | None = None
-    """By the value model when the answers were sampled."""
     returns: torch.Tensor | None = None
     """What the values should be."""
 
@@ -111,9 +109,8 @@ def grpo(rollout: Rollout, options: GRPOOptions, kl_coef: float, dense: bool) ->
     Unlike there, losses are means over all tokens of a minibatch, not over those of each answer
     first, which makes tokens of long answers count less.
     """
-    estimated = advantages.group_relative(
-        rollout.rewards, rollout.mask, options.samples_per_prompt, dense
-    )
+    rewards, count = rollout.rewards, options.samples_per_prompt
+    estimated = advantages.group_relative(rewards, rollout.mask, count, dense)
     return Targets(rollout.log_probs, rollout.reference_log_probs, estimated)
 
 
@@ -122,8 +119,8 @@ def rloo(rollout: Rollout, options: RLOOOptions, kl_coef: float, dense: bool) ->
 
     The ratio is clipped as in PPO, which changes nothing in the first update of a rollout.
     """
-    rewards = _penalized(rollout, kl_coef)
-    estimated = advantages.leave_one_out(rewards, rollout.mask, options.samples_per_prompt, dense)
+    rewards, count = _penalized(rollout, kl_coef), options.samples_per_prompt
+    estimated = advantages.leave_one_out(rewards, rollout.mask, count, dense)
     return Targets(rollout.log_probs, rollout.reference_log_probs, estimated)
 
 

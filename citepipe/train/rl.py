@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import random
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
@@ -19,25 +18,22 @@ from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 
 from citepipe.data.example import Example
-from citepipe.data.files import read_examples, write_jsonl
+from citepipe.data.files import read_examples
 from citepipe.errors import InputError
 from citepipe.generate.completion import Generator, Request, Sampling
 from citepipe.generate.engine import HuggingFaceGenerator
 from citepipe.models.encode import encode_prompt, end_token
 from citepipe.models.load import check_start, load_tokenizer
-from citepipe.models.save import building
 from citepipe.options import RewardOptions, RLOptions
 from citepipe.progress import Progress, say, summary
-from citepipe.rewards import Placement, Rewarder, place, total
-from citepipe.runstate import claim, discard
+from citepipe.rewards import COMPONENTS, Placement, Rewarder, place, total
 from citepipe.train.actor_critic import ActorCritic
 from citepipe.train.advantages import masked_mean
 from citepipe.train.batch import Batch, Row, TokenBudget, passes
-from citepipe.train.checkpoint import Checkpoints, Snapshot
-from citepipe.train.job import Job
+from citepipe.train.checkpoint import Run, Snapshot
+from citepipe.train.job import Job, Processes
 from citepipe.train.losses import kl_loss, policy_loss, value_loss
 from citepipe.train.methods import METHODS, Rollout, Sample, Targets
-from citepipe.train.processes import Processes
 
 _SAMPLES_SHOWN = 8
 
@@ -53,12 +49,13 @@ def run(
     verifier: str,
     cache: Path | None,
 ) -> str:
-    """Train a policy on rewards of its own answers; the best one on dev is kept.
+    """Train a policy on rewards of its own answers; returns a line with the run's figures.
 
-    Beside it, its directory holds the tokenizer, `metrics.jsonl`, and the last policy in `last/`.
+    The best policy on dev is published, with the tokenizer, `metrics.jsonl`, and the last policy in
+    `last/`. The model that training starts from is also the KL reference.
 
     Args:
-        job: of what model, from where (which is also the KL reference), to where.
+        job: of what model, from where, to where.
         train: questions to sample answers to.
         dev: questions to choose the best policy by.
         method: a key of `METHODS`.
@@ -67,9 +64,6 @@ def run(
         placement: rewards on the tokens that earned them, or their sum on the last token.
         verifier: which entailment verifier finds the rewards.
         cache: file of the verifier's decisions, or None.
-
-    Returns:
-        A line with the run's figures.
 
     Raises:
         InputError: bad input, a loss that is not finite (the message names the step; the last
@@ -91,9 +85,6 @@ def run(
         [encode_prompt(example, job.prompt, tokenizer).token_ids for example in examples]
         for examples in (questions, dev_questions)
     )
-    if processes.is_main:
-        claim(job.state, job.fingerprint, method)
-    processes.wait()
     actor = ActorCritic(job.model, job.start, METHODS[method].has_values)
     end_id = end_token(tokenizer, job.prompt)
     generator = HuggingFaceGenerator(actor.model, tokenizer, options.batch_size, end_id)
@@ -101,29 +92,20 @@ def run(
     learner = Learner(
         method, options, placement, actor, generator, rewarder, pad_id, job.seed, processes
     )
-    parameters = actor.policy_parameters() | actor.value_parameters()
-    checkpoints = Checkpoints(job.state, parameters, learner.optimizer)
-    learner.snapshot = at = checkpoints.restore() or learner.snapshot
+    parameters, optimizer = actor.policy_parameters() | actor.value_parameters(), learner.optimizer
+    run = Run(method, job, options, processes, parameters, optimizer, actor.save_policy)
+    run.at.kl_coef = options.kl_coef
     per_rollout = options.prompts_per_step * options.samples_per_prompt
     steps = max(1, options.episodes // per_rollout)
-    if at.step and processes.is_main:
-        say(f"{method}: going on after step {at.step} of {steps}")
-    processes.wait()
+    run.restore(steps)
+    learner.snapshot = at = run.at
     progress = Progress(method, steps, "steps", done=at.step)
-    saved = time.monotonic()
-
-    def report(figures: dict[str, float]) -> None:
-        at.metrics.append({"step": at.step, **figures})
-        job.tracker.log(at.step, figures)
 
     def evaluate() -> None:
         figures, shown = learner.evaluate(dev_questions, dev_prompts)
-        report(figures)
+        run.report(figures)
         job.tracker.samples(at.step, shown)
-        if figures["dev_reward"] > at.best_reward:
-            at.best_reward, at.best_step = figures["dev_reward"], at.step
-            if processes.is_main:
-                checkpoints.keep_best(at.step, actor.save_policy)
+        run.keep_best(figures["dev_reward"])
 
     if at.best_step is None:
         evaluate()
@@ -138,42 +120,29 @@ def run(
         learnt = learner.learn(rollout, steps)
         at.step += 1
         figures = rollout.figures | {"kl_coef": at.kl_coef} | learnt
-        report(figures)
+        run.report(figures)
         # 6. Adapt the KL penalty.
         at.kl_coef = next_kl_coef(at.kl_coef, figures["kl"], per_rollout, options)
         runaway = figures["kl"] > options.max_kl
         ended = runaway or at.step == steps
         # 7. Evaluate now and then; 8. save.
-        if at.step % max(1, steps // options.evaluations) == 0 or ended:
+        if ended or at.step % max(1, steps // options.evaluations) == 0:
             evaluate()
-        if processes.is_main:
-            late = time.monotonic() - saved > 60 * options.save_minutes
-            if not ended and (at.step % options.save_every == 0 or late):
-                checkpoints.save(at)
-                saved = time.monotonic()
-            progress.advance(
-                1,
-                sampled_reward=round(figures["reward"], 4),
-                kl=figures["kl"],
-                best_dev_reward=at.best_reward,
-                tokens_per_answer=figures["tokens"],
-            )
+        if not ended:
+            run.save_if_due()
+        progress.advance(
+            sampled_reward=round(figures["reward"], 4),
+            kl=figures["kl"],
+            best_dev_reward=at.best_score,
+            tokens_per_answer=figures["tokens"],
+        )
         if runaway:
-            if processes.is_main:
-                limit = f"{METHODS[method].section}.max_kl"
-                say(f"{method}: stopped at step {at.step}, KL {figures['kl']:.3g} > {limit}")
+            limit = f"{METHODS[method].section}.max_kl"
+            say(f"{method}: stopped at step {at.step}, KL {figures['kl']:.3g} > {limit}")
             break
-    if processes.is_main:
-        if at.best_step == 0:
-            say(f"{method}: no step was better on dev than the start, which is kept")
-        with building(job.out) as out:
-            checkpoints.copy_best(at.best_step, out)
-            (out / "last").mkdir()
-            actor.save_policy(out / "last")
-            tokenizer.save_pretrained(out)
-            write_jsonl(out / "metrics.jsonl", at.metrics)
-        discard(job.state)
-    processes.wait()
+    if at.best_step == 0:
+        say(f"{method}: no step was better on dev than the start, which is kept")
+    run.publish(tokenizer)
     return summary(
         method,
         {
@@ -181,7 +150,7 @@ def run(
             "episodes": at.step * per_rollout,
             "best step": at.best_step,
             "dev reward at start": at.metrics[0]["dev_reward"],
-            "best dev reward": at.best_reward,
+            "best dev reward": at.best_score,
             "steps/s": (progress.done - progress.first) / progress.elapsed,
         },
     )
@@ -263,10 +232,7 @@ class Learner:
         return _rollout(list(chain.from_iterable(whole)))
 
     def learn(self, rollout: Rollout, steps: int) -> dict[str, float]:
-        """All optimizer steps on a rollout, of `steps` in the run.
-
-        Returns:
-            Means over minibatches of what `update` returns.
+        """All optimizer steps on a rollout, of `steps` in the run; means of what `update` returns.
 
         Raises:
             InputError: see `update`.
@@ -299,16 +265,17 @@ class Learner:
             InputError: a loss or gradient is not finite (no weight was changed), or the memory does
                 not suffice.
         """
-        count, step = self.options.samples_per_prompt, self.snapshot.step
-        policy_learns = step >= getattr(self.options, "value_warmup", 0)
+        method, count = METHODS[self.method], self.options.samples_per_prompt
+        where = f"step {self.snapshot.step + 1}"
+        policy_learns = self.snapshot.step >= getattr(self.options, "value_warmup", 0)
         questions = [range(count * i, count * (i + 1)) for i in chosen]
         tokens = float(rollout.mask[list(chain.from_iterable(questions))].sum())
-        mine, where = self.processes.share(questions), f"step {step + 1}"
+        mine = self.processes.share(questions)
 
         def add_gradients() -> dict[str, float]:
             self.optimizer.zero_grad(set_to_none=True)
             sums = {"policy_loss": 0.0, "clipped": 0.0} if policy_learns else {}
-            if METHODS[self.method].has_values:
+            if method.has_values:
                 sums["value_loss"] = 0.0
             for rows, batch in self._passes(rollout.samples, mine):
                 self._add_gradients(batch, targets.of(rows, batch.mask), tokens, sums)
@@ -322,10 +289,9 @@ class Learner:
         limit = self.options.max_grad_norm
         norms = [float(nn.utils.clip_grad_norm_(own, limit)) for own in learning]
         if not all(map(math.isfinite, [*figures.values(), *norms])):
-            section = METHODS[self.method].section
             raise InputError(
-                f"{self.method}, {where}: the loss is not finite; a lower {section}.learning_rate "
-                f"or a higher {section}.kl_coef may help"
+                f"{self.method}, {where}: the loss is not finite; a lower "
+                f"{method.section}.learning_rate or a higher {method.section}.kl_coef may help"
             )
         self.optimizer.step()
         return figures | ({"grad_norm": norms[0]} if policy_learns else {})
@@ -333,7 +299,7 @@ class Learner:
     def _add_gradients(
         self, batch: Batch, old: Targets, tokens: float, sums: dict[str, float]
     ) -> None:
-        """One forward and backward pass; its part of the figures is added to `sums`."""
+        """One forward and backward pass of the losses named in `sums`; its part is added there."""
         options, mask = self.options, batch.mask
 
         def of_policy(log_probs: torch.Tensor) -> torch.Tensor:
@@ -382,22 +348,23 @@ class Learner:
             parts = total(rewards)
             row: dict[str, Any] = {"question": examples[i].question, "answer": answer.text}
             row |= {"reward": sum(parts.values()), **parts}
-            cited = judgement.citation_rec, judgement.citation_prec
-            own.append((row, examples[i].dataset, cited, len(answer.token_ids)))
-        found = self.processes.gather(own)
-        figures = {
-            f"dev_{name}": _mean([row[name] for row, *_ in found])
-            for name in ("reward", *sorted(found[0][0].keys() - {"question", "answer", "reward"}))
-        }
+            own.append((row, judgement.citation_rec, judgement.citation_prec, answer.token_ids))
+        rows, recalls, precisions, tokens = zip(*self.processes.gather(own), strict=True)
+        names = ("reward", *sorted(COMPONENTS))
+        figures = {f"dev_{name}": _mean([row[name] for row in rows]) for name in names}
+        datasets = [example.dataset for example in examples]
         means = [
-            [_mean(part) for part in zip(*(c for _, d, c, _ in found if d == dataset), strict=True)]
-            for dataset in dict.fromkeys(dataset for _, dataset, _, _ in found)
+            [
+                _mean([value for value, own in zip(values, datasets, strict=True) if own == name])
+                for values in (recalls, precisions)
+            ]
+            for name in dict.fromkeys(datasets)
         ]
         figures["dev_citation_f1"] = _mean([2 * r * p / (r + p or 1) for r, p in means])
         figures["dev_citation_rec"] = _mean([recall for recall, _ in means])
         figures["dev_citation_prec"] = _mean([precision for _, precision in means])
-        figures["dev_tokens"] = _mean([length for *_, length in found])
-        return figures, [row for row, *_ in found[:_SAMPLES_SHOWN]]
+        figures["dev_tokens"] = _mean([len(own) for own in tokens])
+        return figures, list(rows[:_SAMPLES_SHOWN])
 
     def _score(self, samples: Sequence[Sample]) -> list[tuple[torch.Tensor, ...]]:
         """Per answer the rows of `Scores` that there are, each (its tokens,), on the CPU."""
@@ -415,8 +382,8 @@ class Learner:
         self, samples: Sequence[Sample], questions: Sequence[range]
     ) -> Iterator[tuple[list[int], Batch]]:
         """The answers to some questions as the models read them: places in `samples`, a batch."""
-        rows, shared = [own.row for own in samples], self.actor.layout == "shared"
-        for parts in passes(rows, questions, shared, self.budget.tokens):
+        rows = [own.row for own in samples]
+        for parts in passes(rows, questions, self.actor.shared, self.budget.tokens):
             prompts = [rows[part[0]].prompt for part in parts]
             answers = [[rows[i].answer for i in part] for part in parts]
             yield list(chain.from_iterable(parts)), self.actor.batch(prompts, answers, self.pad_id)
@@ -461,31 +428,31 @@ def next_kl_coef(kl_coef: float, kl: float, answers: int, options: RLOptions) ->
 
 def _rollout(scored: Sequence[tuple[Sample, tuple[torch.Tensor, ...]]]) -> Rollout:
     """A rollout of answers with the rows of their `Scores`."""
-    samples = [sample for sample, _ in scored]
-    log_probs, entropy, reference, *values = (
-        pad_sequence(list(rows), batch_first=True)
-        for rows in zip(*(scores for _, scores in scored), strict=True)
+    samples, scores = zip(*scored, strict=True)
+    columns: list[Any] = [
+        *zip(*scores, strict=True),
+        # An answer of one token may have a whole number for a reward.
+        [torch.tensor(own.rewards, dtype=torch.float32) for own in samples],
+        [torch.tensor(own.log_probs) for own in samples],
+        [torch.ones(len(own.row.answer)) for own in samples],
+    ]
+    log_probs, entropy, reference, *value, rewards, sampled, mask = (
+        pad_sequence(list(rows), batch_first=True) for rows in columns
     )
-    rewards, sampled = (
-        pad_sequence([torch.tensor(row) for row in rows], batch_first=True)
-        for rows in ([own.rewards for own in samples], [own.log_probs for own in samples])
-    )
-    lengths = torch.tensor([len(own.row.answer) for own in samples])
-    mask = (torch.arange(int(lengths.max())) < lengths[:, None]).float()
     figures = {
         "reward": float(rewards.sum() / len(rewards)),
         "reward_std": float(rewards.sum(dim=1).std(correction=0)),
         **{
             f"reward_{component}": _mean([own.totals[component] for own in samples])
-            for component in sorted(samples[0].totals)
+            for component in sorted(COMPONENTS)
         },
         "kl": float((log_probs - reference).sum() / len(rewards)),
         "entropy": float(masked_mean(entropy, mask)),
         "tokens": float(mask.sum() / len(rewards)),
         "sampler_gap": float((sampled - log_probs).abs().max()),
     }
-    value = values[0] if values else None
-    return Rollout(samples, mask, rewards, log_probs, reference, value, figures)
+    values = value[0] if value else None
+    return Rollout(list(samples), mask, rewards, log_probs, reference, values, figures)
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -31,28 +31,19 @@ def encode_examples(
     """Each example with an answer: its prompt and answer, which weighs as many as it has tokens."""
     items = []
     for example in examples:
-        if example.output and example.output.strip():
+        if output := (example.output or "").strip():
             encoded = encode_prompt(example, prompt, tokenizer)
-            answer = encode_answer(encoded, example.output.strip(), tokenizer, max_output_tokens)
+            answer = encode_answer(encoded, output, tokenizer, max_output_tokens)
             items.append(Item((Row(encoded.token_ids, answer),), len(answer)))
     return items
 
 
 def run(job: Job, train: Path, dev: Path, options: SFTOptions) -> str:
-    """Train an adapter, or all weights, and publish those with the lowest dev loss.
+    """Train on the answers (`output`) of examples; the weights with the lowest dev loss are kept.
 
-    Beside them their directory holds the tokenizer, `metrics.jsonl` (figures by step), and the
-    last weights in `last/`.
-
-    Args:
-        job: of what model, from where, to where.
-        train: examples whose `output` is learnt; rows without one are passed over.
-        dev: the same, to choose the best weights by; if none has an answer (there is no teacher,
-            answers are sampled), a tenth of the others is kept for that.
-        options: how to train.
-
-    Returns:
-        A line with the run's figures.
+    Their directory also has the tokenizer, `metrics.jsonl` (figures by step), and the last weights
+    in `last/`. If no dev question has an answer (there is no teacher, answers are sampled), a tenth
+    of the others is kept for that. Returns a line with the run's figures.
 
     Raises:
         InputError: no answers, no such model, a loss that is not finite, or too little memory.

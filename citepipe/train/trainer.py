@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 import random
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -21,18 +20,21 @@ import torch
 from torch.nn.utils import clip_grad_norm_
 from transformers import get_scheduler
 
-from citepipe.data.files import write_jsonl
 from citepipe.errors import InputError
 from citepipe.models.load import computing, device, language_model_of, load_trainable
-from citepipe.models.save import building, save_model
+from citepipe.models.save import save_model
 from citepipe.options import SupervisedOptions
-from citepipe.progress import Progress, say
-from citepipe.runstate import claim, discard
-from citepipe.train.batch import Layout, Row, TokenBudget, lay_out, micro_batches
-from citepipe.train.checkpoint import Checkpoints, Snapshot
-from citepipe.train.job import Job
-from citepipe.train.log_probs import answer_log_probs, answer_logits
-from citepipe.train.processes import Processes
+from citepipe.progress import Progress
+from citepipe.train.batch import (
+    Row,
+    TokenBudget,
+    answer_log_probs,
+    answer_logits,
+    lay_out,
+    micro_batches,
+)
+from citepipe.train.checkpoint import Run
+from citepipe.train.job import Job, Processes
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,82 +73,60 @@ class Trainer:
     tokenizer: Any
 
     def __post_init__(self) -> None:
-        job = self.job
+        job, options = self.job, self.options
         self.processes = Processes()
-        if self.processes.is_main:
-            claim(job.state, job.fingerprint, self.stage)
-        self.processes.wait()
         self.model = load_trainable(job.model, job.start, job.seed)
         self.parameters = {n: p for n, p in self.model.named_parameters() if p.requires_grad}
-        self._budget = TokenBudget(self.options.tokens_per_pass, device(), self.stage)
+        self._optimizer = torch.optim.AdamW(
+            self.parameters.values(), lr=options.learning_rate, weight_decay=0.0
+        )
+        save = partial(save_model, self.model)
+        self._run = Run(
+            self.stage, job, options, self.processes, self.parameters, self._optimizer, save
+        )
+        self._budget = TokenBudget(options.tokens_per_pass, device(), self.stage)
         self._language_model = language_model_of(self.model)
-        attention = str(self._language_model.config._attn_implementation)
-        self._layout: Layout = "packed" if "flash" in attention else "separate"
 
     def fit(self, items: Sequence[Item], dev_items: Sequence[Item]) -> dict[str, Any]:
         """Train from the last checkpoint on, and publish; returns figures for the summary line."""
-        job, options, is_main = self.job, self.options, self.processes.is_main
+        options, optimizer, run = self.options, self._optimizer, self._run
         of_a_pass = -(-len(items) // options.batch_size)
         steps = options.max_steps or max(1, round(options.epochs * of_a_pass))
-        every = max(1, steps // options.evaluations)
-        parameters = self.parameters.values()
-        optimizer = torch.optim.AdamW(parameters, lr=options.learning_rate, weight_decay=0.0)
         warmup = round(options.warmup * steps)
         schedule = get_scheduler(options.schedule, optimizer, warmup, steps).lr_lambdas[0]
-        checkpoints = Checkpoints(job.state, self.parameters, optimizer)
-        snapshot = checkpoints.restore() or Snapshot()
-        if snapshot.step and is_main:
-            say(f"{self.stage}: going on after step {snapshot.step} of {steps}")
-        progress = Progress(self.stage, steps, "steps", done=snapshot.step)
-        saved, read = time.monotonic(), 0
+        run.restore(steps)
+        at, read = run.at, 0
+        progress = Progress(self.stage, steps, "steps", done=at.step)
         shown: dict[str, float] = {}
-
-        def report(figures: dict[str, float]) -> None:
-            snapshot.metrics.append({"step": snapshot.step, **figures})
-            job.tracker.log(snapshot.step, figures)
-
-        while snapshot.step < steps:
-            batch = batch_of_step(items, options.batch_size, snapshot.step, job.seed)
-            figures = self.learn(batch, snapshot.step + 1)
-            figures["grad_norm"] = float(clip_grad_norm_(parameters, options.max_grad_norm))
-            self._check_finite(figures, snapshot.step + 1)
-            figures["learning_rate"] = options.learning_rate * schedule(snapshot.step)
+        while at.step < steps:
+            # 1. Compute the gradient of a batch, and clip it.
+            batch = batch_of_step(items, options.batch_size, at.step, self.job.seed)
+            figures = self.learn(batch, at.step + 1)
+            norm = clip_grad_norm_(self.parameters.values(), options.max_grad_norm)
+            figures["grad_norm"] = float(norm)
+            self._check_finite(figures, at.step + 1)
+            # 2. Update the weights.
+            figures["learning_rate"] = options.learning_rate * schedule(at.step)
             optimizer.param_groups[0]["lr"] = figures["learning_rate"]
             optimizer.step()
-            snapshot.step += 1
-            report(figures)
+            at.step += 1
+            run.report(figures)
             read += sum(row.length for item in batch for row in item.rows)
             shown |= {"loss": figures["loss"], "tokens/s": read / max(progress.elapsed, 1e-9)}
-            ended = snapshot.step == steps
-            if ended or snapshot.step % every == 0:
+            # 3. Compute the dev loss now and then; 4. save.
+            if at.step == steps or at.step % max(1, steps // options.evaluations) == 0:
                 self.model.eval()
                 with torch.no_grad():
-                    means = self._means(dev_items)
-                dev = {f"eval_{name}": value for name, value in means.items()}
-                self._check_finite(dev, snapshot.step)
-                report(dev)
+                    dev = {f"eval_{name}": own for name, own in self._means(dev_items).items()}
+                self._check_finite(dev, at.step)
+                run.report(dev)
+                run.keep_best(-dev["eval_loss"])
                 shown["dev_loss"] = dev["eval_loss"]
-                # A snapshot keeps the highest score: the loss with its sign turned.
-                if -dev["eval_loss"] > snapshot.best_reward:
-                    snapshot.best_reward, snapshot.best_step = -dev["eval_loss"], snapshot.step
-                    if is_main:
-                        checkpoints.keep_best(snapshot.step, partial(save_model, self.model))
-            late = time.monotonic() - saved > 60 * options.save_minutes
-            if is_main and not ended and (late or snapshot.step % options.save_every == 0):
-                checkpoints.save(snapshot)
-                saved = time.monotonic()
-            if is_main:
-                progress.advance(1, **shown)
-        if is_main:
-            with building(job.out) as out:
-                checkpoints.copy_best(snapshot.best_step, out)
-                (out / "last").mkdir()
-                save_model(self.model, out / "last")
-                self.tokenizer.save_pretrained(out)
-                write_jsonl(out / "metrics.jsonl", snapshot.metrics)
-            discard(job.state)
-        self.processes.wait()
-        best = {"best step": snapshot.best_step, "best dev loss": -snapshot.best_reward}
+            if at.step < steps:
+                run.save_if_due()
+            progress.advance(1, **shown)
+        run.publish(self.tokenizer)
+        best = {"best step": at.best_step, "best dev loss": -at.best_score}
         return {"steps": steps, **best, "tokens/s": shown["tokens/s"]}
 
     def learn(self, items: Sequence[Item], step: int) -> dict[str, float]:
@@ -203,7 +183,7 @@ class Trainer:
         rows = [row for item in items for row in item.rows]
         prompts, answers = [row.prompt for row in rows], [[row.answer] for row in rows]
         pad_id = self.tokenizer.pad_token_id
-        batch = lay_out(prompts, answers, pad_id, device(), self._layout)
+        batch = lay_out(prompts, answers, pad_id, device())
         with computing(self.job.model):
             logits, _ = answer_logits(self._language_model, batch)
             return answer_log_probs(logits, batch).sum(dim=1).view(len(items), -1)

@@ -15,7 +15,7 @@ from citepipe.errors import InputError
 from citepipe.models.load import load_base, load_for_inference, load_tokenizer
 from citepipe.options import ModelOptions
 from citepipe.train.actor_critic import ActorCritic
-from citepipe.train.batch import Batch, Layout
+from citepipe.train.batch import Batch
 from citepipe.train.losses import policy_loss, value_loss
 
 PROMPTS = [[5, 6, 7, 8], [9, 10]]
@@ -42,19 +42,19 @@ def _batch(actor: ActorCritic) -> Batch:
 
 
 @pytest.mark.parametrize("trained", TRAINED)
-@pytest.mark.parametrize(("layout", "rows"), [("shared", 2), ("separate", 4), ("packed", 1)])
+@pytest.mark.parametrize(("shared", "rows"), [(True, 2), (False, 4)])
 def test_log_probabilities_and_values_are_those_of_plain_separate_passes(
     make: Make,
     trained: str,
-    layout: Layout,
+    shared: bool,
     rows: int,
     options: ModelOptions,
     adapter: Path,
     whole: Path,
 ) -> None:
     actor = make(trained)
-    assert actor.layout == "shared"
-    actor.layout = layout
+    assert actor.shared
+    actor.shared = shared
     assert actor.head is not None
     nn.init.normal_(actor.head.weight)
     plain = load_for_inference(options, whole)
@@ -269,4 +269,4 @@ def test_every_model_reads_answers_as_it_can_and_treats_logits_in_its_own_way(
         own = plain(torch.tensor([prompt + answer])).logits.log_softmax(dim=-1).detach()
         expected = own[0, range(len(prompt) - 1, len(prompt + answer) - 1), answer].tolist()
         assert found[row, : len(answer)].tolist() == pytest.approx(expected, abs=1e-5)
-    assert (actor.layout == "shared") == shares
+    assert actor.shared == shares

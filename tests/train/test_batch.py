@@ -14,7 +14,7 @@ ANSWERS = [[[11, 12], [13]], [[14], [15]]]
 
 
 def test_a_prompt_stands_once_in_front_of_its_answers() -> None:
-    batch = lay_out(PROMPTS, ANSWERS, 1, CPU, "shared")
+    batch = lay_out(PROMPTS, ANSWERS, 1, CPU, shared=True)
     assert batch.inputs["input_ids"].tolist() == [[5, 6, 11, 12, 13], [9, 14, 15, 1, 1]]
     assert batch.inputs["position_ids"].tolist() == [[0, 1, 2, 3, 2], [0, 1, 1, 0, 0]]
     seen = batch.inputs["attention_mask"][:, 0]
@@ -32,23 +32,10 @@ def test_a_prompt_stands_once_in_front_of_its_answers() -> None:
 
 
 def test_each_answer_has_a_row_with_its_prompt() -> None:
-    batch = lay_out(PROMPTS, ANSWERS, 1, CPU, "separate")
+    batch = lay_out(PROMPTS, ANSWERS, 1, CPU)
     assert batch.inputs.keys() == {"input_ids"}
-    assert batch.inputs["input_ids"].tolist() == [
-        [5, 6, 11],
-        [5, 6, 1],
-        [9, 1, 1],
-        [9, 1, 1],
-    ]
+    assert batch.inputs["input_ids"].tolist() == [[5, 6, 11], [5, 6, 1], [9, 1, 1], [9, 1, 1]]
     assert batch.before.tolist() == [1, 2, 4, 6, 9]
-    assert batch.targets.tolist() == [11, 12, 13, 14, 15]
-
-
-def test_rows_without_padding_are_one_with_positions_that_begin_anew() -> None:
-    batch = lay_out(PROMPTS, ANSWERS, 1, CPU, "packed")
-    assert batch.inputs["input_ids"].tolist() == [[5, 6, 11, 5, 6, 9, 9]]
-    assert batch.inputs["position_ids"].tolist() == [[0, 1, 2, 0, 1, 0, 0]]
-    assert batch.before.tolist() == [1, 2, 4, 5, 6]
     assert batch.targets.tolist() == [11, 12, 13, 14, 15]
 
 

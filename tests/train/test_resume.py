@@ -1,0 +1,175 @@
+"""Runs that are cut off anywhere end as runs that nothing happens to, bit for bit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from citepipe.data.files import write_json
+from citepipe.judge import Judgement
+from citepipe.models import save
+from citepipe.rewards import Reward
+from citepipe.train import checkpoint, rl
+from citepipe.train.checkpoint import Run
+from citepipe.train.job import Processes
+from citepipe.train.rl import Learner
+from citepipe.train.trainer import Trainer
+from tests.train.conftest import ADAPTER, Stage, die
+
+
+class LetterRewarder:
+    """Rewards every vowel where it stands: answers of a tiny model differ in that at least."""
+
+    def __init__(self, *_: Any) -> None:
+        pass
+
+    def spans(self, _: Any, answers: list[str]) -> list[list[Reward]]:
+        return [
+            [Reward("correctness", i, 0.1) for i, letter in enumerate(answer) if letter in "aeiou"]
+            for answer in answers
+        ]
+
+    def judged(self, examples: Any, answers: list[str]) -> list[tuple[Judgement, list[Reward]]]:
+        return [(Judgement((), ()), rewards) for rewards in self.spans(examples, answers)]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(supervised: Stage, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return supervised.run(tmp_path_factory.mktemp("undisturbed"))
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "number"),
+    [
+        pytest.param(Trainer, "learn", 2, id="before a first checkpoint"),
+        pytest.param(Trainer, "learn", 4, id="in a step"),
+        pytest.param(Run, "keep_best", 2, id="before the best is kept"),
+        pytest.param(save, "publish", 3, id="in a checkpoint"),
+        pytest.param(checkpoint, "write_jsonl", 1, id="while publishing"),
+        pytest.param(checkpoint, "discard", 1, id="after publishing"),
+    ],
+)
+def test_fine_tuning(
+    owner: Any,
+    name: str,
+    number: int,
+    supervised: Stage,
+    undisturbed: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with monkeypatch.context() as patch:
+        die(patch, owner, name, number)
+        with pytest.raises(KeyboardInterrupt):
+            supervised.run(tmp_path)
+    assert (tmp_path / "out").exists() == (name == "discard")
+    cut = supervised.run(tmp_path)
+    for file in (ADAPTER, f"last/{ADAPTER}", "metrics.jsonl"):
+        assert (undisturbed / file).read_bytes() == (cut / file).read_bytes(), file
+    assert not (tmp_path / "state").exists()
+
+
+@pytest.mark.parametrize(
+    ("method", "trained", "changed"),
+    [
+        ("dpo", "adapter", {}),
+        ("ppo", "adapter", {}),
+        ("ppo", "whole", {"kl_target": 0.01}),
+        ("grpo", "adapter", {}),
+        ("rloo", "adapter", {"placement": "holistic"}),
+    ],
+)
+def test_preferences_and_rewards(
+    method: str,
+    trained: str,
+    changed: dict[str, Any],
+    preferring: Stage,
+    reinforced: dict[str, Stage],
+    whole: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(rl, "Rewarder", LetterRewarder)
+    stage, owner, name = (reinforced | {"dpo": preferring})[method], Learner, "collect"
+    if method == "dpo":
+        owner, name = Trainer, "learn"  # type: ignore[assignment]
+    weights = ADAPTER
+    if trained == "whole":
+        weights = "model.safetensors"
+        model = stage.call["model"].model_copy(update={"adapter": None})
+        changed = changed | {"model": model, "start": whole}
+    expected = stage.run(tmp_path / "undisturbed", **changed)
+    with monkeypatch.context() as patch:
+        die(patch, owner, name, 3)
+        with pytest.raises(KeyboardInterrupt):
+            stage.run(tmp_path, **changed)
+    assert not (tmp_path / "out").exists()
+    assert (tmp_path / "state" / "step-00000002").is_dir()
+    found = stage.run(tmp_path, **changed)
+    for file in (weights, f"last/{weights}", "metrics.jsonl"):
+        assert (expected / file).read_bytes() == (found / file).read_bytes()
+    start = load_file((whole if trained == "whole" else stage.call["start"]) / weights)
+    last = load_file(found / "last" / weights)
+    assert any((start[key] != last[key]).any() for key in start), "it learnt"
+
+
+@pytest.mark.parametrize(
+    ("changed", "cut", "kept"),
+    [
+        ({}, 6, {"step-00000004", "best-00000004"}),
+        ({"evaluations": 1}, 4, {"step-00000002"}),
+        ({"save_every": 100, "save_minutes": 1e-9}, 4, {"step-00000003", "best-00000002"}),
+    ],
+    ids=["the newest state and the best weights", "before a first dev loss", "by the minute"],
+)
+def test_a_state_is_gone_on_from_by_the_same_configuration_only(
+    changed: dict[str, Any],
+    cut: int,
+    kept: set[str],
+    supervised: Stage,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for number, said in ((cut, ""), (1, "going on after step"), (1, "starting clean")):
+        fingerprint = "b" if said == "starting clean" else "a"
+        with monkeypatch.context() as patch:
+            die(patch, Trainer, "learn", number)
+            with pytest.raises(KeyboardInterrupt):
+                supervised.run(tmp_path, fingerprint=fingerprint, **changed)
+        assert said in capsys.readouterr().err
+        found = {path.name for path in (tmp_path / "state").iterdir()} - {"fingerprint.json"}
+        assert found == (set() if fingerprint == "b" else kept)
+
+
+@pytest.mark.parametrize("damage", ["cut off", "older fields", "no best model"])
+def test_a_damaged_snapshot_is_as_none_and_changes_nothing(tmp_path: Path, damage: str) -> None:
+    job: Any = SimpleNamespace(state=tmp_path, fingerprint="a")
+    weight = nn.Parameter(torch.ones(2))
+    optimizer = torch.optim.AdamW([weight])
+    saving: Any = lambda folder: None  # noqa: E731
+    options: Any = None
+    run = Run("sft", job, options, Processes(), {"weight": weight}, optimizer, saving)
+    run.keep_best(0.5)
+    run.at.step = 3
+    run.save()
+    step = tmp_path / "step-00000003"
+    if damage == "cut off":
+        (step / "tensors.safetensors").write_bytes(b"\x50")
+    if damage == "older fields":
+        write_json(step / "snapshot.json", {"best_reward": 0.5})
+    if damage == "no best model":
+        (tmp_path / "best-00000000").rmdir()
+    (tmp_path / ".step-00000004.partial").mkdir()
+    with torch.no_grad():
+        weight.add_(1)
+    run = Run("sft", job, options, Processes(), {"weight": weight}, optimizer, saving)
+    run.restore(6)
+    assert (run.at.step, run.at.best_step, weight.tolist()) == (0, None, [2, 2])
+    assert not step.exists()
