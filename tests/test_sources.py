@@ -245,18 +245,12 @@ def test_a_begun_file_is_gone_on_with_where_a_digest_is_known(
     assert _paths(tmp_path / "out") == {"x": "12" if digest else "2"}
 
 
-def _fetch(options: SourcesOptions, address: str, out: Path) -> None:
-    fetch(address, out, options)
-
-
 def test_processes_that_want_the_same_fetch_it_once(web: Web, options: Any, tmp_path: Path) -> None:
     web.files["/x.bin"] = bytes(2**20)
     (tmp_path / ".0.partial" / "of-a-killed-run").mkdir(parents=True)
     context = multiprocessing.get_context("fork")
-    workers = [
-        context.Process(target=_fetch, args=(options(), f"{web.url}/x.bin", tmp_path / str(n)))
-        for n in range(3)
-    ]
+    given = [(f"{web.url}/x.bin", tmp_path / str(n), options()) for n in range(3)]
+    workers = [context.Process(target=fetch, args=one) for one in given]
     for worker in workers:
         worker.start()
     for worker in workers:
@@ -266,32 +260,31 @@ def test_processes_that_want_the_same_fetch_it_once(web: Web, options: Any, tmp_
     assert sorted(path.name for path in tmp_path.iterdir()) == ["0", "1", "2", "cache"]
 
 
-@pytest.mark.parametrize("variable", ["", "CITEPIPE_OFFLINE", "HF_HUB_OFFLINE"])
 @pytest.mark.parametrize(
-    ("address", "put"),
+    ("address", "put", "variable"),
     [
-        ("https://host/data/x.json", "it"),
-        (f"{FOLDER}#in/a.json", "in/a.json"),
-        ("hf://a/b@v1#in", "in"),
-        ("hf://a/b@v1", "its files"),
+        ("https://host/data/x.json", "it", ""),
+        (f"{FOLDER}#in/a.json", "in/a.json", "CITEPIPE_OFFLINE"),
+        ("hf://a/b@v1#in", "in", "HF_HUB_OFFLINE"),
+        ("hf://a/b@v1", "its files", ""),
     ],
 )
 def test_offline_says_where_to_put_what_is_missing(
-    address: str, put: str, variable: str, web: Web, options: Any, tmp_path: Path
-) -> None:
+    address: str, put: str, variable: str, web: Web, options: Any, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
     given = options(offline=not variable)
     by_hand = cache_path(address, given)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(variable or "UNUSED", "1")
-        with pytest.raises(InputError) as caught:
-            fetch(address, tmp_path / "out", given)
-        plain, _, member = address.partition("#")
-        line = f"{plain}: not here, and this is offline: put {put} at {by_hand}"
-        assert str(caught.value) == line
-        path = by_hand if by_hand.suffix == ".json" else by_hand / "deep" / "c.json"
-        path.parent.mkdir(parents=True)
-        path.write_text("[3]")
+    monkeypatch.setenv(variable or "UNUSED", "1")
+    plain, _, member = address.partition("#")
+    with pytest.raises(InputError) as caught:
         fetch(address, tmp_path / "out", given)
+    line = f"{plain}: not here, and this is offline: put {put} at {by_hand}"
+    assert str(caught.value) == line
+    path = by_hand if by_hand.suffix == ".json" else by_hand / "deep" / "c.json"
+    path.parent.mkdir(parents=True)
+    path.write_text("[3]")
+    fetch(address, tmp_path / "out", given)
     assert list(_paths(tmp_path / "out").values()) == ["[3]"]
     assert (tmp_path / "out" / member).exists()
 
