@@ -263,6 +263,7 @@ REMOVED_KEYS = {
         ("retrieval.method", "retrieval.delta"),
         "no longer chosen: passages are found by Lucene's BM25 with k1 and b; remove it",
     ),
+    "retrieval.overlap": "passages no longer overlap; remove it",
     "scratch": "no longer trains a base model from nothing; write a pretrained one as model.base",
     **dict.fromkeys(
         ("sft.fsdp", "rs_sft.fsdp"),

@@ -131,9 +131,6 @@ class RetrievalOptions(Options):
         "texts", description="What is cut into passages; rows of .jsonl and .tsv only by `all`."
     )
     words: int = Field(100, ge=10, description="Words per passage, at most (ALCE's have 100).")
-    overlap: int = Field(
-        0, ge=0, description="Words, in whole sentences, that the next passage begins with again."
-    )
     stemmer: Stemmer | None = Field(
         "english", description="Snowball's stemmer of this language; null compares whole words."
     )
@@ -142,12 +139,6 @@ class RetrievalOptions(Options):
     )
     k1: float = Field(1.2, ge=0, description="How much a word's repetitions in a passage count.")
     b: float = Field(0.75, ge=0, le=1, description="How much long passages are held back.")
-
-    @model_validator(mode="after")
-    def _next_passage_is_another(self) -> Self:
-        if self.overlap > self.words // 2:
-            raise ValueError(f"overlap: expected at most half of words ({self.words // 2})")
-        return self
 
 
 class SourcesOptions(Options):

@@ -148,11 +148,10 @@ FORMS: dict[str, Callable[[str, Path], Iterator[Record]]] = {
 def read_passages(options: RetrievalOptions) -> list[Document]:
     """Read and cut the files that the options name; log what was read, and what was not.
 
-    Ids are the file's path in its folder and the passage's number (`a/b.md#2`), or what the row
-    gives; where a file before gave the same, the file's name stands in front.
-
     Returns:
-        Passages of different texts, in the order of the options' paths and the files' names.
+        Passages of different texts, in the order of the options' paths and the files' names. Their
+        ids are the file's path in its folder and the passage's number (`a/b.md#2`), or what the
+        row gives; where a file before gave the same, the file's name stands in front.
 
     Raises:
         InputError: a path that cannot be read, a text that is not UTF-8 or UTF-16, a row that is
@@ -199,8 +198,7 @@ def _sources(paths: Sequence[str], counts: Counter[str]) -> list[tuple[Path, str
                 continue
             name = path.name if path == given else prefix + path.relative_to(given).as_posix()
             sources.setdefault(path.resolve(), (path, name))
-    times = Counter(name for _, name in sources.values())
-    return [(path, name if times[name] == 1 else str(path)) for path, name in sources.values()]
+    return list(sources.values())
 
 
 def _below(folder: Path) -> list[Path]:
@@ -242,8 +240,7 @@ def _passages(
         if not blocks:
             counts["files or rows without text"] += 1
             continue
-        words = options.words if is_cut else sys.maxsize
-        parts = cut(blocks, words, options.overlap, load_splitter())
+        parts = cut(blocks, options.words if is_cut else sys.maxsize, load_splitter())
         for place, part in enumerate(parts, start=1):
             numbered = f"{identity}#{place}" if is_text or len(parts) > 1 else identity
             yield Document(title, part, id=numbered), record.where
@@ -270,30 +267,26 @@ def count_words(text: str) -> int:
     return sum(1 for _ in _SHOWN_WORD.finditer(text))
 
 
-def cut(blocks: Sequence[str], words: int, overlap: int, splitter: Splitter) -> list[str]:
+def cut(blocks: Sequence[str], words: int, splitter: Splitter) -> list[str]:
     """Passages of at most `words` words.
 
     A passage ends with a block (a paragraph, an item of a list) if it then has at least half of the
-    words, else with a sentence. Only a sentence that is longer than a passage is cut inside. A
-    passage begins with the last sentences of the one before, as far as they have no more than
-    `overlap` words, and leave room for one more sentence.
+    words, else with a sentence. Only a sentence that is longer than a passage is cut inside.
     """
     whole = " ".join(blocks)
     if count_words(whole) <= words:
         return [whole]
-    passages: list[str] = []
-    current: list[tuple[str, int]] = []
+    passages: list[list[str]] = [[]]
+    held = 0
     for block in blocks:
         for place, part in enumerate(_parts(block, words, splitter)):
-            size, held = count_words(part), sum(count for _, count in current)
-            if current and (held + size > words or (place == 0 and 2 * held >= words)):
-                passages.append(" ".join(text for text, _ in current))
-                # Never the whole passage again, however short it is.
-                del current[0]
-                while current and sum(count for _, count in current) > min(overlap, words - size):
-                    del current[0]
-            current.append((part, size))
-    return [*passages, " ".join(text for text, _ in current)]
+            size = count_words(part)
+            if held and (held + size > words or (place == 0 and 2 * held >= words)):
+                passages.append([])
+                held = 0
+            passages[-1].append(part)
+            held += size
+    return list(map(" ".join, passages))
 
 
 def _parts(block: str, words: int, splitter: Splitter) -> Iterator[str]:

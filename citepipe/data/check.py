@@ -28,8 +28,7 @@ from citepipe.text.statements import find_citations
 LONG_ANSWER = 200
 """Words of an answer; longer ones do not fit into what the paper generates (200 tokens)."""
 
-Level = Literal["error", "warning", "note"]
-_LEVELS: tuple[Level, ...] = ("error", "warning", "note")
+Level = Literal["error", "warning"]
 _GOLD = {"asqa": "qa_pairs", "qampari": "answers", "eli5": "claims", "expertqa": "claims"}
 _PLACE = re.compile(r"\[\d+\]")
 # Controls but tab and ends of lines, marks of direction, separators of lines, and what stands for a
@@ -54,15 +53,8 @@ _USES = {
 
 @dataclass(slots=True)
 class Finding:
-    """What was found in one row or more.
-
-    Attributes:
-        level: `error`: the pipeline refuses the file; `warning`: something is lost or means
-            something else than it seems; `note`: nothing reads it.
-        kind: what it is, without the places.
-        count: how often it was found.
-        lines: a line for each of the first, with its row and field.
-    """
+    """What was found in one row or more: an error, for which the pipeline refuses the file, or a
+    warning; how often, and a line for each of the first, with its row and field."""
 
     level: Level
     kind: str
@@ -72,15 +64,8 @@ class Finding:
 
 @dataclass(slots=True)
 class CheckReport:
-    """All that was found in a file.
-
-    Attributes:
-        file: its path.
-        rows: how many it has, good or bad.
-        datasets: good rows per dataset.
-        uses: rows by what the pipeline would do with them (`_USES`).
-        findings: errors, then warnings, then notes; each in the order of the file.
-    """
+    """All that was found in a file: its rows, the good ones by dataset and by what the pipeline
+    would do with them (`_USES`), the errors, then the warnings, in the order of the file."""
 
     file: str
     rows: int
@@ -90,8 +75,7 @@ class CheckReport:
 
     @property
     def is_usable(self) -> bool:
-        """Whether the pipeline would take the file as it is (rows without documents perhaps only
-        with a retriever)."""
+        """Whether the pipeline would take the file (perhaps only with a retriever)."""
         return not any(found.level == "error" for found in self.findings)
 
     def lines(self) -> list[str]:
@@ -145,7 +129,6 @@ def check(
         broken = Finding("error", str(error), 1, [str(error)])
         return CheckReport(str(path), 0, {}, {}, [broken])
     dataset = dataset or dataset_in_name(path)
-    ids: dict[tuple[str, str], str] = {}
     questions: dict[str, str] = {}
     seen: set[Any] = set()
     datasets: Counter[str] = Counter()
@@ -167,10 +150,6 @@ def check(
         if (first := questions.setdefault(question, place)) != place:
             has_docs = "with the same documents, and left out" if key in seen else "other documents"
             remarks.append(("question", "as in an earlier row", f", {first}, {has_docs}"))
-        first = ids.setdefault((example.dataset, example.id), place)
-        if first != place and row.get("id", row.get("sample_id")) is not None:
-            detail = f", {first}: {shown(example.id)}; the mixture renames it"
-            remarks.append(("id", "as in an earlier row", detail))
         for name, kind, detail in remarks:
             line = f"{where}, field {name}: {kind}{detail}"
             add("warning", f"field {_PLACE.sub('[]', name)}: {kind}", line)
@@ -180,14 +159,14 @@ def check(
         unread.update(_unread(example, row))
     for name, count in sorted(unread.items()):
         kind = f"field {shown(name)}: nothing reads it"
-        add("note", kind, f"{path}, {kind} (in {count} places){_hint(name)}")
-    findings = sorted(kinds.values(), key=lambda found: _LEVELS.index(found.level))
+        add("warning", kind, f"{path}, {kind} (in {count} places){_hint(name)}")
+    findings = sorted(kinds.values(), key=lambda found: found.level)
     used = {name: uses[name] for name in _USES if uses[name]}
     return CheckReport(str(path), number + 1, dict(sorted(datasets.items())), used, findings)
 
 
 def _uses(example: Example, repeated: bool, kept: int) -> list[str]:
-    """What becomes of a row, in the words of `_USES`."""
+    """What becomes of a row, as keys of `_USES`."""
     cited = bool((example.output or "").strip())
     asked = bool(example.docs) and not repeated
     uses = {

@@ -160,12 +160,8 @@ def each_example(
 ) -> Iterator[tuple[str, Example | InputError]]:
     """How each row of a file is named in errors, and its example, or what is wrong with it.
 
-    Args:
-        path: in any form that `read_rows` takes.
-        dataset: the dataset of rows that do not name theirs; by default it is looked for in the
-            file's name, as ALCE does.
-        needs_documents: a row must have a list of documents, be it empty.
-        own_as: the dataset as which rows count for which there is none; None refuses them.
+    Arguments are those of `Example.from_row`; by default the dataset of rows that do not name
+    theirs is looked for in the file's name, as ALCE does.
     """
     dataset = dataset or dataset_in_name(path)
     for number, (where, row) in enumerate(read_rows(path)):

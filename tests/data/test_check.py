@@ -198,7 +198,6 @@ def test_rows_are_compared_with_those_before(tmp_path: Path) -> None:
     assert _said(report) == [
         "row 1, field question: as in an earlier row, row 0, with the same documents, and left out",
         "row 2, field question: as in an earlier row, row 0, other documents",
-        "row 2, field id: as in an earlier row, row 0: a; the mixture renames it",
     ]
     assert (report.uses["repeated"], report.uses["asked"]) == (1, 2)
 
@@ -229,7 +228,7 @@ def test_fields_that_nothing_reads_are_named_once(tmp_path: Path) -> None:
     row = ROW | {"anwser": "x", "prompt": "z", "docs": [DOC | {"score": 1}]}
     report = _checked(tmp_path, row, row | {"id": "b", "question": "b?"})
     assert [
-        f"note: {tmp_path}/a.json, field {line}"
+        f"warning: {tmp_path}/a.json, field {line}"
         for line in (
             "anwser: nothing reads it (in 2 places); answer is read",
             "docs[].score: nothing reads it (in 2 places)",

@@ -81,26 +81,9 @@ def test_the_dataset_is_the_one_in_the_name_of_the_file(
             read_examples(path)
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (None, ": cannot be read: No such file"),
-        (b'{"a": "\\udeb2"}', ", line 1: expected JSON, lone leading surrogate"),
-        (b'\n{"a":\n', ", line 2: expected JSON, EOF while parsing a value at column 5"),
-    ],
-)
-def test_a_broken_file_is_one_clear_line(
-    tmp_path: Path, content: bytes | None, message: str
-) -> None:
-    path = tmp_path / "a.jsonl"
-    if content is not None:
-        path.write_bytes(content)
-    with pytest.raises(InputError) as error:
-        read_jsonl(path)
-    assert str(error.value).startswith(f"{path}{message}")
-
-
 def test_records_are_read_whatever_characters_they_have(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"a\.jsonl: cannot be read: No such file"):
+        read_jsonl(tmp_path / "a.jsonl")
     records = [{"a": "line\u2028separator\x85next\x0cpage"}, {"a": "🚲"}]
     write_jsonl(tmp_path / "a.jsonl", records)
     assert read_jsonl(tmp_path / "a.jsonl") == records

@@ -324,34 +324,29 @@ def test_what_may_not_be_read_is_one_clear_line(tmp_path: Path) -> None:
         (tmp_path / path).chmod(0o700)
 
 
-def _cut(text: str, words: int, overlap: int = 0) -> list[str]:
+def _cut(text: str, words: int) -> list[str]:
     (record,) = read_plain(text, Path("a.txt"))
-    return cut(
-        [" ".join(block.split()) for block in record.blocks], words, overlap, load_splitter()
-    )
+    return cut([" ".join(block.split()) for block in record.blocks], words, load_splitter())
 
 
 @pytest.mark.parametrize(
-    ("text", "words", "overlap", "passages"),
+    ("text", "words", "passages"),
     [
         # What fits stays whole.
-        ("One two.\nThree four.\n\nFive six.", 7, 0, ["One two. Three four. Five six."]),
-        ("Mr. Berg came. He saw Dr. Lind.", 4, 0, ["Mr. Berg came.", "He saw Dr. Lind."]),
+        ("One two.\nThree four.\n\nFive six.", 7, ["One two. Three four. Five six."]),
+        ("Mr. Berg came. He saw Dr. Lind.", 4, ["Mr. Berg came.", "He saw Dr. Lind."]),
         # A paragraph ends a passage that has half of its words.
-        ("Aa bb cc. Dd ee.\n\nGg hh. Jj kk.", 8, 0, ["Aa bb cc. Dd ee.", "Gg hh. Jj kk."]),
-        ("Aa bb cc. Dd ee. Ff. Gg.", 6, 3, ["Aa bb cc. Dd ee. Ff.", "Dd ee. Ff. Gg."]),
-        # An overlap is never a whole passage.
-        ("Aa bb cc.\n\nFf gg hh. Kk ll mm.", 6, 3, ["Aa bb cc.", "Ff gg hh. Kk ll mm."]),
+        ("Aa bb cc. Dd ee.\n\nGg hh. Jj kk.", 8, ["Aa bb cc. Dd ee.", "Gg hh. Jj kk."]),
         # Of scripts without spaces every character is a word.
-        ("東京は日本の首都です。人口は多い。", 12, 0, ["東京は日本の首都です。", "人口は多い。"]),
+        ("東京は日本の首都です。人口は多い。", 12, ["東京は日本の首都です。", "人口は多い。"]),
         # Items of lists are not torn apart.
-        ("Hours:\n- Monday nine\n- Sunday\n  one", 5, 0, ["Hours: - Monday nine", "- Sunday one"]),
+        ("Hours:\n- Monday nine\n- Sunday\n  one", 5, ["Hours: - Monday nine", "- Sunday one"]),
     ],
 )
 def test_texts_are_cut_at_the_ends_of_paragraphs_and_sentences(
-    text: str, words: int, overlap: int, passages: list[str]
+    text: str, words: int, passages: list[str]
 ) -> None:
-    assert _cut(text, words, overlap) == passages
+    assert _cut(text, words) == passages
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -359,22 +354,10 @@ def test_nothing_is_lost_and_nothing_too_long(seed: int) -> None:
     rng = random.Random(seed)
     ends = [".", "!", "?", "", ",", ".\n\n", "\n- ", "\n\n"]
     text = "Begin.\n\n" + " ".join(f"{rng.choice('abC')}{i}{rng.choice(ends)}" for i in range(200))
-    words, overlap = rng.randint(10, 40), rng.choice([0, 0, 3, 5])
-    passages = _cut(text, words, overlap)
+    words = rng.randint(10, 40)
+    passages = _cut(text, words)
     assert max(map(count_words, passages)) <= words
-    if not overlap:
-        assert " ".join(passages).split() == text.split()
-        return
-    done = 0
-    for passage in passages:
-        got = passage.split()
-        # Each goes on from the last, a few words back at most, and further than it.
-        back = next(
-            back for back in range(overlap + 1) if text.split()[done - back :][: len(got)] == got
-        )
-        assert len(got) > back
-        done += len(got) - back
-    assert done == len(text.split())
+    assert " ".join(passages).split() == text.split()
 
 
 @pytest.mark.parametrize(
