@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -25,6 +24,12 @@ ATTENTION = "citepipe_tree"
 
 STEPS_OF_ROOM = 16
 """Steps for which a cache has columns; then a new one is made, without what has ended."""
+
+STEPS_UNTIL_TIDY = 4
+"""Steps after which what has ended is looked for, to be left out of the attention."""
+
+WORTH_TIDYING = 0.75
+"""Then a new cache is made if attention costs no more than this share afterwards."""
 
 PREFILL_TOKENS = {"cpu": 8192, "cuda": 32768}
 """Tokens of prompts that are read in one pass, padding included."""
@@ -97,22 +102,37 @@ class Step:
 
     Attributes:
         write: (N,) the column of each token's key and value, rows laid end to end.
-        place: (N,) its place in the grid of queries, rows laid end to end.
+        place: (N,) its place in the grid of queries, rows laid end to end; None if that is their
+            order and the grid is full.
         mask: (rows, slots, width), 0 where a query sees a column and -inf elsewhere.
-        positions: (rows, slots) of the queries.
+        positions: (N,) of the tokens.
         columns: (rows, width) positions of the columns.
     """
 
     write: torch.Tensor
-    place: torch.Tensor
+    place: torch.Tensor | None
     mask: torch.Tensor
     positions: torch.Tensor
     columns: torch.Tensor
+    _masks: dict[tuple[int | None, int], torch.Tensor] = field(default_factory=dict)
 
-    @cached_property
-    def distance(self) -> torch.Tensor:
-        """(rows, slots, width) tokens from each column to each query."""
-        return self.positions[:, :, None] - self.columns[:, None]
+    def in_grid(self, tokens: torch.Tensor) -> torch.Tensor:
+        """(rows x slots, ...) of what belongs to the tokens, (N, ...)."""
+        if self.place is None:
+            return tokens
+        rows, slots, _ = self.mask.shape
+        return tokens.new_zeros(rows * slots, *tokens.shape[1:]).index_copy_(0, self.place, tokens)
+
+    def mask_of(self, window: int | None, groups: int, dtype: torch.dtype) -> torch.Tensor:
+        """(rows, 1, groups x slots, width), made once for all layers of a kind."""
+        if (window, groups) not in self._masks:
+            mask = self.mask
+            if window is not None:
+                asked = self.in_grid(self.positions).view(*mask.shape[:2], 1)
+                mask = mask.masked_fill(asked - self.columns[:, None] >= window, -torch.inf)
+            mask = mask.to(dtype)[:, None].expand(-1, groups, -1, -1).flatten(1, 2)
+            self._masks[window, groups] = mask[:, None]
+        return self._masks[window, groups]
 
 
 class TreeCache(Cache):
@@ -180,22 +200,18 @@ def attend(
     unknown = [others.get(name) for name in ("softcap", "s_aux", "position_bias")]
     if tree is None or attention_mask is not None or dropout or any(x is not None for x in unknown):
         raise NotImplementedError("attention over trees without caps, sinks, biases and dropout")
-    rows, slots, width = tree.mask.shape
+    rows, slots, _ = tree.mask.shape
     heads, count, size = query.shape[1:]
     groups = heads // key.shape[1]
-    grid = query.new_zeros(rows * slots, heads, size)
-    grid.index_copy_(0, tree.place, query[0].transpose(0, 1))
     # Heads that share keys become queries of one head.
-    grid = grid.view(rows, slots, -1, groups, size).permute(0, 2, 3, 1, 4)
-    grid = grid.reshape(rows, -1, groups * slots, size)
-    mask = tree.mask
-    if sliding_window is not None:
-        mask = mask.masked_fill(tree.distance >= sliding_window, -torch.inf)
-    mask = mask.to(query.dtype)[:, None, None].expand(-1, -1, groups, -1, -1)
-    mask = mask.reshape(rows, 1, groups * slots, width)
+    grid = tree.in_grid(query[0].transpose(0, 1)).view(rows, slots, -1, groups, size)
+    grid = grid.permute(0, 2, 3, 1, 4).reshape(rows, -1, groups * slots, size)
+    mask = tree.mask_of(sliding_window, groups, query.dtype)
     found = scaled_dot_product_attention(grid, key, value, mask, scale=scaling)
     found = found.view(rows, -1, groups, slots, value.shape[-1]).permute(0, 3, 1, 2, 4)
-    found = found.reshape(rows * slots, heads, -1)[tree.place]
+    found = found.reshape(rows * slots, heads, -1)
+    if tree.place is not None:
+        found = found[tree.place]
     return found.view(1, count, heads, -1), None
 
 
@@ -259,7 +275,7 @@ class TreeDecoder:
         Returns:
             (branches, vocabulary) logits of the token behind it.
         """
-        if self._steps == STEPS_OF_ROOM:
+        if self._is_untidy():
             self._arrange()
         self._steps += 1
         (rows, slots, width), device = self._mask.shape, self.model.device
@@ -277,15 +293,12 @@ class TreeDecoder:
         tensor = torch.from_numpy(np.vstack([numbers, seen])).to(device)
         self._mask.view(-1).index_fill_(0, tensor[4], 0)
         self._positions.view(-1).index_copy_(0, tensor[2], tensor[1])
-        # Columns in use, a number that kernels like.
-        longest = max(row.length for row in self._rows.values() if row.live)
-        shown = min(width, -(-longest // 8) * 8)
-        asked = tensor.new_zeros(rows * slots).index_copy_(0, tensor[3], tensor[1])
+        shown, is_full = self._shown(), place == list(range(rows * slots))
         step = Step(
             write=tensor[2],
-            place=tensor[3],
+            place=None if is_full else tensor[3],
             mask=self._mask[:, :, :shown],
-            positions=asked.view(rows, slots),
+            positions=tensor[1],
             columns=self._positions[:, :shown],
         )
         self._cache.step = step
@@ -333,6 +346,22 @@ class TreeDecoder:
         )
         for index, prompt in enumerate(prompts):
             self._rows[prompt] = Row(prompt, read, index, len(prompt) - 1)
+
+    def _shown(self) -> int:
+        """Columns in use, a number that kernels like."""
+        longest = max(row.length for row in self._rows.values() if row.live)
+        return min(self._cache.width, -(-longest // 8) * 8)
+
+    def _is_untidy(self) -> bool:
+        """Whether the cache is full, or holds much that has ended."""
+        if self._steps == STEPS_OF_ROOM:
+            return True
+        if self._steps % STEPS_UNTIL_TIDY or not self._steps:
+            return False
+        going = [row for row in self._rows.values() if row.live]
+        needed = max(len(row.used()) for row in going) * max(len(row.live) for row in going)
+        rows, slots, _ = self._mask.shape
+        return len(going) * needed < WORTH_TIDYING * rows * slots * self._shown()
 
     def _arrange(self) -> None:
         """Make a new cache of what goes on, with room for some steps."""
@@ -403,15 +432,14 @@ def reads_trees(model: PreTrainedModel) -> bool:
     kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
     if not model._supports_attention_backend or kinds - {"full_attention", "sliding_attention"}:
         return False
-    prompt, ends = (5, 6, 7, 8), ([9, 10, 11], [12, 13, 14])
+    prompt, ends = (5, 6, 7, 8), ([9, 10], [11, 12])
 
-    def alone(*ids: int) -> torch.Tensor:
-        output = model(input_ids=torch.tensor([ids], device=model.device), use_cache=False)
-        return output.logits[0, -1].float()
+    def alone(*begin: int) -> torch.Tensor:
+        ids = torch.tensor([[*begin, *end] for end in ends], device=model.device)
+        return model(input_ids=ids, use_cache=False).logits[:, -1].float()
 
     try:
-        wanted = torch.stack([alone(*prompt, *end) for end in ends])
-        wrong = torch.stack([alone(*prompt, *ends[0], *end) for end in ends])
+        wanted, wrong = alone(*prompt), alone(*prompt, *ends[0])
         branches = [Branch(prompt, end) for end in ends]
         decoder = TreeDecoder(model)
         decoder.start(branches)
