@@ -89,10 +89,10 @@ def mix(options: DataOptions, out: Path, find_documents: FindDocuments | None = 
         counts[name]["repetitions"] = len(unseen) - len(once)
         return once
 
-    found = {d: read(f"test/{d}", [path], d) for d, path in options.test.items()}
+    tests = {d: read(f"test/{d}", [path], d) for d, path in options.test.items()}
     where = ", ".join(dict.fromkeys(options.test.values()))
-    sizes = _sizes(options.test_size, {d: len(rows) for d, rows in found.items()}, where)
-    for dataset, rows in found.items():
+    sizes = sizes_per_dataset(options.test_size, {d: len(rows) for d, rows in tests.items()}, where)
+    for dataset, rows in tests.items():
         size = None if sizes is None else {dataset: sizes.get(dataset)}
         path = options.test[dataset]
         splits[f"test/{dataset}"] = _select(rows, size, f"{options.seed}/test", path)
@@ -101,16 +101,20 @@ def mix(options: DataOptions, out: Path, find_documents: FindDocuments | None = 
         paths: list[str] = getattr(options, name)
         where = ", ".join(paths)
         rows = read(name, paths)
-        datasets = Counter(row.example.dataset for row in rows)
-        available = {d: datasets[d] for d in DATASETS if d in datasets}
-        sizes = _sizes(getattr(options, f"{name}_size"), available, where)
+        datasets = [row.example.dataset for row in rows]
+        available = {d: datasets.count(d) for d in DATASETS if d in datasets}
+        sizes = sizes_per_dataset(getattr(options, f"{name}_size"), available, where)
         splits[name] = _select(rows, sizes, f"{options.seed}/{name}", where)
         if not splits[name]:
             raise InputError(f"data.{name}: no rows are left after taking out repeated questions")
     account: dict[str, Any] = {}
     for name, rows in splits.items():
         if find_documents is not None:
-            rows = _with_found(rows, find_documents, counts[name])
+            bare = [row for row in rows if not row.example.docs]
+            found = iter(find_documents([row.example for row in bare]) if bare else [])
+            rows = [r if r.example.docs else replace(r, example=next(found)) for r in rows]
+            without = sum(not row.example.docs for row in rows)
+            counts[name]["documents_found"] = len(bare) - without
             rows = _with_documents(rows, options, counts[name], "found none")
         kept = [replace(row.example, docs=kept_documents(row.example, options)) for row in rows]
         write_examples(out / f"{name}.json", _with_own_ids(kept))
@@ -182,15 +186,6 @@ def kept_documents(example: Example, options: DataOptions) -> tuple[Document, ..
     return docs[: options.documents]
 
 
-def _with_found(rows: Sequence[_Row], find: FindDocuments, counts: dict[str, int]) -> list[_Row]:
-    """The rows with documents for those that have none."""
-    bare = [row.example for row in rows if not row.example.docs]
-    found = find(bare) if bare else []
-    counts["documents_found"] = sum(bool(example.docs) for example in found)
-    each = iter(found)
-    return [row if row.example.docs else replace(row, example=next(each)) for row in rows]
-
-
 def _with_own_ids(examples: Sequence[Example]) -> list[Example]:
     """Examples whose ids tell them apart; files of several datasets often all count from 0, and
     so do several files of one."""
@@ -204,11 +199,6 @@ def _with_own_ids(examples: Sequence[Example]) -> list[Example]:
         taken.add(names[place])
         given.add(names[place])
     return [replace(e, id=name) for e, name in zip(examples, names, strict=True)]
-
-
-def _sizes(size: Any, available: Mapping[Any, int], where: str) -> Mapping[Any, int] | None:
-    """Rows per dataset; None for all."""
-    return in_proportion(size, available, where) if isinstance(size, int) else size
 
 
 def _select(
@@ -232,14 +222,20 @@ def _select(
     return chosen
 
 
-def in_proportion(total: int, counts: Mapping[Any, int], where: str) -> dict[Any, int]:
-    """Spread a number of rows over datasets in proportion to the rows that they have, what rounding
-    down leaves over to the largest remainders; InputError if there are fewer rows."""
-    available = sum(counts.values())
-    if total > available:
-        raise InputError(f"{where}: expected {total} rows, got {available}")
-    shares = {name: total * count // max(available, 1) for name, count in counts.items()}
-    by_remainder = sorted(counts, key=lambda name: -(total * counts[name] % max(available, 1)))
-    for name in by_remainder[: total - sum(shares.values())]:
+def sizes_per_dataset(size: Any, available: Mapping[Any, int], where: str) -> Any:
+    """Rows per dataset (None: all of them); one number is spread in proportion to the rows there
+    are, what rounding down leaves over to the largest remainders, of equal ones to the first.
+
+    Raises:
+        InputError: there are fewer rows than the number; `where` names their files.
+    """
+    if not isinstance(size, int):
+        return size
+    total = sum(available.values())
+    if size > total:
+        raise InputError(f"{where}: expected {size} rows, got {total}")
+    shares = {name: size * count // max(total, 1) for name, count in available.items()}
+    by_remainder = sorted(available, key=lambda name: -(size * available[name] % max(total, 1)))
+    for name in by_remainder[: size - sum(shares.values())]:
         shares[name] += 1
     return shares

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from citepipe.data.example import Document, Example
 from citepipe.data.files import read_examples, write_examples
-from citepipe.data.mixture import in_proportion, kept_documents, mix, normalized_question
+from citepipe.data.mixture import kept_documents, mix, normalized_question, sizes_per_dataset
 from citepipe.errors import InputError
 from citepipe.options import DataOptions
 
@@ -106,9 +106,9 @@ def test_rows_with_one_id_are_told_apart(folder: Path) -> None:
 
 def test_shares_go_to_the_largest_remainders() -> None:
     # 10 of 7 + 2 + 4 = 13: 5.38, 1.54, 3.08.
-    assert in_proportion(10, {"a": 7, "b": 2, "c": 4}, "f") == {"a": 5, "b": 2, "c": 3}
-    assert in_proportion(1, {"a": 1, "b": 1}, "f") == {"a": 1, "b": 0}
-    assert in_proportion(0, {}, "f") == {}
+    assert sizes_per_dataset(10, {"a": 7, "b": 2, "c": 4}, "f") == {"a": 5, "b": 2, "c": 3}
+    assert sizes_per_dataset(1, {"a": 1, "b": 1}, "f") == {"a": 1, "b": 0}
+    assert sizes_per_dataset(0, {}, "f") == {}
 
 
 def test_one_number_is_spread_over_the_datasets(folder: Path) -> None:
