@@ -130,7 +130,7 @@ def test_a_good_file_has_no_findings(tmp_path: Path) -> None:
 
 def test_every_problem_of_every_row_is_found(tmp_path: Path) -> None:
     bad = {"question": 1, "dataset": "nq", "docs": [{}, 3], "output": {}, "claims": [2]}
-    report = _checked(tmp_path, bad, ROW, bad)
+    report = _checked(tmp_path, bad, ROW, bad, *[{"question": "Who?", "docs": ["a"]}] * 9, lines=2)
     complaints = [
         "field dataset: expected one of asqa, qampari, eli5, expertqa, got 'nq'",
         "field question: expected a string, got a number",
@@ -140,15 +140,8 @@ def test_every_problem_of_every_row_is_found(tmp_path: Path) -> None:
         "field claims[0]: expected a string, got a number",
     ]
     assert _said(report, "error") == [f"row {n}, {line}" for line in complaints for n in (0, 2)]
-    assert (report.uses["bad"], report.uses["asked"]) == (2, 1)
-
-
-def test_findings_of_a_kind_are_counted_and_the_first_get_a_line(tmp_path: Path) -> None:
-    rows = [ROW | {"id": str(n), "question": f"{n}?", "docs": [{"title": ""}]} for n in range(9)]
-    report = _checked(tmp_path, *rows, lines=2)
-    (found,) = report.findings
-    assert (found.count, len(found.lines)) == (9, 2)
-    assert "error: … and 7 more: field docs[].text: missing" in report.lines()
+    assert (report.uses["bad"], report.uses["asked"], report.uses["repeated"]) == (2, 2, 8)
+    assert "warning: … and 7 more: field claims: no gold answers" in report.lines()
 
 
 @pytest.mark.parametrize(
@@ -213,15 +206,6 @@ def test_rows_are_counted_by_what_becomes_of_them(tmp_path: Path) -> None:
     uses = _checked(tmp_path, *rows, documents=2).uses
     names = ["attributed", "cut", "repeated", "scored", "taught", "without_documents"]
     assert uses == dict.fromkeys(names, 1) | {"asked": 3, "tested": 2}
-
-
-def test_the_dataset_of_rows_that_name_none(tmp_path: Path) -> None:
-    own = {"question": "1?", "docs": ["a"]}
-    assert _checked(tmp_path, ROW, own, own_as="qampari").datasets == {"asqa": 1, "qampari": 1}
-    assert _checked(tmp_path, own, name="eli5.json", own_as="asqa").datasets == {"eli5": 1}
-    assert _checked(tmp_path, own, name="eli5.json", dataset="asqa").datasets == {"asqa": 1}
-    with pytest.raises(InputError, match="dataset nq: expected one of asqa"):
-        check(tmp_path / "a.json", dataset="nq")
 
 
 def test_fields_that_nothing_reads_are_named_once(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from citepipe.data.check import check
 from citepipe.data.example import Document, Example
 from citepipe.data.files import (
     atomic_writer,
@@ -76,6 +77,8 @@ def test_the_dataset_is_the_one_in_the_name_of_the_file(
     path.write_text(f"[{OWN}]")
     assert read_examples(path, "eli5", own_as="qampari")[0].dataset == "eli5"
     assert read_examples(path, own_as="asqa")[0].dataset == (dataset or "asqa")
+    with pytest.raises(InputError, match="dataset nq: expected one of asqa"):
+        check(path, "nq")
     if dataset is None:
         with pytest.raises(InputError, match=r"row 0, field dataset: missing, .*--dataset"):
             read_examples(path)

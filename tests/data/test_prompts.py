@@ -133,11 +133,8 @@ def test_a_prompt_with_a_demonstration(path: str) -> None:
     ("summaries", "at_most", "shown"),
     [
         (["irrelevant", "b", "It is Irrelevant.", "d"], 2, [1, 3]),
-        (["a", None, "c"], 3, [0]),
         ([None, "b"], 3, [0]),
-        (["irrelevant", None, "c"], 3, [1]),
         (["irrelevant", "irrelevant"], 3, []),
-        (["a", "b"], 0, []),
         (["a"] * 7, None, [0, 1, 2, 3, 4]),
     ],
 )

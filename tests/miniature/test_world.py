@@ -8,7 +8,6 @@ import pytest
 
 from citepipe.data.example import Document, Example
 from citepipe.data.files import read_examples
-from citepipe.errors import InputError
 from citepipe.miniature.language import (
     FILM_FIRST,
     FILM_SECOND,
@@ -38,18 +37,6 @@ SMALL = WorldOptions(train=40, dev=10, test=20, expertqa=10)
 @pytest.fixture(scope="module")
 def world() -> Questions:
     return build_world(SMALL, seed=3)
-
-
-def test_sizes_and_datasets(world: Questions) -> None:
-    assert {split: len(drawn) for split, drawn in world.items()} == {
-        "train": 120,
-        "dev": 30,
-        "test": 60,
-        "expertqa": 10,
-    }
-    kinds = [d.example.dataset for d in world["test"]]
-    assert {kind: kinds.count(kind) for kind in kinds} == {"asqa": 20, "eli5": 20, "qampari": 20}
-    assert all(d.example.dataset == "expertqa" for d in world["expertqa"])
 
 
 def test_same_seed_same_world(world: Questions) -> None:
@@ -182,6 +169,10 @@ def oracle(tmp_path: Path) -> Oracle:
         (FILM, "Anna Berg starred in Silver River in 1972.", True),
         (OTHER, "Silver River starred Anna Berg in 1972.", False),
         (FILM, "Silver River.", False),
+        (FILM, "Silver River starred Anna Berg and", False),
+        (FILM, "Anna Berg starred Silver River.", False),
+        (PERSON, "Anna Berg studied in 1962.", False),
+        (PERSON, "Anna Berg studied in Oslo and Silver River.", False),
         (FILM, "", False),
         (PERSON, "Anna Berg studied in Oslo and starred in Silver River.", False),
         (f"{PERSON}\n{FILM}", "Anna Berg studied in Oslo and starred in Silver River.", True),
@@ -206,10 +197,3 @@ def test_claims_in_an_answer(oracle: Oracle) -> None:
 def test_identity_follows_the_facts() -> None:
     assert Oracle({FILM: set()}).identity != Oracle({OTHER: set()}).identity
     assert Oracle({FILM: set()}).identity == Oracle({FILM: frozenset()}).identity
-
-
-def test_a_wrong_facts_file_names_the_passage(tmp_path: Path) -> None:
-    path = tmp_path / "world.json"
-    path.write_text('{"Title: A": [["studied", "A", 3]]}')
-    with pytest.raises(InputError, match=r"field Title: A\[0\]\[2\]: expected a string"):
-        load_oracle(path)

@@ -6,8 +6,6 @@ import json
 import math
 import os
 import random
-from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -40,20 +38,6 @@ def _texts(found: list[Document]) -> list[str]:
     return [document.text for document in found]
 
 
-def plain_scores(passages: Sequence[Sequence[str]], question: Sequence[str]) -> list[float]:
-    """Lucene's BM25 (Kamphuis et al. 2020, table 1) with k1 = 1.3 and b = 0.6."""
-    mean = sum(map(len, passages)) / len(passages)
-    counts = [Counter(passage) for passage in passages]
-    scores = [0.0] * len(passages)
-    for word in question:
-        frequency = sum(word in count for count in counts)
-        rarity = math.log(1 + (len(passages) - frequency + 0.5) / (frequency + 0.5))
-        for place, count in enumerate(counts):
-            norm = 1 - 0.6 + 0.6 * len(passages[place]) / mean
-            scores[place] += rarity * count[word] / (count[word] + 1.3 * norm)
-    return scores
-
-
 def test_scores_by_hand() -> None:
     retriever = _retriever("river bank river", "bank money", "sky", k1=1, b=0.5)
     # Three passages of 3, 2 and 1 words, 2 on average. `river` is in one of them, `bank` in two.
@@ -62,22 +46,6 @@ def test_scores_by_hand() -> None:
         [river * 2 / (2 + 1.25) + bank * 1 / (1 + 1.25), bank * 1 / (1 + 1), 0]
     )
     assert retriever.scores(["bank", "bank"]) == pytest.approx([2 * bank / 2.25, bank, 0])
-
-
-def test_scores_and_rankings_are_those_of_a_plain_bm25() -> None:
-    rng = random.Random(0)
-    words = [f"w{i}" for i in range(60)]
-    weights = [1 / (1 + i) for i in range(60)]
-    texts = [rng.choices(words, weights, k=rng.randint(1, 30)) for _ in range(200)]
-    questions = [rng.choices([*words, "unknown"], k=rng.randint(1, 8)) for _ in range(40)]
-    retriever = _retriever(*(" ".join(text) for text in texts), k1=1.3, b=0.6)
-    numbers = {id(document): i for i, document in enumerate(retriever.passages)}
-    for question in questions:
-        plain = plain_scores(texts, question)
-        assert retriever.scores(question) == pytest.approx(plain, abs=1e-12)
-        ranked = sorted(range(200), key=lambda i: (-round(plain[i], 9), i))
-        expected = [i for i in ranked if plain[i] > 1e-9][:7]
-        assert [numbers[id(d)] for d in retriever.find([" ".join(question)], 7)[0]] == expected
 
 
 def test_ties_stand_as_the_passages_do() -> None:
