@@ -10,10 +10,11 @@ import tarfile
 import threading
 import zipfile
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import gdown
 import huggingface_hub
@@ -43,43 +44,28 @@ ID = "16YihOAL6sIytNCKtrV7rU8SXAv8hmJVH"
 FOLDER = f"https://drive.google.com/drive/folders/{ID}"
 
 
-class Web(ThreadingHTTPServer):
-    """Serves `files` by path, and keeps in `seen` what paths were requested."""
+class Handler(SimpleHTTPRequestHandler):
+    """Serves a folder, and notes what is requested."""
 
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.files: dict[str, bytes] = {}
-        self.seen: list[str] = []
-        self.url = f"http://127.0.0.1:{self.server_port}"
-
-
-class Handler(BaseHTTPRequestHandler):
-    """A request for a file."""
-
-    server: Web
+    seen: ClassVar[list[str]] = []
 
     def log_message(self, *_: object) -> None:
-        """Nothing is logged."""
-
-    def do_GET(self) -> None:
-        self.server.seen.append(self.path)
-        body = self.server.files.get(self.path)
-        self.send_response(404 if body is None else 200)
-        self.send_header("Content-Length", str(len(body or b"")))
-        self.end_headers()
-        self.wfile.write(body or b"")
+        self.seen.append(self.path)
 
 
 @pytest.fixture
-def web(monkeypatch: pytest.MonkeyPatch) -> Iterator[Web]:
+def web(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A web server: its `url`, the `folder` that it serves and the paths that it has `seen`."""
     for name in ("CITEPIPE_OFFLINE", "HF_HUB_OFFLINE"):
         monkeypatch.delenv(name, raising=False)
-    with Web() as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        yield server
+    folder = tmp_path_factory.mktemp("web")
+    Handler.seen.clear()
+    handler = partial(Handler, directory=str(folder))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,)).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        yield SimpleNamespace(url=url, folder=folder, seen=Handler.seen)
         server.shutdown()
-        thread.join()
 
 
 @pytest.fixture
@@ -161,8 +147,8 @@ def test_where_things_lie() -> None:
     assert local_path(drive, "r", "file") == f"r/{_sha256(drive.encode())[:8]}-drive/file"
 
 
-def test_a_file_is_fetched_once_for_all_runs(web: Web, options: Any, tmp_path: Path) -> None:
-    web.files["/x"] = b"[]"
+def test_a_file_is_fetched_once_for_all_runs(web: Any, options: Any, tmp_path: Path) -> None:
+    (web.folder / "x").write_bytes(b"[]")
     address = f"{web.url}/x"
     assert fetch(address, tmp_path / "one", options()) == f"fetch: files 1, of {address}"
     fetch(f"{address}#asqa_test.json", tmp_path / "two", options(offline=True))
@@ -171,8 +157,8 @@ def test_a_file_is_fetched_once_for_all_runs(web: Web, options: Any, tmp_path: P
     assert not os.access(tmp_path / "one" / "x", os.W_OK) or os.getuid() == 0
 
 
-def test_an_archive_is_unpacked_whatever_its_name(web: Web, options: Any, tmp_path: Path) -> None:
-    web.files["/data"] = _zip({"a.json": "[1]", "inner/b.json": "[2]"})
+def test_an_archive_is_unpacked_whatever_its_name(web: Any, options: Any, tmp_path: Path) -> None:
+    (web.folder / "data").write_bytes(_zip({"a.json": "[1]", "inner/b.json": "[2]"}))
     address = f"{web.url}/data"
     fetch(f"{address}#inner/b.json", tmp_path / "out", options())
     assert _paths(tmp_path / "out") == {"a.json": "[1]", "inner/b.json": "[2]"}
@@ -191,14 +177,14 @@ def test_an_archive_is_unpacked_whatever_its_name(web: Web, options: Any, tmp_pa
         ("/x.json", b"\n<!DOCTYPE html>Log in", "sent a web page where a file was expected"),
         ("/a.zip", _zip({"a": "x" * 900})[:100], "expected an archive; remove .* fetched anew"),
         ("/a.tgz", _tar(("a", tarfile.REGTYPE, "xyz" * 999))[:-40], "expected an archive; remove"),
-        ("/a.zip#../x", b"", "expected a path inside of it"),
+        ("/a.zip#../x", None, "expected a path inside of it"),
     ],
 )
 def test_what_cannot_be_fetched(
-    path: str, content: bytes | None, line: str, web: Web, options: Any, tmp_path: Path
+    path: str, content: bytes | None, line: str, web: Any, options: Any, tmp_path: Path
 ) -> None:
     if content is not None:
-        web.files[path] = content
+        (web.folder / path[1:]).write_bytes(content)
     with pytest.raises(InputError, match=line) as caught:
         fetch(f"{web.url}{path}", tmp_path / "out", options())
     assert "\n" not in str(caught.value)
@@ -206,9 +192,10 @@ def test_what_cannot_be_fetched(
 
 
 def test_a_digest_is_checked_with_or_without_member(
-    web: Web, options: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    web: Any, options: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    web.files["/a.zip"] = packed = _zip({"a.json": "[1]"})
+    packed = _zip({"a.json": "[1]"})
+    (web.folder / "a.zip").write_bytes(packed)
     address, wrong = f"{web.url}/a.zip", "0" * 64
     for key in (address, f"{address}#a.json"):
         with pytest.raises(InputError) as caught:
@@ -245,8 +232,8 @@ def test_a_begun_file_is_gone_on_with_where_a_digest_is_known(
     assert _paths(tmp_path / "out") == {"x": "12" if digest else "2"}
 
 
-def test_processes_that_want_the_same_fetch_it_once(web: Web, options: Any, tmp_path: Path) -> None:
-    web.files["/x.bin"] = bytes(2**20)
+def test_processes_that_want_the_same_fetch_it_once(web: Any, options: Any, tmp_path: Path) -> None:
+    (web.folder / "x.bin").write_bytes(bytes(2**20))
     (tmp_path / ".0.partial" / "of-a-killed-run").mkdir(parents=True)
     context = multiprocessing.get_context("fork")
     given = [(f"{web.url}/x.bin", tmp_path / str(n), options()) for n in range(3)]
@@ -270,7 +257,7 @@ def test_processes_that_want_the_same_fetch_it_once(web: Web, options: Any, tmp_
     ],
 )
 def test_offline_says_where_to_put_what_is_missing(
-    address: str, put: str, variable: str, web: Web, options: Any, tmp_path: Path,
+    address: str, put: str, variable: str, web: Any, options: Any, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     given = options(offline=not variable)
@@ -289,7 +276,7 @@ def test_offline_says_where_to_put_what_is_missing(
     assert (tmp_path / "out" / member).exists()
 
 
-def test_drive(web: Web, options: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_drive(web: Any, options: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     listed = [SimpleNamespace(id=f"{n}", path=path) for n, path in enumerate(["a", "in/b", "in/c"])]
     fetched: list[str] = []
 
@@ -313,7 +300,7 @@ def test_drive(web: Web, options: Any, tmp_path: Path, monkeypatch: pytest.Monke
         fetch(f"{FOLDER}#in/b/", tmp_path / "none", options(cache=str(tmp_path / "other")))
 
 
-def test_the_hub(web: Web, options: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_hub(web: Any, options: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     names = ["config.json", "model.safetensors", "pytorch_model.bin", "tf_model.h5", ".gitattr"]
     names += ["best_peft/adapter_config.json"]
     asked: list[tuple[str, str]] = []
