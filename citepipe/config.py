@@ -11,7 +11,7 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import PurePosixPath
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
     BeforeValidator,
@@ -34,7 +34,6 @@ def _number(value: Any) -> Any:
 
 
 Seed = Annotated[int, BeforeValidator(_number), Field(strict=True, ge=0, lt=2**32)]
-_Section = TypeVar("_Section", bound=opt.Options)
 
 
 class Verifiers(opt.Options):
@@ -239,16 +238,18 @@ class Config(opt.Options):
             InputError: an override names no key of the section, or has a bad value.
         """
         system = self.systems[name]
-        where = f"systems.{name}.options"
-        if isinstance(system, RLSystem):
-            methods = {"ppo": self.rl, "grpo": self.grpo, "rloo": self.rloo}
-            return _override(methods[system.train], system.options, where)
-        if isinstance(system, DPOSystem):
-            return _override(self.dpo, system.options, where)
-        if isinstance(system, SFTSystem):
-            section = self.sft if system.data == "teacher" else self.rs_sft
-            return _override(section, system.options, where)
-        raise InputError(f"systems.{name}: expected a system that is trained")
+        if not isinstance(system, SFTSystem | RLSystem | DPOSystem):
+            raise InputError(f"systems.{name}: expected a system that is trained")
+        sections: dict[str, opt.TrainingOptions] = {
+            "sft": self.sft if system.train == "sft" and system.data == "teacher" else self.rs_sft,
+            **{"ppo": self.rl, "grpo": self.grpo, "rloo": self.rloo, "dpo": self.dpo},
+        }
+        section = sections[system.train]
+        try:
+            return type(section).model_validate(section.model_dump(by_alias=True) | system.options)
+        except ValidationError as error:
+            line = _one_line(error, type(section))
+            raise InputError(f"systems.{name}.options.{line}") from None
 
 
 REMOVED_KEYS = {
@@ -298,13 +299,11 @@ def json_schema() -> dict[str, Any]:
 
 
 def _fill(value: Any, results: str) -> Any:
-    if isinstance(value, str):
-        return value.replace("{results}", results)
     if isinstance(value, Mapping):
         return {key: _fill(item, results) for key, item in value.items()}
     if isinstance(value, list):
         return [_fill(item, results) for item in value]
-    return value
+    return value.replace("{results}", results) if isinstance(value, str) else value
 
 
 def _check(config: Config) -> None:
@@ -374,13 +373,6 @@ def _check_acyclic(config: Config, name: str, seen: tuple[str, ...]) -> None:
         raise InputError(f"systems.{name}: expected no circle, got {circle}")
     for parent in _parents(config.systems[name]).values():
         _check_acyclic(config, parent, (*seen, name))
-
-
-def _override(section: _Section, overrides: Mapping[str, Any], where: str) -> _Section:
-    try:
-        return type(section).model_validate(section.model_dump(by_alias=True) | dict(overrides))
-    except ValidationError as error:
-        raise InputError(f"{where}.{_one_line(error, type(section))}") from None
 
 
 def _one_line(error: ValidationError, model: type[opt.Options]) -> str:

@@ -99,16 +99,6 @@ def test_the_kept_step_is_the_first_of_the_best_on_dev(runs: Runs):
     assert dots(parts) == dots(kl) == dots(entropy) == []
 
 
-@pytest.mark.parametrize("count", [1, 12])
-def test_few_and_many_systems_have_a_panel_each(tmp_path: Path, count: int):
-    path = write(tmp_path / "m.jsonl", [{"step": 1, "loss": 1.0}, {"step": 2, "loss": 0.5}])
-    figure = curves.draw(curves.read([(f"s{i}", 0, path) for i in range(count)]))
-    assert [axes.get_title() for axes in figure.axes] == [f"s{i}" for i in range(count)]
-    places = {axes.get_subplotspec().get_geometry()[:3] for axes in figure.axes}
-    assert len(places) == count
-    assert {place[:2] for place in places} == {(1, 1) if count == 1 else (3, 5)}
-
-
 def test_the_same_input_makes_the_same_bytes(runs: Runs, tmp_path: Path):
     import matplotlib as mpl
 
