@@ -35,19 +35,13 @@ def test_a_row(tmp_path: Path):
     row = example(annotator_id=12, metadata=metadata, other="x")
     [found] = written(tmp_path / "out.jsonl", [row], [text])
     claims = found["answers"]["fg_rl"].pop("claims")
+    empty = ("revised_answer_string", "usefulness", "annotation_time", "annotator_id")
+    titles = ["[1] Soil", "[2] Water", "[3] Air"]
+    answer = {"answer_string": text, "attribution": titles, **dict.fromkeys(empty)}
     assert found == {
         "question": "Why is peat wet?",
         "annotator_id": "12",
-        "answers": {
-            "fg_rl": {
-                "answer_string": text,
-                "attribution": ["[1] Soil", "[2] Water", "[3] Air"],
-                "revised_answer_string": None,
-                "usefulness": None,
-                "annotation_time": None,
-                "annotator_id": None,
-            }
-        },
+        "answers": {"fg_rl": answer},
         "metadata": {"question_type": "Why", "field": "Geology", "specific_field": ""},
     }
     peat, water = "[1] Soil\n\nPeat holds water.", "[2] Water\n\nWater is wet."

@@ -17,55 +17,52 @@ def lengths(*values: float) -> Columns:
     return scored(*({"length": value} for value in values))
 
 
-def test_means_pass_over_what_an_example_lacks():
-    assert scored({"length": 4.0}, {"length": 8.0}, {"str_hit": 100.0}).means() == {
-        "length": 6,
-        "str_hit": 100,
-    }
+@pytest.mark.parametrize(
+    ("scores", "expected"),
+    [
+        # A mean is over the examples that have the metric.
+        ([{"length": 4}, {"length": 8}, {"str_hit": 100}], {"length": 6, "str_hit": 100}),
+        ([{"citation_rec": 100, "citation_prec": 0}, {"citation_rec": 100}], {"citation_f1": 0}),
+        ([{"citation_rec": 0, "citation_prec": 0}], {"citation_f1": 0}),
+        # The harmonic mean of the means 100 and 50.
+        (
+            [{"citation_rec": 100, "citation_prec": 100}, {"citation_prec": 0}],
+            {"citation_f1": 200 / 3},
+        ),
+    ],
+)
+def test_means(scores: list[dict[str, float]], expected: dict[str, float]):
+    means = scored(*scores).means()
+    assert {name: means[name] for name in expected} == pytest.approx(expected)
 
 
-def test_citation_f1_is_the_harmonic_mean_of_the_means():
-    means = scored({"citation_rec": 100, "citation_prec": 0}, {"citation_rec": 100}).means()
-    assert means["citation_f1"] == 0
-    means = scored({"citation_rec": 100, "citation_prec": 100}, {"citation_prec": 0}).means()
-    assert means["citation_f1"] == pytest.approx(200 / 3)
-    assert scored({"citation_rec": 0, "citation_prec": 0}).means()["citation_f1"] == 0
-
-
-def test_equal_weight_goes_to_statements_citations_and_answers():
+def test_equal_weight_goes_to_statements_citations_items_and_answers():
     # One of one statement and one of four are supported: 2 of 5. Citations: 1 of 1 and 0 of 3.
+    # Lists: 1 of 1 and 1 of 3 items; 1 of 2 and 1 of 8 answers, of five expected 1 and 1.
     scores = [
-        {"citation_rec": 100.0, "citation_prec": 100.0, "str_em": 50.0},
-        {"citation_rec": 25.0, "citation_prec": 0.0, "str_em": 100.0},
+        {"citation_rec": 100.0, "citation_prec": 100.0, "str_em": 50.0}
+        | {"qampari_prec": 100.0, "qampari_rec": 50.0, "qampari_rec_top5": 50.0},
+        {"citation_rec": 25.0, "citation_prec": 0.0, "str_em": 100.0}
+        | {"qampari_prec": 100 / 3, "qampari_rec": 12.5, "qampari_rec_top5": 20.0},
     ]
     counts = [
-        {**NOTHING, "statements": 1, "citations": 1, "gold": 2},
-        {**NOTHING, "statements": 4, "citations": 3, "gold": 1},
+        {"statements": 1, "citations": 1, "items": 1, "gold": 2, "gold_top5": 2},
+        {"statements": 4, "citations": 3, "items": 3, "gold": 8, "gold_top5": 5},
     ]
     means = columns(scores, counts).means()
-    assert means["citation_rec_eq_w"] == pytest.approx(40)
-    assert means["citation_prec_eq_w"] == pytest.approx(25)
-    assert means["str_em_eq_w"] == pytest.approx(200 / 3)
-    assert "qampari_rec_eq_w" not in means
+    assert {k: means[k] for k in means if "_eq_w" in k} == pytest.approx(
+        {
+            "citation_rec_eq_w": 40,
+            "citation_prec_eq_w": 25,
+            "str_em_eq_w": (2 * 50 + 8 * 100) / 10,
+            "qampari_prec_eq_w": 50,
+            "qampari_rec_eq_w": 20,
+            "qampari_rec_top5_eq_w": 200 / 7,
+            "qampari_f1_eq_w": 2 * 50 * 20 / 70,
+            "qampari_f1_top_5_eq_w": 2 * 50 * (200 / 7) / (50 + 200 / 7),
+        }
+    )
     assert columns(scores, [NOTHING] * 2).means()["citation_prec_eq_w"] == 0
-
-
-def test_lists_are_weighed_by_their_items_and_gold_answers():
-    # Precision: 1 of 1 and 1 of 3 items. Recall: 1 of 2 and 1 of 8, of five expected 1 and 1.
-    scores = [
-        {"qampari_prec": 100.0, "qampari_rec": 50.0, "qampari_rec_top5": 50.0},
-        {"qampari_prec": 100 / 3, "qampari_rec": 12.5, "qampari_rec_top5": 20.0},
-    ]
-    counts = [
-        {**NOTHING, "items": 1, "gold": 2, "gold_top5": 2},
-        {**NOTHING, "items": 3, "gold": 8, "gold_top5": 5},
-    ]
-    means = columns(scores, counts).means()
-    assert means["qampari_prec_eq_w"] == pytest.approx(50)
-    assert means["qampari_rec_eq_w"] == pytest.approx(20)
-    assert means["qampari_rec_top5_eq_w"] == pytest.approx(200 / 7)
-    assert means["qampari_f1_eq_w"] == pytest.approx(2 * 50 * 20 / 70)
-    assert means["qampari_f1_top_5_eq_w"] == pytest.approx(2 * 50 * (200 / 7) / (50 + 200 / 7))
 
 
 def test_the_spread_of_resampled_means_is_the_standard_error():

@@ -10,7 +10,6 @@ import pytest
 
 from citepipe.data.example import Document, Example
 from citepipe.data.files import read_answers, read_json, write_examples
-from citepipe.errors import InputError
 from citepipe.options import ScoreOptions
 from citepipe.score.files import Scorer, run
 from citepipe.verify.base import Pair
@@ -107,22 +106,3 @@ def test_several_datasets_are_also_scored_one_by_one(tmp_path: Path):
     assert result["metrics"]["citation_rec"] == 50
     assert result["datasets"]["eli5"]["metrics"]["citation_rec"] == 100
     assert result["datasets"]["asqa"]["counts"]["examples"] == 1
-
-
-def test_an_unknown_metric_is_named(tmp_path: Path):
-    with pytest.raises(InputError, match="metric 'bleu': expected some of length"):
-        scored(tmp_path, options=ScoreOptions(metrics=("bleu",)))
-
-
-@pytest.mark.parametrize(
-    ("dataset", "output", "message"),
-    [
-        ("eli5", "", "row 0, field output"),
-        ("asqa", ', "output": "a"', "row 0, field dataset: expected asqa, got eli5"),
-    ],
-)
-def test_a_bad_row_is_named(tmp_path: Path, dataset: str, output: str, message: str):
-    answers = tmp_path / "answers.json"
-    answers.write_text(f'[{{"dataset": "eli5", "question": "q", "docs": []{output}}}]')
-    with pytest.raises(InputError, match=message):
-        run({dataset: answers}, {"l": "lexical"}, ScoreOptions(), None, tmp_path / "s.json")
