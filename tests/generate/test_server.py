@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import itertools
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, nullcontext
 from dataclasses import replace
@@ -18,13 +17,11 @@ from pydantic import ValidationError
 from citepipe.errors import InputError
 from citepipe.generate.client import Client
 from citepipe.generate.completion import Completion, Request, Sampling
-from citepipe.generate.journal import Journal
 from citepipe.generate.server import ServerGenerator, server_seed
 from citepipe.generate.text import Detokenizer
 from citepipe.options import ServerOptions
 from tests.generate.loopback_server import (
     CHUNKED,
-    Handler,
     LoopbackServer,
     Wrong,
     changed,
@@ -108,9 +105,8 @@ def test_everything_that_decides_the_answer_is_in_the_request() -> None:
 def test_seeds_belong_to_the_sample_not_to_how_it_is_requested() -> None:
     request = make_request(samples=8, sampling=Sampling(1.0, 0, 1))
     seeds = [server_seed(request, i) for i in range(8)]
-    assert len(set(seeds)) == 8
+    assert len({*seeds, server_seed(replace(request, sampling=Sampling(1.0, 0, 2)), 0)}) == 9
     assert seeds[5:] == [server_seed(replace(request, first=5, samples=3), i) for i in range(3)]
-    assert server_seed(replace(request, sampling=Sampling(1.0, 0, 2)), 0) not in seeds
 
 
 @pytest.mark.parametrize("segmented", [False, True], ids=["whole", "streamed"])
@@ -203,54 +199,6 @@ def test_results_are_in_order_and_delivered_one_by_one() -> None:
     assert [[c.text for c in own] for own in found] == [[" the" * n] * (n % 3) for n in range(9)]
 
 
-@pytest.mark.parametrize("segmented", [False, True], ids=["whole", "streamed"])
-def test_greedy_answers_are_those_of_the_engine_in_process(
-    segmented: bool, tiny_base: Path
-) -> None:
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    from citepipe.generate.engine import HuggingFaceGenerator
-
-    model = AutoModelForCausalLM.from_pretrained(tiny_base).eval()
-    tokenizer = AutoTokenizer.from_pretrained(tiny_base)
-    lock = threading.Lock()
-
-    def answer(body: dict[str, Any]) -> Iterator[tuple[int, float]]:
-        ids = list(body["prompt"])
-        while True:
-            with lock, torch.inference_mode():
-                scores = model(torch.tensor([ids])).logits[0, -1].log_softmax(-1)
-            ids.append(int(scores.argmax()))
-            yield ids[-1], float(scores[ids[-1]])
-
-    end = tokenizer.eos_token_id
-    prompts = ["Who directed Silver River?", "Where was Anna Berg born?", "Document [1]", "It"]
-    requests = [
-        Request(
-            tuple(tokenizer(text)["input_ids"]),
-            f"asqa/{number}",
-            max_new_tokens=12,
-            prefix=tuple(tokenizer(" Anna Berg")["input_ids"]) if number % 2 else (),
-            # Letters end something often with random weights.
-            stop=("e",),
-            segment_end=(lambda text: text.find("a") + 1 or None) if segmented else None,
-        )
-        for number, text in enumerate(prompts)
-    ]
-    expected = HuggingFaceGenerator(model, tokenizer, 4).generate(requests)
-    decode = Detokenizer(tokenizer).decode
-    with LoopbackServer(answer, decode, end, root=str(tiny_base)) as server:
-        options = ServerOptions(url=server.url)
-        with closing(ServerGenerator(options, str(tiny_base), None, tokenizer, end)) as generator:
-            found = generator.generate(requests)
-    for [own], [other] in zip(found, expected, strict=True):
-        assert own.token_ids == other.token_ids
-        assert (own.text, own.offsets, own.finish) == (other.text, other.offsets, other.finish)
-        assert own.log_probs == pytest.approx(other.log_probs, abs=1e-4)
-    assert len({c.finish for own in expected for c in own}) > 1
-
-
 # Which model answers.
 
 
@@ -324,10 +272,10 @@ def test_which_model_is_served(adapter: Path, capsys: pytest.CaptureFixture[str]
         capsys.readouterr()
         with pytest.raises(InputError, match=r"expected it to serve server\.model other, "):
             make_generator(server, model="other")
-        server.respond = status(200, {"data": []})  # type: ignore[method-assign]
+        server.respond = status(200, {"data": []})
         with pytest.raises(InputError, match=r"expected it to serve a model, it serves none$"):
             make_generator(server)
-        server.respond = status(200, {"data": [{"name": "x"}]})  # type: ignore[method-assign]
+        server.respond = status(200, {"data": [{"name": "x"}]})
         with pytest.raises(InputError, match=r"sent '{'name': 'x'}', data\.0\.id: Field required$"):
             make_generator(server)
     with make_server(model="llama", root="/models/llama") as server, make_generator(server):
@@ -345,30 +293,24 @@ ERROR = b'data: {"error": {"message": "engine died", "code": 500}}\n\ndata: [DON
 WHOLE: list[tuple[Wrong, str]] = [
     (raw(b""), "gave no answer: Server disconnected without sending a response."),
     (raw(HALF), "gave no answer: peer closed connection without sending complete message body"),
-    (raw(b"\x00\x01\x02 what is this\r\n\r\n"), "gave no answer: illegal status line"),
     (raw(JSON % 2 + b"]["), "sent no JSON"),
     (raw(JSON % 200_000 + b"[" * 200_000), "sent no JSON"),
     (status(200, "<html>\n <b>Welcome</b>"), "sent '<html> <b>Welcome</b>', "),
     (status(200, {"error": "busy"}), "sent '{'error': 'busy'}', choices: Field required"),
     (status(200, {"choices": []}), IN_THE_MIDDLE),
-    (status(200, {"choices": [{"text": ""}] * 2}), "sent '[{'text': ''}, {'text': ''}]', choices:"),
-    (changed(finish_reason="banana"), "sent 'banana', choices.0.finish_reason: "),
     (changed(finish_reason=None, token_ids=[40], logprobs=None), IN_THE_MIDDLE),
     (changed(token_ids=[40] * 100, logprobs=None), "sent 100 tokens or more"),
     (changed(token_ids=[40, 41]), "sent 6 log-probabilities for 2 tokens"),
     (changed(logprobs={"token_logprobs": [float("nan")]}), "sent 'nan', choices.0.logprobs."),
     (status(500, {"error": {"message": "out of\nmemory"}}), "answered 500: out of memory"),
-    (status(502, "<h1>Bad Gateway</h1>"), "answered 502: <h1>Bad Gateway</h1>"),
     (status(408, ""), "answered 408: no message"),
 ]
 STREAMED: list[tuple[Wrong, str]] = [
-    (status(500, {"error": "down"}), "answered 500: down"),
     (status(200, "<html>"), IN_THE_MIDDLE),
     (stream_of(b"data: [DONE]\n\n", first=2), IN_THE_MIDDLE),
     (stream_of(first=2, is_whole=False), "broke off its stream: peer closed"),
     (stream_of(ERROR, first=2), "broke off its stream: engine died"),
     (stream_of(b"data: \xff\n\n", first=2), "sent no JSON"),
-    (stream_of(b"data: [7]\n\n", first=1), "sent '[7]', "),
 ]
 FAULTS = [(*fault, False) for fault in WHOLE] + [(*fault, True) for fault in STREAMED]
 
@@ -414,23 +356,18 @@ def test_servers_that_never_end(kind: str, streamed: bool) -> None:
 
 @pytest.mark.parametrize("streamed", [False, True], ids=["whole", "streamed"])
 def test_a_server_of_other_tokens_is_refused(streamed: bool) -> None:
-    request = make_request(segment_end=sentence_end if streamed else None)
+    request = make_request(segment_end=sentence_end if streamed else None, max_new_tokens=1)
     with make_server(has_ids=False) as server, make_generator(server) as generator:
-        with pytest.raises(InputError) as caught:
+        with pytest.raises(InputError, match=r"returns no token ids .* expected a server"):
             generator.generate([request])
-        assert str(caught.value) == (
-            f"{server.url}: returns no token ids (`token_ids`, which vLLM from 0.10.2 on adds to a "
-            "completion for `return_token_ids`); expected a server that does"
-        )
         assert len(server.bodies) == 1
-    size = len(TOKENIZER)
-    for wrong in (-1, size):
+    for wrong in (-1, len(TOKENIZER)):
         with (
             LoopbackServer(lambda body, i=wrong: [(i, -0.5)], lambda ids: "x", END) as server,
             make_generator(server) as generator,
             pytest.raises(InputError, match=f"sent token {wrong}, but the tokenizer of model.base"),
         ):
-            generator.generate([replace(request, max_new_tokens=1)])
+            generator.generate([request])
 
 
 @pytest.mark.parametrize("streamed", [False, True], ids=["whole", "streamed"])
@@ -438,22 +375,17 @@ def test_a_server_of_other_tokens_is_refused(streamed: bool) -> None:
     ("code", "value", "line"),
     [
         (400, {"error": {"message": "too long:\n4097"}}, "too long: 4097"),
-        (401, {"error": "no key"}, "no key"),
         (403, {"detail": "Forbidden"}, "Forbidden"),
-        (404, {"object": "error", "message": "no such model"}, "no such model"),
-        (400, {"message": "x" * 999}, "x" * 200),
+        (404, {"object": "error", "message": "x" * 999}, "x" * 200),
     ],
 )
 def test_a_refusal_is_one_line_at_once(code: int, value: Any, line: str, streamed: bool) -> None:
+    segment_end = sentence_end if streamed else None
     with make_server() as server, make_generator(server, retries=5) as generator:
         server.wrong_prompts[11] = status(code, value)
-        segment_end = sentence_end if streamed else None
-        requests = [make_request(n, segment_end=segment_end) for n in range(10, 14)]
-        delivered: list[int] = []
         with pytest.raises(InputError) as caught:
-            generator.generate(requests, lambda n, i, c: delivered.append(n))
+            generator.generate([make_request(n, segment_end=segment_end) for n in range(10, 14)])
         assert str(caught.value) == f"{server.url}: answered {code}: {line}"
-        assert sorted(delivered) == [0, 2, 3]
         assert len(server.bodies) == 4
 
 
@@ -462,45 +394,6 @@ def test_a_server_that_is_not_there() -> None:
         pass
     with pytest.raises(InputError, match=f"^{server.url}: gave no answer: All connection attempts"):
         make_generator(server)
-
-
-def dying(after: int) -> Wrong:
-    """The server drops everything with the given request, and those that come with it."""
-    count = itertools.count(1)
-
-    def wrong(handler: Handler, body: dict[str, Any]) -> None:
-        server = handler.server.owner
-        if next(count) == after:
-            server.die()
-            handler.hang_up()
-        else:
-            server.respond(handler, body)
-
-    return wrong
-
-
-def test_a_server_that_dies_loses_nothing_and_receives_only_the_rest(tmp_path: Path) -> None:
-    requests = [make_request(n, samples=2) for n in range(10, 20)]
-    with make_server() as server:
-        with make_generator(server) as generator:
-            [[good]] = generator.generate([make_request(9)])
-            server.wrong.extend([dying(8)] * 20)
-            delivered: list[tuple[int, int]] = []
-            journal = Journal(tmp_path / "journal.jsonl", generator)
-            with pytest.raises(InputError, match="gave no answer"):
-                journal.generate(requests, lambda n, i, c: delivered.append((n, i)))
-        # What the others sent meanwhile may have come through or not.
-        assert 4 <= len(delivered) <= 10
-        server.wrong.clear()
-        server.requests.clear()
-        server.start()
-        with make_generator(server) as generator:
-            journal = Journal(tmp_path / "journal.jsonl", generator)
-            assert journal.known == len(delivered)
-            assert journal.generate(requests) == [[good] * 2] * 10
-        seeds = {server_seed(request, i) for request in requests for i in range(2)}
-        seeds -= {server_seed(requests[n], i) for n, i in delivered}
-        assert sorted(body["seed"] for body in server.bodies) == sorted(seeds)
 
 
 # The client alone.
@@ -516,7 +409,7 @@ def ask(client: Client) -> Any:
 @pytest.fixture
 def server() -> Iterator[LoopbackServer]:
     with make_server() as running:
-        running.respond = status(200, {"is": "right"})  # type: ignore[method-assign]
+        running.respond = status(200, {"is": "right"})
         yield running
 
 
@@ -564,15 +457,14 @@ def test_redirects_are_not_followed(server: LoopbackServer) -> None:
         assert other.requests == []
 
 
-def test_a_server_on_this_machine_is_reached_without_a_proxy_over_one_connection(
+def test_a_server_on_this_machine_is_reached_without_a_proxy(
     server: LoopbackServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
     with closing(Client(ServerOptions(url=server.url, retries=0))) as client:
-        for _ in range(5):
-            assert ask(client) == {"is": "right"}
-        assert len(server.listener.connections) == 1
+        assert ask(client) == ask(client) == {"is": "right"}
+    # Over one connection.
+    assert len(server.listener.connections) == 1
 
 
 @pytest.mark.parametrize("failing", [{}, {1: InputError("no 1"), 2: InputError("no 2")}])

@@ -238,13 +238,6 @@ def test_a_template_that_fails_is_one_clear_line(template: str, complaint: str) 
         assert "\n" not in str(caught.value)
 
 
-def test_without_a_template_all_is_one_text(turns: PromptOptions) -> None:
-    tokenizer = chat_tokenizer(*KINDS["chatml"][:2])
-    plain = turns.model_copy(update={"chat": "plain"})
-    together = turns.model_copy(update={"demo_turns": False})
-    assert encode_prompt(EXAMPLE, plain, tokenizer).text == render(EXAMPLE, together)
-
-
 def test_demonstrations_in_turns_lose_words_too(turns: PromptOptions) -> None:
     tokenizer = chat_tokenizer(*KINDS["chatml"][:2])
     whole = len(encode_prompt(EXAMPLE, turns, tokenizer).token_ids)

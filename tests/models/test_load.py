@@ -10,7 +10,6 @@ from typing import Any
 import peft
 import pytest
 import torch
-import transformers
 from safetensors.torch import load_file, save_file
 
 from citepipe.errors import InputError
@@ -74,16 +73,6 @@ def test_a_directory_that_is_not_a_model_is_one_clear_line(load: Any, tmp_path: 
         load(options(tmp_path / "none"))
     with pytest.raises(InputError, match=r"expected a PEFT adapter, adapter_config\.json"):
         load_for_inference(options(tmp_path), tmp_path)
-
-
-@pytest.mark.parametrize(("layers", "line"), [(1, "it has .*layers.1"), (3, "it lacks .*layers.2")])
-def test_a_base_of_another_depth(layers: int, line: str, tiny_base: Path, tmp_path: Path) -> None:
-    adapted(tiny_base, tmp_path / "adapter", lora(target_modules=["q_proj"]))
-    config = transformers.AutoConfig.from_pretrained(tiny_base, num_hidden_layers=layers)
-    transformers.LlamaForCausalLM(config).save_pretrained(tmp_path / "base")
-    base = load_base(options(tmp_path / "base"))
-    with pytest.raises(InputError, match=f"no adapter that fits the base model: {line}"):
-        load_with_adapter(base, tmp_path / "adapter")
 
 
 @pytest.mark.parametrize(
