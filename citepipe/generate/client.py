@@ -19,8 +19,6 @@ from citepipe.options import ServerOptions
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-_CONNECT_SECONDS = 10.0
-
 
 class BrokenAnswerError(Exception):
     """An answer came that cannot be used; another attempt may do better."""
@@ -57,9 +55,7 @@ class Client:
             # Without any, the library would send the one of the environment.
             api_key=self.key or "none",
             max_retries=options.retries,
-            timeout=httpx2.Timeout(
-                options.timeout, connect=min(_CONNECT_SECONDS, options.timeout), pool=None
-            ),
+            timeout=httpx2.Timeout(options.timeout, connect=min(10, options.timeout), pool=None),
             http_client=httpx2.AsyncClient(limits=httpx2.Limits(), trust_env=not is_here),
         )
         self._runner = asyncio.Runner()

@@ -26,6 +26,7 @@ from citepipe.options import ModelOptions
 from citepipe.progress import say, summary
 
 _PACKAGES = ("citepipe", "torch", "transformers", "peft")
+_Scores = Mapping[str, Mapping[str, float]]
 
 
 def export(
@@ -89,12 +90,8 @@ def export(
         # What transformers ties when it saves is listed here.
         model.all_tied_weights_keys = {}
     model.config.dtype = dtype
-    made: dict[str, object] = {
-        "base": options.base,
-        "revision": options.revision,
-        "trained weights": source,
-        "precision": options.dtype,
-    }
+    made: dict[str, object] = {"base": options.base, "revision": options.revision}
+    made |= {"trained weights": source, "precision": options.dtype}
     if not is_whole(trained):
         config = read_json(trained / "adapter_config.json")
         made["adapter"] = {key: config.get(key) for key in ("peft_type", "r", "lora_alpha")}
@@ -130,11 +127,7 @@ def _metrics(value: Any, label: tuple[str, ...] = ()) -> Iterator[tuple[str, dic
 
 
 def _card(
-    name: str,
-    base: str,
-    licence: str | None,
-    made: Mapping[str, object],
-    scores: Mapping[str, Mapping[str, float]],
+    name: str, base: str, licence: str | None, made: Mapping[str, object], scores: _Scores
 ) -> str:
     from huggingface_hub import ModelCardData
 

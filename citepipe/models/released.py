@@ -146,9 +146,6 @@ def _take(weights: Path, out: Path) -> list[dict[str, str | bool]]:
     from safetensors.torch import save_file
 
     paths = _weights_of(weights)
-    parts = re.search(r"-\d+-of-0*(\d+)\.", paths[0].name)
-    if parts is not None and int(parts[1]) != len(paths):
-        raise InputError(f"{weights}: expected {parts[1]} parts, there are {len(paths)}")
     taken: list[dict[str, str | bool]] = []
     shards: dict[str, str] = {}
     for path in paths:

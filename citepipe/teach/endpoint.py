@@ -39,16 +39,9 @@ _THOUGHTS = re.compile(r"\s*<think>.*?(?:</think>|\Z)", re.DOTALL)
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What came for one question.
-
-    Attributes:
-        text: the answer; empty if there is none.
-        finish: `stop`, `length`, `content_filter` or what else the endpoint calls it.
-        prompt_tokens: tokens of the prompt.
-        answer_tokens: tokens of the answer, those that were only thought included.
-        estimated: the endpoint did not return how many tokens; they are counted by characters.
-        cost: what they cost at the prices of that time.
-    """
+    """What came for one question: a text, or an empty one, why it ended (`stop`, `length`, ...),
+    its tokens, with those of thoughts and `estimated` by characters where the endpoint did not
+    return them, and what they cost at the prices of that time."""
 
     text: str
     finish: str
@@ -65,11 +58,6 @@ class Reply:
 
 class Endpoint:
     """Sends questions to a large model, each at most once.
-
-    Args:
-        options: where it is and what it may cost.
-        prompt: how questions are put.
-        journal: where every answer is written down.
 
     Attributes:
         spent: what all answers cost, those of earlier runs too, at the prices of their time.
@@ -99,9 +87,8 @@ class Endpoint:
         self._last_refusal = ""
 
     def answer(self, examples: Sequence[Example]) -> list[Example]:
-        """The examples with the model's cited answers as their `output`.
-
-        Those that it refuses or does not finish keep none.
+        """The examples with the model's cited answers as their `output`; those that it refuses or
+        does not finish keep none.
 
         Raises:
             InputError: the endpoint is wrong, gone, or about to cost more than it may; what came
@@ -112,7 +99,9 @@ class Endpoint:
             for example in examples
         ]
         bodies = [self._body(prompt) for prompt in prompts]
-        keys = [_digest(body) for body in bodies]
+        keys = [
+            hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest() for body in bodies
+        ]
         by_key = dict(zip(keys, bodies, strict=True))
         left = [key for key in by_key if key not in self._known]
         known = len(by_key) - len(left)
@@ -159,18 +148,14 @@ class Endpoint:
 
     def _body(self, prompt: Prompt) -> dict[str, Any]:
         """What is sent for a question; its digest is the answer's name in the journal."""
-        messages = [] if self.options.system is None else [("system", self.options.system)]
-        messages += [
-            ("assistant" if place % 2 else "user", message)
-            for place, message in enumerate(prompt.messages)
-        ]
-        body: dict[str, Any] = {
-            "model": self.options.model,
-            "messages": [{"role": role, "content": text} for role, text in messages],
-            self.options.tokens_key: self.options.max_tokens,
-        }
-        if self.options.temperature is not None:
-            body["temperature"] = self.options.temperature
+        options = self.options
+        messages = [] if options.system is None else [{"role": "system", "content": options.system}]
+        for place, text in enumerate(prompt.messages):
+            messages.append({"role": "assistant" if place % 2 else "user", "content": text})
+        body: dict[str, Any] = {"model": options.model, "messages": messages}
+        body[options.tokens_key] = options.max_tokens
+        if options.temperature is not None:
+            body["temperature"] = options.temperature
         return body
 
     async def _ask(self, key: str, body: dict[str, Any]) -> None:
@@ -268,7 +253,3 @@ def _whole_and_cut(replies: Sequence[Reply]) -> tuple[int, int]:
 def _estimated(texts: Iterable[str]) -> int:
     """Tokens of texts whose tokenizer is not at hand."""
     return sum(-(-len(text) // _CHARACTERS_PER_TOKEN) for text in texts)
-
-
-def _digest(body: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
