@@ -57,32 +57,18 @@ def test_documents_of_ones_own_may_be_strings_or_lack_titles(name: str) -> None:
         Example.from_row({"question": "Who?"}, "f", "eli5")
     docs = ["One.", {"text": "Two.", "id": 2}, {"title": "T", "text": None, "content": "Three."}]
     example = Example.from_row({"docs": [], "question": "Who?", name: docs}, "f", own_as="eli5")
-    assert example.docs == (
-        Document("", "One."),
-        Document("", "Two.", id="2"),
-        Document("T", "Three."),
-    )
-    assert (example.dataset, dict(example.extra)) == (
-        "eli5",
-        {} if name == "docs" else {"docs": []},
-    )
+    first, second, third = example.docs
+    assert (first, second) == (Document("", "One."), Document("", "Two.", id="2"))
+    assert third == Document("T", "Three.")
+    assert dict(example.extra) == ({} if name == "docs" else {"docs": []})
     assert Example.from_row(example.to_row(), "f") == example
 
 
-@pytest.mark.parametrize(
-    ("row", "dataset"),
-    [
-        ({}, "qampari"),
-        ({"dataset": "eli5"}, "eli5"),
-        ({"qa_pairs": [{"short_answers": ["a"]}]}, "asqa"),
-        ({"qa_pairs": []}, "qampari"),
-    ],
-)
-def test_own_rows_count_as_the_option_says_unless_they_have_readings(
-    row: dict[str, Any], dataset: str
-) -> None:
-    own = {"question": "Who?", "docs": []} | row
-    assert Example.from_row(own, "f", own_as="qampari").dataset == dataset
+def test_own_rows_count_as_the_option_says_unless_they_have_readings() -> None:
+    readings = [{"short_answers": ["a"]}]
+    for row, dataset in (({}, "qampari"), ({"qa_pairs": readings}, "asqa")):
+        own: dict[str, Any] = {"question": "Who?", "docs": []} | row
+        assert Example.from_row(own, "f", own_as="qampari").dataset == dataset
 
 
 def test_gold_answers_of_ones_own_may_be_strings() -> None:

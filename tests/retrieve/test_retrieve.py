@@ -151,6 +151,9 @@ def test_a_folder_is_read_in_the_order_of_its_names(
             ".git/x.txt": "Hidden.",
             "photo.png": b"\x89PNG",
             "LICENCE": "Text.",
+            "c.txt": b"MZ\0\1",
+            "d.md": "# Only a title\n",
+            "e.jsonl": '{"text": ""}\n{"text": "Text\\nof b. "}',
         },
     )
     assert _read(folder, words=12) == [
@@ -162,8 +165,9 @@ def test_a_folder_is_read_in_the_order_of_its_names(
         Document("b", "Text of b.", id="b.txt#1"),
     ]
     assert capsys.readouterr().err == (
-        "retrieval: passages 6, files 4, files without ending passed over 1, files .png passed "
-        "over 1, repeated texts left out 1\n"
+        "retrieval: passages 6, files 5, files without ending passed over 1, files .png passed "
+        "over 1, repeated texts left out 2, binary files passed over 1, files or rows without "
+        "text 2\n"
     )
 
 
@@ -171,29 +175,14 @@ def test_ids_tell_passages_of_several_folders_and_files_apart(tmp_path: Path) ->
     _write(tmp_path / "one", {"a.txt": "One.", "p.jsonl": '{"id": 1, "text": "Row one."}'})
     _write(tmp_path / "two", {"a.txt": "Two.", "p.jsonl": '{"id": 1, "text": "Row two."}'})
     found = _read(tmp_path / "one", tmp_path / "two", tmp_path / "two" / "a.txt")
-    assert [(d.id, d.text) for d in found] == [
-        ("one/a.txt#1", "One."),
-        ("1", "Row one."),
-        ("two/a.txt#1", "Two."),
-        ("two/p.jsonl#1", "Row two."),
-    ]
-
-
-def test_repeated_texts_are_left_out(tmp_path: Path) -> None:
-    rows = [{"title": "A", "text": "Same  text."}, {"title": "B", "text": "Same\ntext."}]
-    _write(tmp_path, {"a.jsonl": "\n".join(map(json.dumps, rows)), "b.txt": "Same text.\n"})
-    assert _read(tmp_path) == [Document("A", "Same text.", id="a.jsonl#1")]
+    assert [d.id for d in found] == ["one/a.txt#1", "1", "two/a.txt#1", "two/p.jsonl#1"]
 
 
 def test_rows_are_cut_on_request_only(tmp_path: Path) -> None:
     text = "One two three four five. " * 2 + "Six seven eight nine ten. " * 3
     _write(tmp_path, {"a.jsonl": json.dumps({"id": "x", "title": "T", "text": text})})
     assert [d.text for d in _read(tmp_path, words=10)] == [text.strip()]
-    assert [(d.id, d.text[:3]) for d in _read(tmp_path, words=10, cut="all")] == [
-        ("x#1", "One"),
-        ("x#2", "Six"),
-        ("x#3", "Six"),
-    ]
+    assert [d.id for d in _read(tmp_path, words=10, cut="all")] == ["x#1", "x#2", "x#3"]
     _write(tmp_path, {"b.txt": text.replace("One", "Ten")})
     assert [d.id for d in _read(tmp_path / "b.txt", words=10, cut="nothing")] == ["b.txt#1"]
 
@@ -208,30 +197,8 @@ def test_texts_of_windows_are_read(tmp_path: Path) -> None:
             "d.tsv": b"\xef\xbb\xbfid\ttitle\ttext\r\n1\tT\tTrauben.\r\n",
         },
     )
-    assert [(d.title, d.text) for d in _read(tmp_path)] == [
-        ("Title", "Äpfel."),
-        ("Title", "Birnen."),
-        ("c", "Kirschen."),
-        ("T", "Trauben."),
-    ]
-
-
-def test_binary_and_empty_files_are_counted(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    _write(
-        tmp_path,
-        {
-            "a.txt": b"MZ\0\1",
-            "b.txt": " \n",
-            "c.md": "# Only a title\n",
-            "d.jsonl": '{"text": ""}\n{"text": "Text."}',
-        },
-    )
-    _read(tmp_path)
-    assert capsys.readouterr().err == (
-        "retrieval: passages 1, files 1, binary files passed over 1, files or rows without text 3\n"
-    )
+    found = " ".join(f"{d.title}: {d.text}" for d in _read(tmp_path))
+    assert found == "Title: Äpfel. Title: Birnen. c: Kirschen. T: Trauben."
 
 
 def test_links_in_a_circle_are_followed_once(tmp_path: Path) -> None:
@@ -247,7 +214,6 @@ def test_links_in_a_circle_are_followed_once(tmp_path: Path) -> None:
         (b"\xff\xfea\x00\x00\xd8", "a.md: expected UTF-16 text, byte 4 is not"),
         ('{"text": "a"}\n{"text": ', "a.jsonl, line 2: expected JSON, EOF while"),
         ('["text"]', "a.jsonl, line 1: expected an object or a string, got a list"),
-        ('{"title": "a"}', "a.jsonl, line 1, field text: missing"),
         ('{"text": ["a"]}', "a.jsonl, line 1, field text: expected a string, got a list"),
         (
             '{"id": 1, "text": "a"}\n{"id": "1", "text": "b"}',
