@@ -96,7 +96,6 @@ def test_a_journal_is_cut_where_it_stops_being_one(tmp_path: Path, tail: bytes) 
     path.write_bytes(whole + tail)
     assert read_journal(path) == [["é"], {"b": 1}]
     assert path.read_bytes() == whole
-    assert read_journal(tmp_path / "none") == []
 
 
 def test_lines_of_another_kind_are_passed_over(tmp_path: Path) -> None:

@@ -137,14 +137,13 @@ def test_what_rounding_takes_is_said(
     assert said.endswith(f"adapter kept {kept:.1%}")
 
 
-def test_a_whole_model_is_written_as_it_is(tiny_base: Path, tmp_path: Path) -> None:
-    export(options(tiny_base), tiny_base, tmp_path / "out", "x")
-    assert torch.equal(logits(loaded(tmp_path / "out")), logits(loaded(tiny_base)))
-
-
-def test_what_cannot_be_merged(tiny_base: Path, tmp_path: Path) -> None:
+def test_whole_models_are_written_as_they_are_and_what_is_no_model_is_refused(
+    tiny_base: Path, tmp_path: Path
+) -> None:
     adapted(tiny_base, tmp_path / "adapter", lora(), float("inf"))
     (tmp_path / "scores.json").write_text("[]")
+    export(options(tiny_base), tiny_base, tmp_path / "whole", "x")
+    assert torch.equal(logits(loaded(tmp_path / "whole")), logits(loaded(tiny_base)))
     for line, trained, out, scores in (
         ("its sum with the base is not finite", tmp_path / "adapter", "new", None),
         ("expected a score file, it has no metrics", tiny_base, "new", tmp_path / "scores.json"),

@@ -142,16 +142,10 @@ def test_nothing_but_refusals_is_the_requests_fault(
     server.wrong.extend([error("no such field")] * 3)
     with pytest.raises(InputError, match="answered 400: no such field"):
         ask()
-
-
-@pytest.mark.parametrize("code", [401, 403, 404])
-def test_a_key_or_model_that_is_refused_ends_it_at_once(
-    code: int, server: ChatServer, ask: Ask
-) -> None:
-    server.wrong.extend([error("bad model", code)] * 9)
-    with pytest.raises(InputError, match=f"answered {code}: bad model"):
-        ask(concurrency=1)
-    assert len(server.requests) == 1
+    # A key or model that is refused is none of a question's.
+    server.wrong.append(error("bad key", 401))
+    with pytest.raises(InputError, match="answered 401: bad key"):
+        ask()
 
 
 def test_spending_ends_before_the_cap(server: ChatServer, ask: Ask) -> None:
