@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
 from citepipe.data.example import Document, DocumentRow, Example
-from citepipe.data.files import decoded_line, lines_of
+from citepipe.data.files import decoded, lines_of
 from citepipe.data.validate import validated
 from citepipe.errors import InputError
 from citepipe.options import RetrievalOptions
@@ -106,7 +106,7 @@ def read_markdown(text: str, path: Path) -> Iterator[Record]:
 def read_rows(text: str, path: Path) -> Iterator[Record]:
     """Passages of a file with a JSON object per line."""
     for where, line in lines_of(text, path):
-        row = validated(_DOCUMENT, decoded_line(line, where), where)
+        row = validated(_DOCUMENT, decoded(line, where, one_line=True), where)
         yield Record(where, row.title, _BLOCK_END.split(row.text), row.id)
 
 

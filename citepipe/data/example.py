@@ -87,10 +87,7 @@ class Document:
     """One retrieved passage.
 
     Attributes:
-        title: of the page it is from.
-        text: the passage.
         sent: an extract that ALCE uses in place of `text` wherever it is present.
-        id: as its file has it.
         summary: ALCE's shorter text of the passage, by a model, for the question.
         extraction: the sentences of the passage that a model found to bear on the question.
     """
@@ -127,7 +124,6 @@ class Example:
     Attributes:
         id: unique within its file.
         dataset: one of `DATASETS`; decides how statements are split and what counts as correct.
-        question: as shown to the model.
         docs: the documents in the order in which they are numbered, from `[1]`.
         output: a cited answer (the teacher's, or a system's), or None.
         answer: a human long answer, or None.

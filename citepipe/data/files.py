@@ -65,12 +65,12 @@ def write_jsonl(path: Path | str, records: Iterable[Any]) -> None:
 
 def read_json(path: Path | str) -> Any:
     """Decode a JSON file; InputError if it is missing, unreadable or not JSON, with the line."""
-    return _decoded(read_text(path), path)
+    return decoded(read_text(path), path)
 
 
 def read_jsonl(path: Path | str) -> list[Any]:
     """Decode a file with one JSON value per line, passing over blank lines; errors as above."""
-    return [decoded_line(line, where) for where, line in lines_of(read_text(path), path)]
+    return [decoded(line, where, one_line=True) for where, line in lines_of(read_text(path), path)]
 
 
 def read_text(path: Path | str) -> str:
@@ -92,12 +92,8 @@ def lines_of(text: str, path: Path | str) -> list[tuple[str, str]]:
     ]
 
 
-def decoded_line(line: str, where: str) -> Any:
-    """The JSON value of one line; raises InputError if it is not JSON."""
-    return _decoded(line, where, one_line=True)
-
-
-def _decoded(text: str, where: Path | str, one_line: bool = False) -> Any:
+def decoded(text: str, where: Path | str, one_line: bool = False) -> Any:
+    """The JSON value of a text, or of one line of it; InputError if it is not JSON."""
     try:
         return from_json(text)
     except ValueError as error:
@@ -124,7 +120,7 @@ def read_rows(path: Path | str) -> Iterator[tuple[str, Any]]:
         raise InputError(f"{path}: expected at least one row, got an empty file")
     if _has_lines(text) or (Path(path).suffix == ".jsonl" and begin != "["):
         return _each(lines_of(text, path))
-    value = _decoded(text, path)
+    value = decoded(text, path)
     if isinstance(value, dict):
         is_row = "question" in value and "data" not in value
         value = [value] if is_row else value.get("data")
@@ -147,7 +143,7 @@ def _has_lines(text: str) -> bool:
 def _each(lines: Iterable[tuple[str, str]]) -> Iterator[tuple[str, Any]]:
     for where, line in lines:
         try:
-            yield where, decoded_line(line, where)
+            yield where, decoded(line, where, one_line=True)
         except InputError as error:
             yield where, error
 
