@@ -5,12 +5,13 @@ is done as there, and each place names the file that does it so:
 
 - a row is as long as the longest that is allowed, prompt and answer, whatever it holds;
 - every pass computes the logits of all positions, and the loss over them that nobody reads;
-- the passes that score a rollout take all its rows at once, those that train take one each;
-- the verifier is asked one pair at a time, by `generate`.
+- the passes that score a rollout take all its rows at once, those that train take one each.
+
+The verifier is queried one pair at a time, by `generate` (`entailment.OneByOne`).
 
 What costs nothing or next to nothing is citepipe's own: advantages, losses, where rewards go. Left
 out, to its favour: logging, gathering over devices, dropout, gradient checkpointing where ours runs
-without it, and asking the verifier again about a pair that occurred before in the rollout.
+without it, and querying a pair again that occurred before in the rollout.
 """
 
 from __future__ import annotations
@@ -18,22 +19,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from citepipe.train.batch import Row
 from citepipe.train.losses import policy_loss, value_loss
-from citepipe.verify.base import Pair
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from citepipe.train.methods import Targets
 
 IGNORED = -100
 """The label of positions without loss, as transformers has it."""
-_VERIFIER_TOKENS = 10
-_VERIFIER_LENGTH = 2048
 
 
 class Rows(NamedTuple):
@@ -54,26 +51,6 @@ class Rows(NamedTuple):
     answer_mask: torch.Tensor
     """(B, T) float, 1 on tokens."""
 
-    def part(self, start: int, end: int) -> Rows:
-        """Some of the rows, padded as they were."""
-        rows = slice(start, end)
-        return Rows(
-            self.ids[rows],
-            self.mask[rows],
-            self.prompts[rows],
-            self.answers[rows],
-            self.answer_mask[rows],
-        )
-
-
-class Targets(NamedTuple):
-    """What a PPO update learns from, each (B, T) on the device."""
-
-    log_probs: torch.Tensor
-    values: torch.Tensor
-    advantages: torch.Tensor
-    returns: torch.Tensor
-
 
 @dataclass
 class PaperPPO:
@@ -85,11 +62,8 @@ class PaperPPO:
         head: from a hidden state to its value (`fgrlhf/model_vllm.py`: a linear layer).
         pad_id: the padding token.
         ends: tokens that end an answer.
-        max_prompt: `env.max_input_len` of `training/rl_fg_config.yml`.
-        max_answer: `env.max_generated_len` of it.
-        value_after: the value of a token is read off the state after it, as in
-            `value_forward_pass` of `fgrlhf/model_vllm.py`; citepipe reads it off the state before,
-            where the token is chosen. False reads it there too, so that both can be compared.
+        max_prompt, max_answer: `env.max_input_len` and `env.max_generated_len` of
+            `training/rl_fg_config.yml`.
     """
 
     model: nn.Module
@@ -99,14 +73,13 @@ class PaperPPO:
     ends: Sequence[int]
     max_prompt: int
     max_answer: int
-    value_after: bool = True
 
     @torch.no_grad()
     def sample(
         self, prompts: Sequence[Sequence[int]], count: int, temperature: float, top_k: int
-    ) -> list[tuple[int, ...]]:
-        """Answers as `sample` in `fgrlhf/policy.py` has them: one `generate`, every prompt as long
-        as the longest allowed and `count` times in the batch, until the last answer has ended.
+    ) -> None:
+        """Sample as `sample` in `fgrlhf/policy.py` does: one `generate`, every prompt as long as
+        the longest allowed and `count` times in the batch, until the last answer has ended.
 
         Its other program (`fgrlhf/model_vllm.py`) leaves this to vLLM. Padding is on the left
         here, without which `generate` would go on after it.
@@ -119,7 +92,7 @@ class PaperPPO:
             mask[row, self.max_prompt - len(prompt) :] = 1
         generate: Any = self.model.generate
         with self.using("policy"), self._evaluating():
-            said = generate(
+            generate(
                 input_ids=ids.to(device),
                 attention_mask=mask.to(device),
                 max_new_tokens=self.max_answer,
@@ -129,28 +102,22 @@ class PaperPPO:
                 num_return_sequences=count,
                 eos_token_id=list(self.ends),
                 pad_token_id=self.pad_id,
-            )[:, self.max_prompt :].tolist()
-        return [_until_end(row, self.ends) for row in said]
+            )
 
-    def rows(self, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]) -> Rows:
-        """Each answer behind its prompt (`concat_prompt_and_generation` in `fgrlhf/utils.py`).
-
-        Args:
-            prompts: one per answer.
-            answers: at most `max_answer` tokens each.
-        """
-        count, length = len(answers), self.max_prompt + self.max_answer
+    def rows(self, rows: Sequence[Row]) -> Rows:
+        """Each answer behind its prompt (`concat_prompt_and_generation` in `fgrlhf/utils.py`)."""
+        count, length = len(rows), self.max_prompt + self.max_answer
         ids = torch.full((count, length), self.pad_id, dtype=torch.long)
         mask = torch.zeros_like(ids)
         padded = torch.full((count, self.max_answer), self.pad_id, dtype=torch.long)
         answer_mask = torch.zeros(count, self.max_answer)
-        for row, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
-            whole = [*prompt, *answer]
-            ids[row, : len(whole)] = torch.tensor(whole)
-            mask[row, : len(whole)] = 1
-            padded[row, : len(answer)] = torch.tensor(answer)
-            answer_mask[row, : len(answer)] = 1
-        lengths = [len(prompt) for prompt in prompts]
+        for place, (prompt, answer) in enumerate(rows):
+            whole = torch.tensor([*prompt, *answer])
+            ids[place, : len(whole)] = whole
+            mask[place, : len(whole)] = 1
+            padded[place, : len(answer)] = torch.tensor(answer)
+            answer_mask[place, : len(answer)] = 1
+        lengths = [len(row.prompt) for row in rows]
         device = self._device
         return Rows(
             ids.to(device), mask.to(device), lengths, padded.to(device), answer_mask.to(device)
@@ -161,17 +128,18 @@ class PaperPPO:
         over them, all hidden states, then a full log-softmax and the entropy of the answers'."""
         with self.using(adapter):
             logits = self._whole_pass(rows).logits
-        window = self._answers_of(logits, rows, shift=-1)
+        window = self._answers_of(logits, rows)
         every = F.log_softmax(window, dim=-1)
         chosen = every.gather(2, rows.answers[:, :, None])[:, :, 0]
         torch.distributions.Categorical(logits=window).entropy()
         return chosen * rows.answer_mask
 
     def values(self, rows: Rows) -> torch.Tensor:
-        """(B, T), as `value_forward_pass` there: logits are computed for them too."""
+        """(B, T), as `value_forward_pass` there: logits are computed for them too. The paper's are
+        read off the state after a token; here off the state before, to be compared with ours."""
         with self.using("value"):
             hidden = self._whole_pass(rows).hidden_states[-1]
-        window = self._answers_of(hidden, rows, shift=0 if self.value_after else -1)
+        window = self._answers_of(hidden, rows)
         return self.head(window.to(next(self.head.parameters()).dtype))[:, :, 0] * rows.answer_mask
 
     @torch.no_grad()
@@ -191,10 +159,16 @@ class PaperPPO:
         The paper's add up to the number of rows times this; see `training_parity.py`.
         """
         tokens = float(rows.answer_mask.sum())
+        columns = (targets.log_probs, targets.values, targets.advantages, targets.returns)
+        wide = [
+            F.pad(column, (0, self.max_answer - column.shape[1])).to(self._device)
+            for column in columns
+            if column is not None
+        ]
         totals = [0.0, 0.0]
         for row in range(len(rows.ids)):
-            one = rows.part(row, row + 1)
-            old_log_probs, old_values, advantages, returns = (t[row : row + 1] for t in targets)
+            one = Rows(*(column[row : row + 1] for column in rows))
+            old_log_probs, old_values, advantages, returns = (t[row : row + 1] for t in wide)
             with self.using("policy"):
                 loss, _ = policy_loss(
                     self.log_probs(one, "policy"),
@@ -224,10 +198,10 @@ class PaperPPO:
             use_cache=False,
         )
 
-    def _answers_of(self, whole: torch.Tensor, rows: Rows, shift: int) -> torch.Tensor:
+    def _answers_of(self, whole: torch.Tensor, rows: Rows) -> torch.Tensor:
         """(B, T, ...): from each row the part behind its prompt (`remove_prompt_and_pad` in
-        `fgrlhf/utils.py`), or one position before that."""
-        starts = [length + shift for length in rows.prompts]
+        `fgrlhf/utils.py`), a position before the tokens that it predicts."""
+        starts = [length - 1 for length in rows.prompts]
         return torch.stack(
             [row[start : start + self.max_answer] for row, start in zip(whole, starts, strict=True)]
         )
@@ -248,12 +222,7 @@ class PaperPPO:
 
 
 def sft_gradients(
-    model: nn.Module,
-    prompts: Sequence[Sequence[int]],
-    answers: Sequence[Sequence[int]],
-    pad_id: int,
-    rows_at_once: int,
-    length: int | None,
+    model: nn.Module, rows: Sequence[Row], pad_id: int, rows_at_once: int, length: int | None
 ) -> float:
     """Add up the gradients of one optimizer step and give the loss, per token of the answers.
 
@@ -262,26 +231,25 @@ def sft_gradients(
 
     Args:
         model: with the adapter that learns; in training mode.
-        prompts: as token ids.
-        answers: one per prompt.
+        rows: prompts and their answers.
         pad_id: the padding token.
         rows_at_once: `per_device_train_batch_size`; 2 in `training/distillation.sh`.
         length: of every row, as with `pad_to_max_length`; None for the longest of the micro-batch,
             as its collator pads.
     """
     device = next(model.parameters()).device
-    tokens = sum(map(len, answers))
+    tokens = sum(len(row.answer) for row in rows)
     total = 0.0
-    for start in range(0, len(prompts), rows_at_once):
-        pairs = list(zip(prompts, answers, strict=True))[start : start + rows_at_once]
-        width = length or max(len(prompt) + len(answer) for prompt, answer in pairs)
-        ids = torch.full((len(pairs), width), pad_id, dtype=torch.long)
+    for start in range(0, len(rows), rows_at_once):
+        batch = rows[start : start + rows_at_once]
+        width = length or max(len(row.prompt) + len(row.answer) for row in batch)
+        ids = torch.full((len(batch), width), pad_id, dtype=torch.long)
         mask, labels = torch.zeros_like(ids), torch.full_like(ids, IGNORED)
-        for row, (prompt, answer) in enumerate(pairs):
-            end = len(prompt) + len(answer)
-            ids[row, :end] = torch.tensor([*prompt, *answer])
-            mask[row, :end] = 1
-            labels[row, len(prompt) : end] = torch.tensor(answer)
+        for place, row in enumerate(batch):
+            whole = torch.tensor([*row.prompt, *row.answer])
+            ids[place, : len(whole)] = whole
+            mask[place, : len(whole)] = 1
+            labels[place, len(row.prompt) : len(whole)] = torch.tensor(row.answer)
         loss: torch.Tensor = model(
             input_ids=ids.to(device),
             attention_mask=mask.to(device),
@@ -292,62 +260,3 @@ def sft_gradients(
         loss.backward()
         total += float(loss.detach())
     return total
-
-
-class OneByOne:
-    """A verifier that is asked as `NLIModel` in `training/reward.py` is: each pair by a `generate`
-    of its own, at most ten tokens, read as text.
-
-    Args:
-        model: an encoder-decoder.
-        tokenizer: its own.
-        text: the input, with {premise} and {hypothesis}.
-        label: the answer that means entailed.
-        most: pairs that are asked in a call; the others count as not entailed. None for all.
-
-    Attributes:
-        asked: every pair so far.
-        share: of the last call's pairs, those that were asked.
-    """
-
-    name = "one by one"
-
-    def __init__(
-        self,
-        model: PreTrainedModel,
-        tokenizer: PreTrainedTokenizerBase,
-        text: str = "premise: {premise} hypothesis: {hypothesis}",
-        label: str = "1",
-        most: int | None = None,
-    ) -> None:
-        self._model, self._tokenizer = model, tokenizer
-        self._text, self._label = text, label
-        self._most = most
-        self.asked: list[Pair] = []
-        self.share = 1.0
-
-    @torch.inference_mode()
-    def entails(self, pairs: Sequence[Pair]) -> list[bool]:
-        """One decision per pair, in order."""
-        self.asked += pairs
-        chosen = pairs[: self._most]
-        self.share = len(chosen) / max(len(pairs), 1)
-        return [self._decide(pair) for pair in chosen] + [False] * (len(pairs) - len(chosen))
-
-    def _decide(self, pair: Pair) -> bool:
-        text = self._text.replace("{hypothesis}", pair.hypothesis)
-        text = text.replace("{premise}", pair.premise)
-        ids: Any = self._tokenizer(
-            text, return_tensors="pt", max_length=_VERIFIER_LENGTH, truncation=True
-        ).input_ids
-        generate: Any = self._model.generate
-        said = generate(ids.to(self._model.device), max_new_tokens=_VERIFIER_TOKENS)[0]
-        return str(self._tokenizer.decode(said, skip_special_tokens=True)) == self._label
-
-
-def _until_end(tokens: list[int], ends: Sequence[int]) -> tuple[int, ...]:
-    """Up to and with the first token that ends an answer."""
-    for place, token in enumerate(tokens):
-        if token in ends:
-            return tuple(tokens[: place + 1])
-    return tuple(tokens)

@@ -24,25 +24,19 @@ from pathlib import Path
 from typing import Any
 
 import peers
-import tiny_t5
-from machine import RESULTS, Report
+from common import DATASETS, Report, argument_parser
+from entailment import MINIATURE, labelled_pairs, make_random, make_trained
 from odd_answers import odd_examples
 from reward_parity import compare_rewards
 
 from citepipe.data.example import Example
 from citepipe.data.files import read_examples, write_result
-from citepipe.errors import InputError
-from citepipe.judge import judge
-from citepipe.options import JudgeOptions
 from citepipe.text.normalize import clean_output
 from citepipe.text.sentences import Splitter, load_splitter
 from citepipe.verify.base import Pair, load_verifier
-from citepipe.verify.lexical import LexicalVerifier
 
 TOLERANCE = 1e-9
-DATASETS = ("asqa", "qampari", "eli5")
 _TRAINING_STEPS = 500
-_CALIBRATION_PAIRS = 64
 _REAL_DOCUMENTS = 5
 _REAL_ANSWERS = 30
 _ABSENT_IN_ALCE = {"str_em", "str_hit"}
@@ -50,15 +44,14 @@ _ABSENT_IN_ALCE = {"str_em", "str_hit"}
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argument_parser(__doc__, "parity.txt")
     parser.add_argument("--alce", type=Path, required=True, help="a copy of princeton-nlp/ALCE")
     parser.add_argument("--atg", type=Path, help="a copy of HCY123902/atg-w-fg-rw")
     parser.add_argument("--data", type=Path, help="a folder with alce_asqa_10.json and others")
     parser.add_argument("--answers", type=int, default=600, help="odd answers per dataset")
-    parser.add_argument("--out", type=Path, default=RESULTS / "parity.txt")
     arguments = parser.parse_args()
     report = Report(arguments.out, "torch", "transformers", "nltk", "rouge-score")
-    name, theirs = splitters()
+    name, theirs = peers.splitters()
     report(f"sentences: {name}{', on both sides' if theirs is None else ' in both programs'}")
     report(f"entailment in 32 bits on the CPU; metrics are equal if within {TOLERANCE:g}")
     with tempfile.TemporaryDirectory() as folder:
@@ -69,15 +62,6 @@ def main() -> int:
     report()
     report(f"unexpected differences in all: {differences}")
     return 1 if differences else 0
-
-
-def splitters() -> tuple[str, Splitter | None]:
-    """The splitter of ours to take, and what to put into the peers; None leaves them theirs."""
-    try:
-        load_splitter("punkt")
-    except InputError:
-        return "punkt-rules", load_splitter("punkt-rules")
-    return "punkt", None
 
 
 def compare_scores(
@@ -95,23 +79,23 @@ def compare_scores(
     for label, directory in models.items():
         alce = peers.load_alce(arguments.alce, theirs)
         bootstrap = peers.average_rouge(alce)
-        peers.answer_with(alce, directory)
-        asked = peers.log_decisions(alce)
+        peers.query_model(alce, directory)
+        queried = peers.log_decisions(alce)
         verifier = load_verifier(str(directory), None, "cpu")
         for path in files:
-            asked.clear()
+            queried.clear()
             bootstrap.clear()
             flags = ["--citations", *(["--claims_nli"] if "eli5" in path.name else [])]
             scores = peers.run_alce(alce, path, *flags)
-            paper = _paper_scores(arguments.atg, theirs, path, asked) if arguments.atg else {}
+            paper = _paper_scores(arguments.atg, theirs, path, queried) if arguments.atg else {}
             ours = _score(path, directory, splitter)
-            decisions = verifier.entails([pair for pair, _ in asked])
-            unequal = sum(d != t for d, (_, t) in zip(decisions, asked, strict=True))
-            share = sum(d for _, d in asked) / max(len(asked), 1)
+            decisions = verifier.entails([pair for pair, _ in queried])
+            unequal = sum(d != t for d, (_, t) in zip(decisions, queried, strict=True))
+            share = sum(d for _, d in queried) / max(len(queried), 1)
             report()
             report(
-                f"{label} T5, {path.stem}: {ours['counts']['examples']} answers, {len(asked)} "
-                f"pairs asked by ALCE, {share:.0%} entailed, {unequal} decided otherwise"
+                f"{label} T5, {path.stem}: {ours['counts']['examples']} answers, {len(queried)} "
+                f"pairs queried by ALCE, {share:.0%} entailed, {unequal} decided otherwise"
             )
             report(f"  {'':<24}{'theirs':>14}{'citepipe':>14}")
             differences += unequal + _compare(scores | paper, ours["metrics"], report)
@@ -183,11 +167,11 @@ def _citing(example: Example, number: int) -> Example:
 
 
 def _paper_scores(
-    folder: Path, splitter: Splitter | None, path: Path, asked: Sequence[tuple[Pair, bool]]
+    folder: Path, splitter: Splitter | None, path: Path, queried: Sequence[tuple[Pair, bool]]
 ) -> dict[str, float]:
     """The equally weighted metrics, with the decisions that ALCE's program has made."""
     paper = peers.load_paper(folder, splitter)
-    known = dict(asked)
+    known = dict(queried)
     paper.autoais_model = True  # type: ignore[attr-defined]
     paper._run_nli_autoais = lambda p, c: int(known[Pair(p, c)])  # type: ignore[attr-defined]
     rows = json.loads(path.read_text(encoding="utf-8"))["data"]
@@ -211,32 +195,11 @@ def _make_models(examples: Sequence[Example], folder: Path, report: Report) -> d
     """Two models; the paper's programs want `true` in the name."""
     labelled = labelled_pairs(examples)
     models = {label: folder / f"{label}_true" for label in ("random", "trained")}
-    for directory in models.values():
-        size = tiny_t5.save_tokenizer(map(tiny_t5.asked, labelled), directory)
-    model = tiny_t5.random_t5(size, tiny_t5.MINIATURE, seed=3)
-    some = list(labelled)[:: max(len(labelled) // _CALIBRATION_PAIRS, 1)]
-    tiny_t5.let_it_answer(model, models["random"], some)
-    model.save_pretrained(models["random"])
-    model = tiny_t5.random_t5(size, tiny_t5.MINIATURE, seed=3)
-    short = [(pair, label) for pair, label in labelled.items() if len(pair.premise) < 400]
-    share = tiny_t5.train(model, models["trained"], short, _TRAINING_STEPS, seed=0)
+    made = make_random(models["random"], labelled, MINIATURE)
+    made.model.save_pretrained(models["random"])
+    _, share = make_trained(models["trained"], labelled, _TRAINING_STEPS)
     report(f"trained T5: {_TRAINING_STEPS} steps, labels by words, {share:.0%} right at the end")
     return models
-
-
-def labelled_pairs(examples: Sequence[Example]) -> dict[Pair, bool]:
-    """The pairs that these answers ask for, labelled by words."""
-
-    class Recording(LexicalVerifier):
-        def entails(self, pairs: Sequence[Pair]) -> list[bool]:
-            decisions = super().entails(pairs)
-            labelled.update(zip(pairs, decisions, strict=True))
-            return decisions
-
-    labelled: dict[Pair, bool] = {}
-    outputs = [clean_output(example.output or "") for example in examples]
-    judge(examples, outputs, Recording(), load_splitter(), JudgeOptions())
-    return labelled
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
-"""ALCE's and the paper's own scoring programs, loaded from fetched copies, to run beside ours.
+"""The peers' own programs, loaded from fetched copies, to run beside ours.
 
 Changed in them is only what is named here: where NLTK's model is not installed sentences come from
-citepipe's splitter, the noisy bootstrap of ROUGE gives way to the mean on request, and progress
-bars and logs are quiet.
+citepipe's splitter, the noisy bootstrap of ROUGE gives way to the mean on request, packages that
+they import and do not use for what is compared are stood in for, and progress bars and logs are
+quiet.
 """
 
 from __future__ import annotations
@@ -13,15 +14,26 @@ import logging
 import os
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
-from citepipe.text.sentences import Splitter
+from citepipe.errors import InputError
+from citepipe.text.sentences import Splitter, load_splitter
 from citepipe.verify.base import Pair
 
 Decide = Callable[[str, str], int]
+
+
+def splitters() -> tuple[str, Splitter | None]:
+    """The splitter of ours to take, and what to put into the peers; None leaves them theirs."""
+    try:
+        load_splitter("punkt")
+    except InputError:
+        return "punkt-rules", load_splitter("punkt-rules")
+    return "punkt", None
 
 
 def load_alce(folder: Path, splitter: Splitter | None) -> ModuleType:
@@ -42,7 +54,35 @@ def load_paper(folder: Path, splitter: Splitter | None) -> ModuleType:
     return _quiet(module, splitter)
 
 
-def answer_with(module: ModuleType, directory: Path) -> None:
+def load_paper_rewards(folder: Path, splitter: Splitter | None) -> tuple[ModuleType, ModuleType]:
+    """The paper's `fgrlhf/reward_utils.py` (sampling) and `training/reward.py` (RL)."""
+    with _standing_in({"vllm": ("LLM", "SamplingParams"), "dateparser": ("data",)}):
+        training = folder / "tasks" / "qa_feedback" / "training" / "reward.py"
+        rewards = _load("paper_rewards", training, folder)
+        sampling = sys.modules["fgrlhf.reward_utils"]
+    return _quiet(sampling, splitter), _quiet(rewards, splitter)
+
+
+def load_paper_search(folder: Path) -> ModuleType:
+    """The paper's `fgrlhf/utils.py`, which has its beam search."""
+    with _standing_in({"vllm": ("LLM", "SamplingParams")}):
+        search = _load("paper_search", folder / "fgrlhf" / "utils.py", folder)
+    search.SamplingParams = SimpleNamespace  # type: ignore[attr-defined]
+    search.print = lambda *_: None  # type: ignore[attr-defined]
+    return search
+
+
+def load_fine_grained(folder: Path) -> tuple[ModuleType, ModuleType, ModuleType]:
+    """FineGrainedRLHF's modules `fgrlhf.utils`, `fgrlhf.ppo` and `fgrlhf.reward`."""
+    needed = ("wandb", "yaml", "nltk", "accelerate")
+    missing = {name: () for name in needed if importlib.util.find_spec(name) is None}
+    with _standing_in(missing), _importing_from(folder):
+        names = ("utils", "ppo", "reward")
+        utils, ppo, reward = (importlib.import_module(f"fgrlhf.{name}") for name in names)
+    return utils, ppo, reward
+
+
+def query_model(module: ModuleType, directory: Path) -> None:
     """Let a program decide with the model in a directory, by its own code, in 32 bits."""
     import torch
     from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
@@ -54,17 +94,17 @@ def answer_with(module: ModuleType, directory: Path) -> None:
 
 
 def log_decisions(module: ModuleType) -> list[tuple[Pair, bool]]:
-    """Keep every pair that a program asks, in order, with the decision."""
+    """Keep every pair that a program queries, in order, with the decision."""
     own: Decide = module._run_nli_autoais
-    asked: list[tuple[Pair, bool]] = []
+    queried: list[tuple[Pair, bool]] = []
 
     def logging_decision(passage: str, claim: str) -> int:
         decision = own(passage, claim)
-        asked.append((Pair(passage, claim), bool(decision)))
+        queried.append((Pair(passage, claim), bool(decision)))
         return decision
 
     module._run_nli_autoais = logging_decision  # type: ignore[attr-defined]
-    return asked
+    return queried
 
 
 def run_alce(module: ModuleType, path: Path, *arguments: str) -> dict[str, float]:
@@ -76,11 +116,6 @@ def run_alce(module: ModuleType, path: Path, *arguments: str) -> dict[str, float
             module.main()
     finally:
         sys.argv, sys.stdout = before, printed
-    return written_scores(path)
-
-
-def written_scores(path: Path) -> dict[str, float]:
-    """What ALCE's program has written about a file."""
     scores: dict[str, float] = json.loads(path.with_name(path.name + ".score").read_text())
     return scores
 
@@ -103,47 +138,20 @@ def average_rouge(module: ModuleType) -> list[float]:
     return drawn
 
 
-def load_paper_rewards(folder: Path, splitter: Splitter | None) -> tuple[ModuleType, ModuleType]:
-    """The paper's `fgrlhf/reward_utils.py` (sampling) and `training/reward.py` (RL).
-
-    What they import and do not use for rewards, vLLM and dateparser, is stood in for.
-    """
-    before = dict(sys.modules)
-    vllm = ModuleType("vllm")
-    vllm.LLM = vllm.SamplingParams = object  # type: ignore[attr-defined]
-    dateparser = ModuleType("dateparser")
-    dateparser.data = None  # type: ignore[attr-defined]
-    sys.modules |= {"vllm": vllm, "dateparser": dateparser}
+@contextmanager
+def _standing_in(modules: Mapping[str, tuple[str, ...]]) -> Iterator[None]:
+    """Empty modules, with some names, in the place of packages while something is imported."""
+    before = {name: sys.modules.get(name) for name in modules}
+    for name, attributes in modules.items():
+        sys.modules[name] = ModuleType(name)
+        sys.modules[name].__dict__.update(dict.fromkeys(attributes, object))
     try:
-        training = folder / "tasks" / "qa_feedback" / "training" / "reward.py"
-        rewards = _load("paper_rewards", training, folder)
-        sampling = sys.modules["fgrlhf.reward_utils"]
+        yield
     finally:
-        for name in {"vllm", "dateparser"} - before.keys():
+        for name, module in before.items():
             del sys.modules[name]
-    for module in (sampling, rewards):
-        _quiet(module, splitter)
-    return sampling, rewards
-
-
-def load_paper_search(folder: Path) -> ModuleType:
-    """The paper's `fgrlhf/utils.py`, which has its beam search.
-
-    vLLM, which it imports, is stood in for: the parameters of its sampling are any.
-    """
-    vllm = ModuleType("vllm")
-    vllm.LLM = object  # type: ignore[attr-defined]
-    vllm.SamplingParams = SimpleNamespace  # type: ignore[attr-defined]
-    before = sys.modules.get("vllm")
-    sys.modules["vllm"] = vllm
-    try:
-        search = _load("paper_search", folder / "fgrlhf" / "utils.py", folder)
-    finally:
-        del sys.modules["vllm"]
-        if before is not None:
-            sys.modules["vllm"] = before
-    search.print = lambda *_: None  # type: ignore[attr-defined]
-    return search
+            if module is not None:
+                sys.modules[name] = module
 
 
 def _load(name: str, path: Path, folder: Path) -> ModuleType:
@@ -151,12 +159,18 @@ def _load(name: str, path: Path, folder: Path) -> ModuleType:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    with _importing_from(folder):
+        spec.loader.exec_module(module)
+    return module
+
+
+@contextmanager
+def _importing_from(folder: Path) -> Iterator[None]:
     sys.path.insert(0, str(folder))
     try:
-        spec.loader.exec_module(module)
+        yield
     finally:
         sys.path.remove(str(folder))
-    return module
 
 
 def _quiet(module: ModuleType, splitter: Splitter | None) -> ModuleType:

@@ -10,14 +10,14 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import peers
-from machine import Report
+from common import DATASETS, Report
 from odd_answers import taught_examples
 
 from citepipe.data.example import Example, QAPair
@@ -35,18 +35,11 @@ _PER_DATASET = 60
 _LISTED = 5
 """QAMPARI's questions have at least as many answers; the paper's RL reward relies on it."""
 
-_MERGED = "citations merged"
 _END_OF_LIST = "theirs has the last item's reward on the full stop behind it, ours on the item"
-_RETOKENISED = (
-    "theirs tokenises the text up to a citation anew and counts, which misses where a token goes "
-    "on beyond it, and overwrites where two citations end on one token; ours adds up there"
-)
-
 Tokens = dict[str, list[float]]
 
 
-@dataclass(frozen=True)
-class Malformed:
+class Malformed(NamedTuple):
     """A class of answers: how it comes from a well-formed one, and why rewards may differ."""
 
     name: str
@@ -89,47 +82,27 @@ MALFORMED = (
     Malformed(
         "id out of range: [9]",
         _first_citation("[9]"),
-        "best-of-n and beams leave all citations of the statement out of the sum, ours are wrong "
-        "ones, as in the paper's RL; RL counts also those beyond the third",
+        "best-of-n and beams leave a statement's citations out of the sum; RL and ours: wrong ones",
     ),
     Malformed("[0]", _first_citation("[0]"), "theirs: the last document; ours: no document"),
     Malformed(
-        "doubled: [1][1]",
-        _first_citation("[1][1]"),
-        "theirs judge both like any two, with the document twice in the premise; ours: the second "
-        "is wrong, the first judged alone",
+        "doubled: [1][1]", _first_citation("[1][1]"), "theirs: like any two; ours: second is wrong"
     ),
     Malformed("four citations", _first_citation("[1][2][3][4]"), "none: three count"),
     Malformed(
-        "group: [1, 2]",
-        _first_citation("[1, 2]"),
-        "RL reads digits before `]` (2), best-of-n, beams and ours digits behind `[` (1)",
+        "group: [1, 2]", _first_citation("[1, 2]"), "RL reads the 2 before `]`, the others the 1"
     ),
-    Malformed(
-        "not opened: 1]",
-        _first_citation("1]"),
-        "RL takes it for a citation; best-of-n, beams and ours do not",
-    ),
-    Malformed(
-        "not closed: [1",
-        _first_citation("[1"),
-        "RL takes it for none; best-of-n, beams and ours do take it for one",
-    ),
+    Malformed("not opened: 1]", _first_citation("1]"), "RL: a citation; the others: none"),
+    Malformed("not closed: [1", _first_citation("[1"), "RL: no citation; the others: one"),
     Malformed("no final stop", _with(lambda text: text.rstrip(".")), "none"),
     Malformed(
         "citation behind the final stop",
         _with(lambda text: f"{text} [1]"),
-        "the last item of a list may then cite a document twice, as above; sentences: none",
+        "the last item of a list may cite a document twice, as above; sentences: none",
     ),
+    Malformed("list ends with a comma", _with(lambda text: f"{text.rstrip('.')},"), "none"),
     Malformed(
-        "list that ends with a comma",
-        _with(lambda text: f"{text.rstrip('.')},"),
-        "none",
-    ),
-    Malformed(
-        "said twice",
-        _with(lambda text: f"{text} {text}"),
-        "theirs reward a repeated statement again; ours does not support it again",
+        "repeated", _with(lambda text: f"{text} {text}"), "theirs reward a repeated statement"
     ),
     Malformed(
         "a second line",
@@ -141,28 +114,20 @@ MALFORMED = (
         _with(lambda text: f"{text}<|im_end|>"),
         "RL places the last statement's reward behind the mark",
     ),
-    Malformed(
-        "empty",
-        _with(lambda text: ""),
-        "none",
-    ),
+    Malformed("empty", _with(lambda _: ""), "none"),
     Malformed(
         "cut off in the middle",
         _with(lambda text: text[: len(text) * 2 // 3]),
         "only where the cut leaves `[1`, as above",
     ),
+    Malformed("alias that normalises to nothing", _empty_alias, "theirs: always hit, ours: never"),
     Malformed(
-        "alias that normalises to nothing",
-        _empty_alias,
-        "theirs: always hit, ours: never",
-    ),
-    Malformed(
-        "QAMPARI: gold answer is a part of an item",
+        "QAMPARI: answer is a part of an item",
         _part_of_item,
-        "RL asks whether it is anywhere in the text; best-of-n, beams and ours for the whole item",
+        "RL looks for it anywhere in the text, the others for the whole item",
     ),
     Malformed(
-        "QAMPARI: fewer than five gold answers",
+        "QAMPARI: fewer than five answers",
         lambda e: replace(e, answers=e.answers[:3]) if e.dataset == "qampari" else e,
         "RL takes off for five; best-of-n and ours for as many as there are",
     ),
@@ -190,11 +155,11 @@ class PaperRewards:
         }
         self._best = _bare(sampling.RewardModelBestN, model.name, loaded, tokenizer)
         self._beams = _bare(sampling.RewardModelBeamSearch, model.name, loaded, tokenizer)
-        # The three ask the same model in the same words; what it has said is not asked again.
-        ask = lru_cache(None)(self._nli.run_nli_autoais)
-        self._nli.run_nli_autoais = ask
-        self._best._run_nli_autoais_best_n = ask
-        self._beams._run_nli_autoais_beam_search = ask
+        # The three query the same model with the same prompt, once for a pair.
+        once = lru_cache(None)(self._nli.run_nli_autoais)
+        self._nli.run_nli_autoais = once
+        self._best._run_nli_autoais_best_n = once
+        self._beams._run_nli_autoais_beam_search = once
 
     def on_tokens(
         self, examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase
@@ -202,21 +167,18 @@ class PaperRewards:
         """RL: per answer and component a reward per token of the tokenised answer."""
         import torch
 
-        size = {"positive": 0.2, "negative": -0.2}
+        def sizes(component: str) -> dict[str, float]:
+            return {f"{component}_positive_reward": 0.2, f"{component}_negative_reward": -0.2}
+
         cited = self._rewards.CitationRecallAndPrecisionReward(
             tokenizer,
             at_most_citations=3,
             nli_model=self._nli,
-            **{
-                f"citation_{part}_{sign}_reward": value
-                for part in ("recall", "precision")
-                for sign, value in size.items()
-            },
+            **sizes("citation_recall"),
+            **sizes("citation_precision"),
         )
         correct = self._rewards.SequenceLevelCorrectnessReward(
-            tokenizer,
-            nli_model=self._nli,
-            **{f"correctness_{sign}_reward": value for sign, value in size.items()},
+            tokenizer, nli_model=self._nli, **sizes("correctness")
         )
         found: list[Tokens] = []
         for example in examples:
@@ -226,32 +188,27 @@ class PaperRewards:
                 found.append({component: [] for component in COMPONENTS})
                 continue
             mask = torch.ones((1, length), dtype=torch.long)
-            told = [_row(example)]
-            first = cited.get_reward(None, None, None, mask, [text], metadata=told)
+            rows = [_row(example)]
+            first = cited.get_reward(None, None, None, mask, [text], metadata=rows)
             # What the paper's policy hands over as normalised text.
             bare = remove_citations(clean_output(text))
-            last = correct.get_reward(None, None, None, mask, [text], [bare], metadata=told)
-            found.append(
-                {
-                    "citation_recall": first["citation_recall_rewards"][0],
-                    "citation_precision": first["citation_precision_rewards"][0],
-                    "correctness": last["correctness_rewards"][0],
-                }
-            )
+            last = correct.get_reward(None, None, None, mask, [text], [bare], metadata=rows)
+            names = {
+                "citation_recall": first,
+                "citation_precision": first,
+                "correctness": last,
+            }
+            found.append({name: own[f"{name}_rewards"][0] for name, own in names.items()})
         return found
 
     def of_best_of_n(self, examples: Sequence[Example]) -> list[float]:
         """Best-of-n: the reward of each answer."""
-        totals = dict.fromkeys(range(len(examples)), 0.0)
-        for dataset in {example.dataset for example in examples}:
-            chosen = [i for i in totals if examples[i].dataset == dataset]
-            rows: list[dict[str, Any]] = [{**_row(examples[i]), "output": [""]} for i in chosen]
-            outputs = [[examples[i].output or ""] for i in chosen]
-            self._best.get_reward(rows, outputs, 1, dataset)
-            totals |= {
-                i: float(row["sampled_rewards"][0]) for i, row in zip(chosen, rows, strict=True)
-            }
-        return list(totals.values())
+        found = []
+        for example in examples:
+            row: dict[str, Any] = {**_row(example), "output": [""]}
+            self._best.get_reward([row], [[example.output or ""]], 1, example.dataset)
+            found.append(float(row["sampled_rewards"][0]))
+        return found
 
     def of_beams(self, examples: Sequence[Example]) -> list[float]:
         """Beam search: the reward of each answer as one segment, from the misses of no answer."""
@@ -272,21 +229,19 @@ def compare_rewards(folder: Path, model: Path, splitter: Splitter | None, report
     examples = list(_well_formed())
     tokenizers = {
         "a word a token": build_tokenizer(),
-        "subwords": _subwords(examples, digits_alone=True),
-        _MERGED: _subwords(examples, digits_alone=False),
+        "subwords": _subwords(examples),
     }
     report()
     report("rewards of the paper's programs, trained T5, +-0.2 each")
     differences = 0
     for label, tokenizer in tokenizers.items():
         changed, placed, moved = _on_tokens(theirs, ours, examples, tokenizer)
-        differences += len(changed) if label != _MERGED else 0
+        differences += len(changed)
         report(
             f"  RL on tokens, {label}: {len(examples)} well-formed answers, {placed} rewards; "
             f"{len(changed)} answers differ, {moved} only in the end of a list"
         )
     report(f"    the end of a list: {_END_OF_LIST}")
-    report(f"    {_MERGED}: {_RETOKENISED}")
     for label, totals in (("best-of-n", theirs.of_best_of_n), ("beam search", theirs.of_beams)):
         unequal = sum(_unequal(totals(examples), _sums(ours, examples)))
         differences += unequal
@@ -310,7 +265,7 @@ def compare_rewards(folder: Path, model: Path, splitter: Splitter | None, report
 
 
 def _well_formed() -> Iterator[Example]:
-    for dataset in ("asqa", "qampari", "eli5"):
+    for dataset in DATASETS:
         for example in taught_examples(dataset, _PER_DATASET, seed=11):
             if dataset != "qampari":
                 yield example
@@ -346,20 +301,18 @@ def _on_tokens(
 
 
 def _same(own: Sequence[Reward], offsets: Sequence[tuple[int, int]], their: Tokens) -> bool:
-    return all(
-        not any(
-            _unequal(place([r for r in own if r.component == component], offsets), their[component])
+    return not any(
+        unequal
+        for name in COMPONENTS
+        for unequal in _unequal(
+            place([reward for reward in own if reward.component == name], offsets), their[name]
         )
-        for component in COMPONENTS
     )
 
 
 def _to_the_stop(own: Sequence[Reward], text: str) -> list[Reward]:
     last = max((i for i, r in enumerate(own) if r.component == "citation_recall"), default=-1)
-    return [
-        Reward(reward.component, len(text) - 1 if i == last else reward.char, reward.value)
-        for i, reward in enumerate(own)
-    ]
+    return [r._replace(char=len(text) - 1) if i == last else r for i, r in enumerate(own)]
 
 
 def _sums(ours: Rewarder, examples: Sequence[Example]) -> list[float]:
@@ -378,33 +331,30 @@ def _row(example: Example) -> dict[str, Any]:
 def _bare(kind: Any, name: str, model: Any, tokenizer: Any) -> Any:
     """A reward model of theirs, without the constructor that loads onto a GPU."""
     made = kind.__new__(kind)
-    made.__dict__ |= {
+    switches = ("cot", "inference", "no_citation_reward", "no_correctness_reward")
+    made.__dict__ |= dict.fromkeys(switches, False) | {
         "autoais_model_name": name,
         "autoais_model": model,
         "autoais_tokenizer": tokenizer,
         "logger": logging.getLogger("paper_rewards"),
         "at_most_citations": 3,
-        "cot": False,
         "max_seq_len": 2048,
-        "inference": False,
-        "no_citation_reward": False,
-        "no_correctness_reward": False,
     }
     for part in ("cit_rec", "cit_prec", "corr_rec"):
         made.__dict__ |= {f"{part}_pos_rw": 0.2, f"{part}_neg_rw": -0.2}
     return made
 
 
-def _subwords(examples: Sequence[Example], digits_alone: bool) -> PreTrainedTokenizerBase:
+def _subwords(examples: Sequence[Example]) -> PreTrainedTokenizerBase:
     """A byte-pair tokenizer that merges across punctuation: as in Llama's, `].` and `][` are
-    tokens; without `digits_alone` so is all of ` [1][2].`."""
+    tokens."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
-    split: list[pre_tokenizers.PreTokenizer] = [pre_tokenizers.Metaspace()]
-    split += [pre_tokenizers.Digits(individual_digits=True)] if digits_alone else []
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(split)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Metaspace(), pre_tokenizers.Digits(individual_digits=True)]
+    )
     tokenizer.decoder = decoders.Metaspace()
     texts = [example.output or "" for example in examples]
     trainer = trainers.BpeTrainer(

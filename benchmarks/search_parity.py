@@ -2,8 +2,8 @@
 
     python benchmarks/search_parity.py --atg atg-w-fg-rw
 
-The paper's `generate_beam_search` (`fgrlhf/utils.py`) runs as it was fetched. A model that speaks
-from a small grammar, by draws that depend on the question, the level, what was said so far and the
+The paper's `generate_beam_search` (`fgrlhf/utils.py`) runs as it was fetched. A model that writes
+from a small grammar, by draws that depend on the question, the level, the text so far and the
 number of the sample, stands in for vLLM and for our generator alike; rewards have few values, all
 of them exact sums, so that ties are common. Compared are the beams that stay at every level, in
 their order (text and reward), and the answer at the end.
@@ -16,17 +16,14 @@ goes on behind it), and answers that are as long as they may be (its limit is pe
 
 from __future__ import annotations
 
-import argparse
 import random
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import peers
-from machine import RESULTS, Report
+from common import DATASETS, Report, argument_parser
 
 from citepipe.data.example import Example
 from citepipe.generate.completion import Completion, Done, FinishReason, Request
@@ -46,9 +43,8 @@ Levels = list[list[tuple[str, float]]]
 """Per level the beams that stay, best first: text and reward."""
 
 
-@dataclass(frozen=True)
-class Manner:
-    """How the model speaks.
+class Manner(NamedTuple):
+    """How the model writes.
 
     Attributes:
         ends: probability that a segment is the last.
@@ -61,7 +57,7 @@ class Manner:
     limit: int = 1000
 
 
-def speak(
+def write(
     manner: Manner, dataset: str, question: str, level: int, before: str, sample: int
 ) -> tuple[str, FinishReason]:
     """A segment without its separator, and why it ended."""
@@ -81,31 +77,31 @@ def worth(text: str) -> float:
 
 
 class OurModel:
-    """The grammar as a generator; token ids are the numbers of texts that were said."""
+    """The grammar as a generator; token ids are the numbers of generated texts."""
 
     capacity = 1000
 
     def __init__(self, manner: Manner, examples: dict[int, Example]) -> None:
         self._manner, self._examples = manner, examples
-        self._said: list[str] = []
+        self._texts: list[str] = []
 
     def generate(
         self, requests: Sequence[Request], done: Done | None = None, keep: bool = False
     ) -> list[list[Completion]]:
         """See `Generator.generate`."""
-        return [[self._speak(r, sample) for sample in range(r.samples)] for r in requests]
+        return [[self._write(r, sample) for sample in range(r.samples)] for r in requests]
 
-    def _speak(self, request: Request, sample: int) -> Completion:
+    def _write(self, request: Request, sample: int) -> Completion:
         example = self._examples[request.prompt[0]]
-        before = "".join(self._said[i] for i in request.prefix if i >= 0)
+        before = "".join(self._texts[i] for i in request.prefix if i >= 0)
         level = int(request.key.split("/")[-2])
-        text, finish = speak(self._manner, example.dataset, example.id, level, before, sample)
+        text, finish = write(self._manner, example.dataset, example.id, level, before, sample)
         listing = is_list(example.dataset)
         if finish == "segment" or not listing:
             text += "," if listing else "."
-        self._said.append(text)
+        self._texts.append(text)
         # One number stands for the text, and one for each word behind the first.
-        ids = (len(self._said) - 1, *(-1 for _ in text.split()[1:]))[: request.max_new_tokens]
+        ids = (len(self._texts) - 1, *(-1 for _ in text.split()[1:]))[: request.max_new_tokens]
         if len(ids) >= request.max_new_tokens and finish == "segment":
             finish = "length"
         return Completion(ids, text, (), (), finish)
@@ -118,20 +114,17 @@ def our_search(
     manner: Manner, examples: Sequence[Example], options: SegmentSearchOptions
 ) -> list[Levels]:
     """Our search of some questions together."""
-    splitter = load_splitter("punkt-rules")
-    model = OurModel(manner, dict(enumerate(examples)))
-    rewarder = SimpleNamespace(
+    rewarder: Any = SimpleNamespace(
         reward=lambda _, texts: [{"citation_recall": worth(text)} for text in texts]
     )
-    prompts = [(number,) for number in range(len(examples))]
     records = segment_search(
         examples,
-        prompts,
-        model,
+        [(number,) for number in range(len(examples))],
+        OurModel(manner, dict(enumerate(examples))),
         rewarder,
         options,
-        splitter,
-        0,  # type: ignore[arg-type]
+        load_splitter("punkt-rules"),
+        0,
     )
     found = []
     for record in records:
@@ -139,14 +132,10 @@ def our_search(
         levels = []
         for step in record["steps"]:
             drawn = [
-                ("" if d["parent"] is None else beams[d["parent"]][0]) + d["text"]
+                (("" if d["parent"] is None else beams[d["parent"]][0]) + d["text"], d["reward"])
                 for d in step["drawn"]
             ]
-            kept = step["kept"]
-            beams = [
-                (drawn[i], step["drawn"][i]["reward"]) if kind == "drawn" else beams[i]
-                for kind, i in kept
-            ]
+            beams = [drawn[i] if kind == "drawn" else beams[i] for kind, i in step["kept"]]
             levels.append(beams)
         found.append(levels)
     return found
@@ -169,16 +158,13 @@ def paper_search(
 
     def generate(prompts: Sequence[str], sampling_params: Any, use_tqdm: bool) -> list[Any]:
         level = next(calls)
-        outputs = []
-        for prompt in prompts:
-            said = []
-            for sample in range(sampling_params.n):
-                text, finish = speak(manner, example.dataset, example.id, level, prompt, sample)
-                said.append(
-                    SimpleNamespace(text=text, token_ids=[_END] if finish == "end" else [5])
-                )
-            outputs.append(SimpleNamespace(outputs=said))
-        return outputs
+
+        def output(prompt: str, sample: int) -> Any:
+            text, finish = write(manner, example.dataset, example.id, level, prompt, sample)
+            return SimpleNamespace(text=text, token_ids=[_END] if finish == "end" else [5])
+
+        samples = range(sampling_params.n)
+        return [SimpleNamespace(outputs=[output(p, sample) for sample in samples]) for p in prompts]
 
     def get_reward(item: Any, seq: Any, text: str, hits: Any) -> dict[str, Any]:
         whole = seq["pred_text"] + text
@@ -202,13 +188,7 @@ def paper_search(
     return [[(seq["pred_text"], seq["reward"]) for seq in item[level]] for level in levels]
 
 
-def compare(
-    name: str,
-    manner: Manner,
-    count: int,
-    search: Callable[[Manner, Example, SegmentSearchOptions], Levels],
-    report: Report,
-) -> int:
+def compare(name: str, manner: Manner, count: int, module: Any, report: Report) -> int:
     """Both on some questions, one line; on how many they differ."""
     apart = answers = levels = ties = 0
     rng = random.Random(name)
@@ -222,12 +202,12 @@ def compare(
             max_new_tokens=manner.limit,
         )
         examples = [
-            Example(f"{name}{begin + i}", rng.choice(("asqa", "eli5", "qampari")), "?", ())
+            Example(f"{name}{begin + i}", rng.choice(DATASETS), "?", ())
             for i in range(min(_AT_ONCE, count - begin))
         ]
         ours = our_search(manner, examples, options)
-        for example, mine in zip(examples, ours, strict=True):
-            mine, theirs = _bare(mine), _bare(search(manner, example, options))
+        for example, own in zip(examples, ours, strict=True):
+            mine, theirs = _bare(own), _bare(paper_search(module, manner, example, options))
             apart += mine != theirs
             answers += mine[-1][0] != theirs[-1][0]
             levels += len(theirs)
@@ -245,22 +225,18 @@ def _bare(levels: Levels) -> Levels:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--atg", type=Path, required=True, help="the paper's code, fetched")
+    parser = argument_parser(__doc__, "search_parity.txt")
+    parser.add_argument("--atg", type=Path, required=True, help="a copy of HCY123902/atg-w-fg-rw")
     parser.add_argument("--questions", type=int, default=5000, help="of the first class")
-    parser.add_argument("--out", type=Path, default=RESULTS / "search_parity.txt")
     arguments = parser.parse_args()
     report = Report(arguments.out)
     module = peers.load_paper_search(arguments.atg)
-    search = partial(paper_search, module)
-    differ = compare("as the paper", Manner(), arguments.questions, search, report)
-    report()
-    report("meant to differ:")
+    differ = compare("as the paper", Manner(), arguments.questions, module, report)
+    report("\nmeant to differ:")
     few = max(50, arguments.questions // 10)
-    compare("ends with a line break", Manner(breaks=0.5), few, search, report)
-    compare("runs into the limit", Manner(ends=0.05, limit=6), few, search, report)
-    report()
-    report(f"unexpected differences: {differ}")
+    compare("ends with a line break", Manner(breaks=0.5), few, module, report)
+    compare("runs into the limit", Manner(ends=0.05, limit=6), few, module, report)
+    report(f"\nunexpected differences: {differ}")
     return 1 if differ else 0
 
 
