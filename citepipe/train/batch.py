@@ -74,12 +74,7 @@ def lay_out(
     only, so the result is that of separate rows, for the price of one prompt. The model must take a
     mask of four dimensions as it is, and attend to all tokens in every layer.
 
-    Args:
-        prompts: token ids of G questions.
-        answers: per question its answers, at least one token each.
-        pad_id: the padding token.
-        device: where the tensors go.
-        shared: see above.
+    Of each question there is the prompt, and its answers of at least one token each.
     """
     if not shared:
         prompts = [prompt for prompt, own in zip(prompts, answers, strict=True) for _ in own]
@@ -119,11 +114,7 @@ def answer_logits(model: PreTrainedModel, batch: Batch) -> tuple[torch.Tensor, t
 
     A vocabulary is many times as wide as hidden states, so the logits of prompts and padding would
     be the largest tensor of a step: the output layer receives chosen states only. What a model does
-    to its logits (scaling, soft-capping) is still done.
-
-    Args:
-        model: a causal language model, without PEFT's wrapper.
-        batch: N tokens of answers.
+    to its logits (scaling, soft-capping) is still done. `model` is without PEFT's wrapper.
 
     Returns:
         (N, V) logits, at least in float32, and (N, H) states.
@@ -148,15 +139,10 @@ def answer_log_probs(logits: torch.Tensor, batch: Batch) -> torch.Tensor:
 
 
 def micro_batches(lengths: Sequence[int], budget: int) -> list[list[int]]:
-    """Rows in batches of like length, the longest first: a lack of memory shows at the start.
+    """Rows, by their lengths in tokens, in batches of like length: indices into `lengths`.
 
-    Args:
-        lengths: tokens of each row.
-        budget: rows times tokens of the longest, of a batch; a row that is longer by itself is a
-            batch of its own.
-
-    Returns:
-        Indices into `lengths`.
+    A batch has at most `budget` tokens, counted as rows times tokens of the longest; a row that is
+    longer by itself is a batch of its own. The longest come first: a lack of memory shows early.
     """
     batches: list[list[int]] = []
     for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
@@ -200,10 +186,7 @@ def passes(
 class TokenBudget:
     """Tokens of a forward and backward pass: `tokens`, halved whenever memory runs out.
 
-    Args:
-        tokens: as configured; None for what suits the device.
-        device: whose memory it is.
-        section: of the configuration, for messages.
+    They begin as configured, or as suits the device; `section` is the configuration's.
     """
 
     def __init__(self, tokens: int | None, device: torch.device, section: str) -> None:

@@ -51,24 +51,18 @@ class Snapshot:
 class Run:
     """Reports, saves, restores and publishes a run; takes hold of its job's state folder.
 
-    Args:
-        label: what is trained by, for messages.
-        job: of what model, from where, to where.
-        options: when the state is saved.
-        processes: all call the same methods; the main one writes.
-        parameters: what is trained, by name.
-        optimizer: of these parameters.
-        save_model: writes the present weights into a directory.
-        at: where the run stands.
+    All processes call the same methods, and the main one writes.
     """
 
     label: str
+    """Of the stage or method, for messages."""
     job: Job
     options: TrainingOptions
     processes: Processes
     parameters: Mapping[str, nn.Parameter]
     optimizer: torch.optim.Optimizer
     save_model: Callable[[Path], None]
+    """Writes the present weights into a directory."""
     at: Snapshot = field(default_factory=Snapshot)
 
     def __post_init__(self) -> None:

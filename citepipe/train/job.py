@@ -39,12 +39,9 @@ class Job:
 
 
 class Processes:
-    """The processes of a run, one per device; a thin layer over accelerate.
+    """The processes of a run, one per device: this one's rank, and how many; by accelerate.
 
-    Attributes:
-        rank: the number of this one.
-        count: how many there are.
-        is_main: this is the one that writes files and lines.
+    The main one writes files and lines.
     """
 
     def __init__(self) -> None:

@@ -52,10 +52,9 @@ class Rollout(NamedTuple):
 
 
 class Targets(NamedTuple):
-    """What the losses of a rollout's updates need, each (B, T)."""
+    """What the losses of a rollout's updates need, each (B, T), the rollout's own among it."""
 
     log_probs: torch.Tensor
-    """As the rollout has them."""
     reference_log_probs: torch.Tensor
     advantages: torch.Tensor
     values: torch.Tensor | None = None

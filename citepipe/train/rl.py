@@ -158,14 +158,10 @@ def run(
 
 @dataclass
 class Learner:
-    """The parts of a run, and what a step does with them.
+    """The parts of a run by a method of `METHODS`, and what a step does with them.
 
-    Attributes:
-        method: a key of `METHODS`.
-        seed: of the samples and the minibatches.
-        snapshot: where the run stands.
-        optimizer: of the policy, and of the value model; each with its own `peak` learning rate.
-        budget: tokens of a pass.
+    `snapshot` is where the run stands; the `optimizer` has a group for the policy and one for the
+    value model, each with its own `peak` learning rate; `seed` is that of samples and minibatches.
     """
 
     method: str
@@ -196,12 +192,9 @@ class Learner:
     def collect(
         self, examples: Sequence[Example], prompts: Sequence[tuple[int, ...]], key: str
     ) -> Rollout:
-        """Sample `options.samples_per_prompt` answers to each prompt, reward and score them.
+        """Sample `options.samples_per_prompt` answers to each question, reward and score them.
 
-        Args:
-            examples: the questions.
-            prompts: their prompts as token ids.
-            key: names the rollout; with the seed it decides the draws.
+        `key` names the rollout; with the seed it decides the draws.
         """
         options, count = self.options, self.options.samples_per_prompt
         sampling = Sampling(options.temperature, options.top_k, self.seed)
@@ -232,11 +225,7 @@ class Learner:
         return _rollout(list(chain.from_iterable(whole)))
 
     def learn(self, rollout: Rollout, steps: int) -> dict[str, float]:
-        """All optimizer steps on a rollout, of `steps` in the run; means of what `update` returns.
-
-        Raises:
-            InputError: see `update`.
-        """
+        """All updates by a rollout, of `steps` in the run; returns the means of their figures."""
         options, at = self.options, self.snapshot
         dense = self.placement == "fine_grained"
         targets = METHODS[self.method].targets(rollout, options, at.kl_coef, dense)
@@ -257,9 +246,8 @@ class Learner:
     def update(self, rollout: Rollout, targets: Targets, chosen: Sequence[int]) -> dict[str, float]:
         """One optimizer step on the answers to the questions `chosen` of a rollout.
 
-        Returns:
-            `policy_loss`, `clipped` (share of tokens) and `grad_norm` of the policy, unless the
-            values learn first, and `value_loss` with a value model.
+        Returns `policy_loss`, `clipped` (share of tokens) and `grad_norm` of the policy, unless the
+        values learn first, and `value_loss` with a value model.
 
         Raises:
             InputError: a loss or gradient is not finite (no weight was changed), or the memory does
@@ -331,12 +319,11 @@ class Learner:
     def evaluate(
         self, examples: Sequence[Example], prompts: Sequence[tuple[int, ...]]
     ) -> tuple[dict[str, float], list[dict[str, Any]]]:
-        """Greedy answers to dev questions, and their rewards.
+        """Figures of greedy answers to dev questions, and the first few answers with their rewards.
 
-        Returns:
-            `dev_reward` and its components, means over questions; `dev_citation_f1`, `_rec` and
-            `_prec` in percent, means over datasets, judged as the rewards are; `dev_tokens` per
-            answer. And the first few answers with their rewards.
+        They are `dev_reward` and its components, means over questions; `dev_citation_f1`, `_rec`
+        and `_prec` in percent, means over datasets, judged as the rewards are; and `dev_tokens` per
+        answer.
         """
         mine = self.processes.share(range(len(prompts)))
         requests = [Request(prompts[i], f"dev/{i}", self.options.max_new_tokens) for i in mine]
@@ -411,14 +398,8 @@ def learning_rate_factor(update: int, updates: int, warmup: int) -> float:
 def next_kl_coef(kl_coef: float, kl: float, answers: int, options: RLOptions) -> float:
     """The KL penalty's weight after a rollout (Ziegler et al. 2019, arXiv 1909.08593, section 2.2).
 
-    It grows where the KL is above `kl_target` and shrinks where it is below, by at most a fifth
-    per `kl_horizon` answers.
-
-    Args:
-        kl_coef: the present weight.
-        kl: of the rollout, per answer (nats).
-        answers: in the rollout.
-        options: target and horizon.
+    It grows where the rollout's KL per answer (nats) is above `options.kl_target` and shrinks where
+    it is below, by at most a fifth per `options.kl_horizon` answers.
     """
     if options.kl_target is None:
         return kl_coef

@@ -58,12 +58,7 @@ Losses: TypeAlias = Callable[[torch.Tensor, Sequence[Item]], dict[str, torch.Ten
 class Trainer:
     """Trains an adapter or all weights; all processes work together, each on a share of a batch.
 
-    Args:
-        stage: the configuration's section, for messages.
-        job: of what model, from where, to where.
-        options: how to train.
-        losses: what is minimised.
-        tokenizer: the model's.
+    `stage` is the configuration's section, for messages.
     """
 
     stage: str

@@ -1,5 +1,6 @@
 """Advantages, by hand."""
 
+import pytest
 import torch
 
 from citepipe.train.advantages import (
@@ -12,21 +13,13 @@ from citepipe.train.advantages import (
 )
 
 
-def test_whitening_divides_by_the_standard_deviation() -> None:
+def test_whitening_divides_by_the_standard_deviation_and_can_keep_the_mean() -> None:
     # 1, 3, 5 have mean 3 and variance 8/3; the 9 is padding.
     values = torch.tensor([[1.0, 3.0, 9.0], [5.0, 9.0, 9.0]])
     mask = torch.tensor([[1.0, 1.0, 0.0], [1.0, 0.0, 0.0]])
-    scale = (8 / 3) ** 0.5
-    expected = torch.tensor([[-2 / scale, 0.0, 0.0], [2 / scale, 0.0, 0.0]])
+    expected = torch.tensor([[-2.0, 0.0, 0.0], [2.0, 0.0, 0.0]]) / (8 / 3) ** 0.5
     torch.testing.assert_close(whiten(values, mask), expected)
-
-
-def test_whitening_can_keep_the_mean() -> None:
-    values = torch.tensor([[1.0, 3.0, 5.0]])
-    mask = torch.ones(1, 3)
-    scale = (8 / 3) ** 0.5
-    expected = torch.tensor([[3 - 2 / scale, 3.0, 3 + 2 / scale]])
-    torch.testing.assert_close(whiten(values, mask, shift_mean=False), expected)
+    torch.testing.assert_close(whiten(values, mask, shift_mean=False), expected + 3 * mask)
 
 
 def test_the_kl_penalty_comes_off_each_token() -> None:
@@ -45,46 +38,38 @@ def test_generalized_advantages_by_hand() -> None:
     advantages, returns = generalized_advantages(rewards, values, mask, gamma=0.5, lam=0.5)
     torch.testing.assert_close(advantages, torch.tensor([[1.25, 1.0, 0.0], [3.0, 0.0, 0.0]]))
     torch.testing.assert_close(returns, torch.tensor([[1.75, 2.0, 0.0], [4.0, 0.0, 0.0]]))
-
-
-def test_lambda_one_gives_the_return_less_the_value() -> None:
-    torch.manual_seed(0)
-    rewards, values, mask = torch.randn(3, 5), torch.randn(3, 5), torch.ones(3, 5)
+    # With lambda 1 and no discount returns are the sums of the rewards to come.
     advantages, returns = generalized_advantages(rewards, values, mask, gamma=1.0, lam=1.0)
-    to_go = rewards.flip(1).cumsum(1).flip(1)
-    torch.testing.assert_close(returns, to_go)
-    torch.testing.assert_close(advantages, to_go - values)
+    torch.testing.assert_close(returns, torch.tensor([[3.0, 2.0, 0.0], [4.0, 0.0, 0.0]]))
+    torch.testing.assert_close(advantages, returns - values * mask)
 
 
 GROUP = torch.tensor([[0.2, 0.0, 0.6], [0.0, 0.4, 0.0]])
-GROUP_MASK = torch.tensor([[1.0, 1, 1], [1, 1, 0]])
+A = 0.2 / (0.08 / 3) ** 0.5
 
 
-def test_rewards_to_go() -> None:
-    found = returns_to_go(GROUP, GROUP_MASK)
+@pytest.mark.parametrize(
+    ("dense", "expected"),
+    [
+        # Sums 0.8 and 0.4: mean 0.6, deviation 0.2.
+        (False, [[1.0, 1.0, 1.0], [-1.0, -1.0, 0.0]]),
+        # Rewards 0.2, 0.6, 0.4: mean 0.4, deviation sqrt(0.08 / 3); standardized -A, A, 0, and
+        # summed from each token on.
+        (True, [[0.0, A, A], [0.0, 0.0, 0.0]]),
+    ],
+)
+def test_rewards_are_standardized_over_their_group(
+    dense: bool, expected: list[list[float]]
+) -> None:
+    mask = torch.tensor([[1.0, 1, 1], [1, 1, 0]])
+    found = returns_to_go(GROUP, mask)
     torch.testing.assert_close(found, torch.tensor([[0.8, 0.6, 0.6], [0.4, 0.4, 0.0]]))
-
-
-def test_answers_standardized_over_their_group() -> None:
-    # Sums 0.8 and 0.4: mean 0.6, deviation 0.2.
-    found = group_relative(GROUP, GROUP_MASK, 2, dense=False)
-    torch.testing.assert_close(found, torch.tensor([[1.0, 1.0, 1.0], [-1.0, -1.0, 0.0]]))
-
-
-def test_rewards_standardized_over_their_group_and_summed_from_each_token_on() -> None:
-    # Rewards 0.2, 0.6, 0.4: mean 0.4, deviation sqrt(0.08 / 3); standardized -a, a, 0.
-    a = 0.2 / (0.08 / 3) ** 0.5
-    found = group_relative(GROUP, GROUP_MASK, 2, dense=True)
-    torch.testing.assert_close(found, torch.tensor([[0.0, a, a], [0.0, 0.0, 0.0]]))
-
-
-def test_a_group_in_which_all_is_alike_teaches_nothing() -> None:
+    torch.testing.assert_close(group_relative(GROUP, mask, 2, dense), torch.tensor(expected))
+    # A group in which all is alike teaches nothing.
     same = torch.tensor([[0.1, 0.0], [0.1, 0.0], [0.7, 0.1], [0.3, 0.0]])
-    mask = torch.ones(4, 2)
-    for dense in (False, True):
-        found = group_relative(same, mask, 2, dense)
-        assert torch.equal(found[:2], torch.zeros(2, 2))
-        assert found[2:].any()
+    found = group_relative(same, torch.ones(4, 2), 2, dense)
+    assert torch.equal(found[:2], torch.zeros(2, 2))
+    assert found[2:].any()
 
 
 def test_answers_over_the_mean_of_the_others() -> None:
