@@ -235,19 +235,19 @@ class ServerGenerator:
     async def _find_model(self, base: str, trained: Path | None) -> str:
         """The server's name of the model that answers."""
 
-        async def models() -> list[_Model]:
+        async def models() -> dict[str, _Model]:
             answer = await self._client.api.get("/models", cast_to=object)
-            return _Models.model_validate(answer).data
+            return {model.id: model for model in _Models.model_validate(answer).data}
 
-        served = {model.id: model for model in await self._client.attempt(models)}
+        served = await self._client.attempt(models)
         url, name = self.options.url, self.options.model
         if name is not None and name not in served:
             names = ", ".join(served) or "nothing"
             raise InputError(f"{url}: expected it to serve server.model {name}, it serves {names}")
         bases = [key for key, model in served.items() if not model.parent]
-        if name is None and not bases:
-            raise InputError(f"{url}: expected it to serve a model, it serves none")
         candidates = bases if name is None else [name]
+        if not candidates:
+            raise InputError(f"{url}: expected it to serve a model, it serves none")
         if trained is not None and is_whole(trained):
             same = [key for key in candidates if _is_same(str(trained), served[key])]
             if same:

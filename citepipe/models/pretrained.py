@@ -8,6 +8,7 @@ hold only pickles mostly have a conversion as a pull request, which transformers
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -101,11 +102,9 @@ def check_directory(target: str, what: str) -> None:
 def read_tokenizer(target: str, revision: str | None, what: str) -> PreTrainedTokenizerBase:
     """The tokenizer of a directory or hub id, or InputError."""
     check_directory(target, what)
-    files = (path.name for path in Path(target).glob("*"))
+    files = [path.name for path in Path(target).glob("*")]
     # transformers would make an empty tokenizer.
-    if Path(target).is_dir() and not any(
-        name.startswith(("tokenizer", "vocab.")) or name.endswith(".model") for name in files
-    ):
+    if files and not any(re.match(r"tokenizer|vocab\.|.*\.model$", name) for name in files):
         names = "tokenizer.json, spiece.model or the like"
         raise InputError(f"{what} {target}: it has no tokenizer ({names})")
     from transformers import AutoTokenizer
