@@ -53,6 +53,11 @@ class Branch:
     slot: int = field(default=0, kw_only=True)
 
     @property
+    def length(self) -> int:
+        """Tokens of the prompt and of the answer so far."""
+        return len(self.prompt) + len(self.answer)
+
+    @property
     def is_read(self) -> bool:
         """All its tokens have been run, so that the next one can be chosen."""
         return len(self.columns) > len(self.answer)

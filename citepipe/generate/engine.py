@@ -9,6 +9,7 @@ from collections.abc import Sequence as Many
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import psutil
 import torch
 from transformers import DynamicCache, GenerationConfig, LogitsProcessor, StoppingCriteria
@@ -23,7 +24,6 @@ from citepipe.models.pretrained import is_out_of_memory
 from citepipe.progress import say
 
 if TYPE_CHECKING:
-    import numpy as np
     from peft import PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -120,8 +120,7 @@ class HuggingFaceGenerator:
 
     @property
     def capacity(self) -> int:
-        """Twice what is decoded at once, so that what ends is replaced; fewer where memory would
-        not hold what is kept of them between two calls."""
+        """Twice what is decoded at once, or as many as memory holds between two calls."""
         if self._columns is None:
             return 2 * self._most
         return max(1, min(2 * self._most, self._columns // COLUMNS_OF_SEQUENCE))
@@ -236,11 +235,11 @@ class HuggingFaceGenerator:
         is_recurrent = any(hasattr(layer, "conv_states") for layer in layers)
         while waiting:
             while waiting and len(going) < self._most:
-                if is_recurrent and going and _length(waiting[0]) != _length(going[0]):
+                if is_recurrent and going and waiting[0].length != going[0].length:
                     break
                 going.append(waiting.popleft())
-            longest = max(map(_length, going))
-            pads = [longest - _length(sequence) for sequence in going]
+            longest = max(sequence.length for sequence in going)
+            pads = [longest - sequence.length for sequence in going]
             ids = [
                 [self.pad_id] * pad + [*sequence.prompt, *sequence.answer]
                 for pad, sequence in zip(pads, going, strict=True)
@@ -271,7 +270,8 @@ class HuggingFaceGenerator:
         for sampling, places in kinds.items():
             group = [sequences[place] for place in places]
             rows = logits if len(kinds) == 1 else logits[places]
-            draws = _draws(group, rows.device)
+            numbers = [s.draws[len(s.log_probs)] for s in group if s.draws is not None]
+            draws = torch.tensor(np.array(numbers), device=rows.device) if numbers else None
             chosen, scores, unsure = choose(rows, sampling, draws)
             if self._is_exact:
                 for row in unsure.nonzero()[:, 0].tolist():
@@ -319,7 +319,7 @@ class HuggingFaceGenerator:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         if len(going) < 2:
-            raise InputError(f"no memory to generate after {_length(going[0])} tokens")
+            raise InputError(f"no memory to generate after {going[0].length} tokens")
         self._most = len(going) // 2
         if self._columns is not None:
             self._columns = max(1, self._columns // 2)
@@ -351,16 +351,6 @@ class _Ended(StoppingCriteria):
     def __call__(self, input_ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
         ended = [sequence.completion is not None for sequence in self._rows]
         return torch.tensor(ended, device=input_ids.device)
-
-
-def _length(sequence: Sequence) -> int:
-    return len(sequence.prompt) + len(sequence.answer)
-
-
-def _draws(sequences: Many[Sequence], device: torch.device) -> torch.Tensor | None:
-    """(sequences,) the random numbers that choose their next tokens; None if they are greedy."""
-    numbers = [float(s.draws[len(s.log_probs)]) for s in sequences if s.draws is not None]
-    return torch.tensor(numbers, dtype=torch.float32, device=device) if numbers else None
 
 
 def _columns_in_memory(model: PreTrainedModel) -> int | None:

@@ -8,7 +8,16 @@ from citepipe.data.example import Example
 from citepipe.generate.completion import Generator, Request, Sampling
 from citepipe.options import BestOfNOptions
 from citepipe.rewards import Rewarder
-from citepipe.sample.job import Ids, Job, Record, Share, answer_record, name_of, sample_share
+from citepipe.sample.job import (
+    Ids,
+    Job,
+    Method,
+    Record,
+    Share,
+    answer_record,
+    name_of,
+    sample_share,
+)
 
 
 def best_of_n(
@@ -21,13 +30,7 @@ def best_of_n(
 ) -> list[Record]:
     """Sample `options.n` answers to every question, all rewarded in one batch.
 
-    Args:
-        examples: the questions.
-        prompts: their prompts as token ids.
-        generator: draws the answers.
-        rewarder: rewards them.
-        options: how many are drawn, and how.
-        seed: with a question's id and the sample's number, decides the draws.
+    The seed, a question's id and the sample's number decide the draws.
 
     Returns:
         Per question a record with all its `candidates`, best first; of equals the one drawn first.
@@ -70,4 +73,5 @@ def run(job: Job, share: Share, options: BestOfNOptions) -> str:
     ) -> list[Record]:
         return best_of_n(examples, prompts, generator, rewarder, options, job.seed)
 
-    return sample_share("best of n", "answers", job, share, options, sample, options.n, rewarder)
+    method = Method("best of n", "answers", sample, options.n, rewarder)
+    return sample_share(job, share, options, method)

@@ -87,55 +87,47 @@ class Share:
     out: Path
 
 
-def sample_share(
-    label: str,
-    unit: str,
-    job: Job,
-    share: Share,
-    options: BestOfNOptions | SegmentSearchOptions,
-    sample: Sample,
-    per_question: int,
-    rewarder: Rewarder,
-) -> str:
-    """Sample answers to a job's share of the questions and write their records.
+@dataclass(frozen=True, slots=True)
+class Method:
+    """How questions are answered.
 
-    See `answer_questions` for the other arguments and for what is raised.
-
-    Returns:
-        A line that says what was done.
-    """
-    chosen = choose_questions(share.questions, options.questions, job.seed)
-    examples = chosen[share.shard :: share.shards]
-    records, figures = answer_questions(
-        label, unit, job, examples, options.batch_size, sample, per_question, rewarder
-    )
-    write_jsonl(share.out, records)
-    discard(job.state)
-    return summary(label, {"questions": len(records), **figures})
-
-
-def answer_questions(
-    label: str,
-    unit: str,
-    job: Job,
-    examples: Sequence[Example],
-    batch_size: int | None,
-    sample: Sample,
-    per_question: int | None = None,
-    rewarder: Rewarder | None = None,
-) -> tuple[list[Record], dict[str, float]]:
-    """Load what a job names and answer questions; the caller discards the job's state.
-
-    Args:
+    Attributes:
         label: the stage's name in progress lines.
         unit: what is generated at a time, plural.
-        job: what answers.
-        examples: the questions.
-        batch_size: sequences generated at once; None for what memory allows.
         sample: answers a chunk of questions.
         per_question: sequences that a question takes at a time; None for one, and then all
             questions are one chunk.
         rewarder: whose pairs are counted, if there is one.
+    """
+
+    label: str
+    unit: str
+    sample: Sample
+    per_question: int | None = None
+    rewarder: Rewarder | None = None
+
+
+def sample_share(
+    job: Job, share: Share, options: BestOfNOptions | SegmentSearchOptions, method: Method
+) -> str:
+    """Answer a job's share of the questions and write their records; returns a summary line.
+
+    Raises as `answer_questions` does.
+    """
+    chosen = choose_questions(share.questions, options.questions, job.seed)
+    examples = chosen[share.shard :: share.shards]
+    records, figures = answer_questions(job, examples, options.batch_size, method)
+    write_jsonl(share.out, records)
+    discard(job.state)
+    return summary(method.label, {"questions": len(records), **figures})
+
+
+def answer_questions(
+    job: Job, examples: Sequence[Example], batch_size: int | None, method: Method
+) -> tuple[list[Record], dict[str, float]]:
+    """Load what a job names and answer questions; the caller discards the job's state.
+
+    At most `batch_size` sequences are generated at once; None for what memory allows.
 
     Returns:
         Per question its record, and figures for the summary line.
@@ -151,7 +143,7 @@ def answer_questions(
     tokenizer = load_tokenizer(job.model)
     prompts = [encode_prompt(example, job.prompt, tokenizer) for example in examples]
     end_id = end_token(tokenizer, job.prompt)
-    claim(job.state, job.fingerprint, label)
+    claim(job.state, job.fingerprint, method.label)
     generator: Generator
     if job.server is not None:
         from citepipe.generate.server import ServerGenerator
@@ -163,34 +155,30 @@ def answer_questions(
         model = load_for_inference(job.model, job.adapter)
         generator = HuggingFaceGenerator(model, tokenizer, batch_size, end_id)
     with closing(generator):
-        records, rates = chunk_by_chunk(
-            label, unit, examples, prompts, generator, job.state, sample, per_question, rewarder
-        )
+        records, rates = chunk_by_chunk(method, examples, prompts, generator, job.state)
     shortened = sum(prompt.shortened for prompt in prompts)
     if shortened:
-        say(f"{label}: documents of {shortened} prompts were shortened to fit max_input_tokens")
+        documents = f"documents of {shortened} prompts"
+        say(f"{method.label}: {documents} were shortened to fit max_input_tokens")
     return records, {**rates, "prompts shortened": shortened}
 
 
 def chunk_by_chunk(
-    label: str,
-    unit: str,
+    method: Method,
     examples: Sequence[Example],
     prompts: Sequence[Prompt],
     generator: Generator,
     state: Path,
-    sample: Sample,
-    per_question: int | None = None,
-    rewarder: Rewarder | None = None,
 ) -> tuple[list[Record], dict[str, float]]:
     """Answer as many questions at once as keep the generator busy, keeping what is done.
 
     A run that is cut off has its finished questions in `state`, and of the others all that was
-    generated for them. The other arguments are those of `answer_questions`.
+    generated for them.
 
     Returns:
         Per question its record, and what was done per second.
     """
+    label, unit, per_question = method.label, method.unit, method.per_question
     finished = state / "candidates.jsonl"
     done = by_name(read_journal(finished))
     if done:
@@ -205,7 +193,8 @@ def chunk_by_chunk(
     def rates() -> dict[str, float]:
         passed = max(progress.elapsed, 1e-9)
         shown = {f"{unit}/s": counting.completions / passed, "tokens/s": counting.tokens / passed}
-        return shown | ({"pairs/s": rewarder.pairs / passed} if rewarder else {})
+        judged = method.rewarder
+        return shown | ({"pairs/s": judged.pairs / passed} if judged else {})
 
     left = [
         (example, prompt.token_ids)
@@ -214,8 +203,8 @@ def chunk_by_chunk(
     ]
     at_once = max(1, generator.capacity // per_question if per_question else len(left))
     for start in range(0, len(left), at_once):
-        chunk = left[start : start + at_once]
-        records = sample([example for example, _ in chunk], [ids for _, ids in chunk], journal)
+        chunk, ids = zip(*left[start : start + at_once], strict=True)
+        records = method.sample(chunk, ids, journal)
         append_journal(finished, records)
         journal.forget()
         done |= by_name(records)

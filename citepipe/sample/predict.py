@@ -12,17 +12,8 @@ from citepipe.data.files import read_examples, write_result
 from citepipe.generate.completion import Generator, Request
 from citepipe.options import PredictOptions
 from citepipe.progress import summary
-from citepipe.rewards import Rewarder
 from citepipe.runstate import discard
-from citepipe.sample.job import (
-    Ids,
-    Job,
-    Record,
-    Sample,
-    answer_questions,
-    answer_record,
-    name_of,
-)
+from citepipe.sample.job import Ids, Job, Method, Record, answer_questions, answer_record, name_of
 
 
 def run(
@@ -46,31 +37,27 @@ def run(
             for example, [said] in zip(examples, generator.generate(requests), strict=True)
         ]
 
-    decoding = {"decoding": "greedy"}
-    return predict("predict", "answers", job, options, tests, outs, decoding, sample)
+    method = Method("predict", "answers", sample)
+    return predict(job, options, tests, outs, {"decoding": "greedy"}, method)
 
 
 def predict(
-    label: str,
-    unit: str,
     job: Job,
     options: PredictOptions,
     tests: Mapping[str, Path],
     outs: Mapping[str, Path],
     decoding: Mapping[str, Any],
-    sample: Sample,
-    per_question: int | None = None,
-    rewarder: Rewarder | None = None,
+    method: Method,
 ) -> str:
     """Have every question of every test file answered, and write the result files.
 
     Args:
-        label: see `answer_questions`, like `unit`, `sample`, `per_question` and `rewarder`.
         job: what answers.
         options: how long answers may be.
         tests: a file of examples per dataset.
         outs: where the result file of each dataset goes.
         decoding: what the result files say of how it was decoded.
+        method: how questions are answered.
 
     Returns:
         A line that says what was done.
@@ -80,9 +67,7 @@ def predict(
     """
     examples = {dataset: read_examples(path, dataset) for dataset, path in tests.items()}
     questions = [example for rows in examples.values() for example in rows]
-    records, figures = answer_questions(
-        label, unit, job, questions, options.batch_size, sample, per_question, rewarder
-    )
+    records, figures = answer_questions(job, questions, options.batch_size, method)
     outputs = iter(
         next((c["text"] for c in record["candidates"] if c["text"]), "") for record in records
     )
@@ -98,4 +83,4 @@ def predict(
         answered = [replace(example, output=next(outputs)) for example in rows]
         write_result(outs[dataset], args, answered)
     discard(job.state)
-    return summary(label, {"answers": len(records), **figures})
+    return summary(method.label, {"answers": len(records), **figures})

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from citepipe.data.example import Example
 from citepipe.generate.completion import FinishReason, Generator, Request, Sampling
 from citepipe.options import PredictOptions, SegmentSearchOptions
 from citepipe.rewards import Rewarder
-from citepipe.sample.job import Ids, Job, Record, Sample, Share, answer_record, sample_share
+from citepipe.sample.job import Ids, Job, Method, Record, Share, answer_record, sample_share
 from citepipe.sample.predict import predict
 from citepipe.text.sentences import Splitter, load_splitter
 from citepipe.text.statements import is_list
@@ -257,10 +257,7 @@ def _abstains(text: str) -> bool:
 
 def run(job: Job, share: Share, options: SegmentSearchOptions) -> str:
     """Search answers to a share of the questions; see `sample_share`."""
-    rewarder = Rewarder(job.verifier, job.reward, job.cache)
-    sample = _sampler(job, rewarder, options)
-    each = options.beams * options.samples_per_beam
-    return sample_share("segment search", "segments", job, share, options, sample, each, rewarder)
+    return sample_share(job, share, options, _method("segment search", job, options))
 
 
 def run_prediction(
@@ -276,8 +273,7 @@ def run_prediction(
     citations count. An answer that a verifier chose flatters that verifier's scores; those of
     another one are fair.
     """
-    reward = job.reward.model_copy(update={"correctness": 0.0})
-    rewarder = Rewarder(job.verifier, reward, job.cache)
+    job = replace(job, reward=job.reward.model_copy(update={"correctness": 0.0}))
     decoding = {
         "decoding": "segment_search",
         "verifier": job.verifier,
@@ -287,12 +283,13 @@ def run_prediction(
         "top_k": search.top_k,
     }
     search = search.model_copy(update={"max_new_tokens": options.max_new_tokens})
-    sample = _sampler(job, rewarder, search)
-    label, each = "predict by search", search.beams * search.samples_per_beam
-    return predict(label, "segments", job, options, tests, outs, decoding, sample, each, rewarder)
+    method = _method("predict by search", job, search)
+    return predict(job, options, tests, outs, decoding, method)
 
 
-def _sampler(job: Job, rewarder: Rewarder, options: SegmentSearchOptions) -> Sample:
+def _method(label: str, job: Job, options: SegmentSearchOptions) -> Method:
+    """The search, with what it needs."""
+    rewarder = Rewarder(job.verifier, job.reward, job.cache)
     splitter = load_splitter(job.reward.splitter)
 
     def sample(
@@ -300,4 +297,5 @@ def _sampler(job: Job, rewarder: Rewarder, options: SegmentSearchOptions) -> Sam
     ) -> list[Record]:
         return segment_search(examples, prompts, generator, rewarder, options, splitter, job.seed)
 
-    return sample
+    each = options.beams * options.samples_per_beam
+    return Method(label, "segments", sample, each, rewarder)

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from citepipe.data.example import Example
 from citepipe.generate.choose import uniforms
-from citepipe.options import BestOfNOptions, RewardOptions, SegmentSearchOptions
+from citepipe.options import RewardOptions, SegmentSearchOptions
 from citepipe.rewards import Rewarder
 from citepipe.sample.segment_search import segment_end
 from citepipe.text.sentences import Splitter, load_splitter
@@ -36,7 +36,7 @@ class Place(NamedTuple):
     key: str
     left: int
     listing: bool
-    options: SegmentSearchOptions | BestOfNOptions
+    options: SegmentSearchOptions
     seed: int
 
 
@@ -132,15 +132,6 @@ class PlainModel:
 
     def __call__(self, at: Place) -> Said:
         """One segment."""
-        return self._say(at, lambda text: segment_end(text, at.listing, self.splitter))
-
-    def answer(
-        self, prompt: tuple[int, ...], key: str, most: int, options: BestOfNOptions, seed: int
-    ) -> Said:
-        """A whole answer."""
-        return self._say(Place(prompt, (), key, most, False, options, seed), lambda text: None)
-
-    def _say(self, at: Place, ends: Callable[[str], int | None]) -> Said:
         ids: list[int] = []
         for draw in uniforms(at.seed, at.key, at.left):
             ids.append(self._next([*at.prompt, *at.prefix, *ids], float(draw), at.options))
@@ -149,7 +140,7 @@ class PlainModel:
             text = self._text(at.prefix, ids)
             if "\n" in text:
                 return Said(tuple(ids), text[: text.index("\n")], "stop")
-            end = ends(text)
+            end = segment_end(text, at.listing, self.splitter)
             if end is not None:
                 # Where each token begins; one that begins behind the end is of the next segment.
                 begins = [len(self._text(at.prefix, ids[:i])) for i in range(len(ids))]
@@ -161,9 +152,7 @@ class PlainModel:
         before, whole = (self.tokenizer.decode(some) for some in (prefix, [*prefix, *ids]))
         return str(whole)[len(before) :]
 
-    def _next(
-        self, ids: list[int], draw: float, options: SegmentSearchOptions | BestOfNOptions
-    ) -> int:
+    def _next(self, ids: list[int], draw: float, options: SegmentSearchOptions) -> int:
         import torch
 
         with torch.inference_mode():

@@ -14,7 +14,7 @@ from citepipe.errors import InputError
 from citepipe.generate.completion import Completion, Generator, Request
 from citepipe.options import BestOfNOptions, ModelOptions, PredictOptions, PromptOptions
 from citepipe.sample import best_of_n, predict
-from citepipe.sample.job import Ids, Job, Record, Share, choose_questions, chunk_by_chunk
+from citepipe.sample.job import Ids, Job, Method, Record, Share, choose_questions, chunk_by_chunk
 from citepipe.sample.merge import merge
 from tests.sample.test_segment_search import Speaker, Taste
 
@@ -60,9 +60,8 @@ def _run(state: Path, speaker: Two, per_question: int | None = 1) -> list[Record
         options = BestOfNOptions(n=1, max_new_tokens=9)
         return best_of_n.best_of_n(examples, prompts, generator, Taste(), options, 0)
 
-    return chunk_by_chunk(
-        "test", "answers", QUESTIONS, PROMPTS, speaker, state, sample, per_question, Taste()
-    )[0]
+    method = Method("test", "answers", sample, per_question, Taste())
+    return chunk_by_chunk(method, QUESTIONS, PROMPTS, speaker, state)[0]
 
 
 def test_a_run_goes_on_where_it_was_cut_off(tmp_path: Path) -> None:

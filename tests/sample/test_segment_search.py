@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
 
@@ -11,7 +12,7 @@ from citepipe.data.example import Example
 from citepipe.generate.completion import Completion, Done, Request
 from citepipe.options import SegmentSearchOptions
 from citepipe.sample.segment_search import _abstains, segment_end, segment_search
-from citepipe.text.sentences import load_splitter
+from citepipe.text.sentences import Splitter, load_splitter
 from tests.sample.plain_search import Place, Said, plain_search
 
 SPLITTER = load_splitter("punkt-rules")
@@ -128,16 +129,23 @@ def test_a_level_is_one_call_with_a_request_per_open_beam() -> None:
         assert len(request.prefix) in {d["tokens"] for d in drawn[request.key.split("/")[0]]}
 
 
+def _search_one(
+    segments: Callable[[Request, int], Completion], rewarder: Taste | None = None, **options: int
+) -> tuple[dict[str, Any], Speaker]:
+    """The record of one question with one beam, and the generator that received its requests."""
+    speaker = Speaker()
+    speaker.say = segments  # type: ignore[method-assign]
+    chosen = SegmentSearchOptions(**{"beams": 1, "samples_per_beam": 1, "depth": 2, **options})
+    one = [Example("0", "asqa", "?", ())], [(1,)]
+    [record] = segment_search(*one, speaker, rewarder or Taste(), chosen, SPLITTER, 0)
+    return record, speaker
+
+
 def test_of_equals_the_newer_stays_and_of_those_the_one_drawn_first() -> None:
     """Two segments of the same worth as their parent: one beam stays, the first of the two."""
-
-    class Same(Speaker):
-        def say(self, request: Request, sample: int) -> Completion:
-            return Completion((sample,), f" word{sample}", (), (), "segment")
-
-    options = SegmentSearchOptions(beams=1, samples_per_beam=2, depth=2)
-    [record] = segment_search(
-        [Example("0", "asqa", "?", ())], [(1,)], Same(), Taste(), options, SPLITTER, 0
+    record, _ = _search_one(
+        lambda _, sample: Completion((sample,), f" word{sample}", (), (), "segment"),
+        samples_per_beam=2,
     )
     assert [step["kept"] for step in record["steps"]] == [[["drawn", 0]], [["drawn", 0]]]
     assert record["candidates"][0]["text"] == "word0 word0"
@@ -154,48 +162,35 @@ def test_rewards_that_differ_by_rounding_are_equal() -> None:
         ) -> list[dict[str, float]]:
             return [{"citation_recall": 0.2 if text.count("good") > 1 else more} for text in texts]
 
-    class Good(Speaker):
-        def say(self, request: Request, sample: int) -> Completion:
-            return Completion((0,), " good.", (), (), "segment")
-
-    options = SegmentSearchOptions(beams=1, samples_per_beam=1, depth=2)
-    [record] = segment_search(
-        [Example("0", "asqa", "?", ())], [(1,)], Good(), Bookkeeping(), options, SPLITTER, 0
-    )
+    good = Completion((0,), " good.", (), (), "segment")
+    record, _ = _search_one(lambda *_: good, Bookkeeping())
     assert record["steps"][1]["kept"] == [["drawn", 0]]
 
 
 def test_no_beam_outgrows_the_answer() -> None:
-    class Long(Speaker):
-        def say(self, request: Request, sample: int) -> Completion:
-            ids = (0,) * min(4, request.max_new_tokens)
-            return Completion(ids, " good.", (), (), "segment")
+    def four(request: Request, _: int) -> Completion:
+        return Completion((0,) * min(4, request.max_new_tokens), " good.", (), (), "segment")
 
-    options = SegmentSearchOptions(beams=1, samples_per_beam=1, depth=5, max_new_tokens=6)
-    speaker = Long()
-    [record] = segment_search(
-        [Example("0", "asqa", "?", ())], [(1,)], speaker, Taste(), options, SPLITTER, 0
-    )
+    record, speaker = _search_one(four, depth=5, max_new_tokens=6)
     assert [[r.max_new_tokens for r in call] for call in speaker.calls] == [[6], [2]]
     assert record["candidates"][0]["tokens"] == 6
 
 
 @pytest.mark.parametrize(
-    ("text", "end"),
+    ("text", "listing", "splitter", "end"),
     [
-        ("It cost 3.5 million", None),
-        ("He lives in the U.S. now", None),
-        ("It was built [1].", None),
-        ("It was built [1]. The", 17),
+        ("It cost 3.5 million", False, SPLITTER, None),
+        ("He lives in the U.S. now", False, SPLITTER, None),
+        ("It was built [1].", False, SPLITTER, None),
+        ("It was built [1]. The", False, SPLITTER, 17),
+        ("It cost 3.5 million", False, None, 10),
+        (" Anna Berg [1], Paul", True, SPLITTER, 15),
     ],
 )
-def test_a_segment_ends_with_a_real_sentence(text: str, end: int | None) -> None:
-    assert segment_end(text, listing=False, splitter=SPLITTER) == end
-
-
-def test_a_segment_ends_at_any_stop_or_comma_if_so_configured() -> None:
-    assert segment_end("It cost 3.5 million", listing=False, splitter=None) == 10
-    assert segment_end(" Anna Berg [1], Paul", listing=True, splitter=SPLITTER) == 15
+def test_a_segment_ends_with_a_real_sentence_or_at_any_stop_or_comma(
+    text: str, listing: bool, splitter: Splitter | None, end: int | None
+) -> None:
+    assert segment_end(text, listing, splitter) == end
 
 
 def test_an_abstention_is_recognised() -> None:

@@ -11,6 +11,7 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
+from citepipe.data.example import Example
 from citepipe.data.files import read_examples, read_jsonl, write_examples
 from citepipe.generate.engine import HuggingFaceGenerator, Sequence
 from citepipe.miniature.world import build_world, teach
@@ -97,51 +98,32 @@ def _sample(
     return files[0].read_bytes(), files[1].read_bytes()
 
 
+def _plainly(
+    given: tuple[Path, ModelOptions],
+    examples: list[Example],
+    options: SegmentSearchOptions,
+    reward: RewardOptions,
+) -> list[dict[str, Any]]:
+    """The records of a plain program."""
+    folder, model = given
+    tokenizer = load_tokenizer(model)
+    speak = PlainModel(load_for_inference(model, folder / "adapter"), tokenizer)
+    worth = PlainRewards("lexical", reward)
+    prompts = [encode_prompt(example, PROMPT, tokenizer).token_ids for example in examples]
+    both = zip(examples, prompts, strict=True)
+    return [plain_search(e, prompt, options, SEED, speak, worth) for e, prompt in both]
+
+
 def test_the_search_is_that_of_a_plain_program(
     given: tuple[Path, ModelOptions], tmp_path: Path
 ) -> None:
-    folder, model = given
     options = SegmentSearchOptions(**SEARCH)
     _sample(given, tmp_path, options)
-    tokenizer = load_tokenizer(model)
-    plainly = PlainModel(load_for_inference(model, folder / "adapter"), tokenizer)
-    worth = PlainRewards("lexical", REWARD)
     records = read_jsonl(tmp_path / "candidates.jsonl")
-    for example, record in zip(read_examples(folder / "questions.json"), records, strict=True):
-        prompt = encode_prompt(example, PROMPT, tokenizer).token_ids
-        assert record == plain_search(example, prompt, options, SEED, plainly, worth)
+    assert records == _plainly(given, read_examples(given[0] / "questions.json"), options, REWARD)
     ends = {d["finish"] for r in records for step in r["steps"] for d in step["drawn"]}
     assert {"segment", "length"} <= ends, "the model ends segments, and answers run into the limit"
     assert any(len(record["steps"]) == 3 for record in records)
-
-
-def test_best_of_n_is_that_of_a_plain_program(
-    given: tuple[Path, ModelOptions], tmp_path: Path
-) -> None:
-    folder, model = given
-    options = BestOfNOptions(n=4, max_new_tokens=20, top_k=30)
-    _sample(given, tmp_path, options)
-    tokenizer = load_tokenizer(model)
-    plainly = PlainModel(load_for_inference(model, folder / "adapter"), tokenizer)
-    worth = PlainRewards("lexical", REWARD)
-    records = read_jsonl(tmp_path / "candidates.jsonl")
-    for example, record in zip(read_examples(folder / "questions.json"), records, strict=True):
-        prompt = encode_prompt(example, PROMPT, tokenizer).token_ids
-        name = f"{example.dataset}/{example.id}"
-        said = [plainly.answer(prompt, f"{name}/{i}", 20, options, SEED) for i in range(4)]
-        rewards = [worth(example, one.text) for one in said]
-        sums = [round(sum(own.values()), 6) for own in rewards]
-        best = sorted(range(4), key=lambda i: (-sums[i], i))
-        assert record["candidates"] == [
-            {
-                "text": said[i].text.strip(),
-                "reward": sums[i],
-                "rewards": {part: round(value, 6) for part, value in rewards[i].items()},
-                "tokens": len(said[i].ids),
-                "finish": said[i].finish,
-            }
-            for i in best
-        ]
 
 
 @pytest.mark.parametrize("options", [BestOfNOptions(n=4, max_new_tokens=20), None])
@@ -180,23 +162,18 @@ def _predict(
 def test_prediction_by_search_takes_the_best_cited_answer(
     given: tuple[Path, ModelOptions], tmp_path: Path
 ) -> None:
-    folder, model = given
     options = SegmentSearchOptions(**SEARCH)
     said, outs = _predict(given, tmp_path, options)
     assert "answers 12" in said
     cited = REWARD.model_copy(update={"correctness": 0.0})
-    worth = PlainRewards("lexical", cited)
-    tokenizer = load_tokenizer(model)
-    plainly = PlainModel(load_for_inference(model, folder / "adapter"), tokenizer)
     for path in outs.values():
         written = json.loads(path.read_text())
         assert written["args"]["decoding"] == "segment_search"
         assert written["args"]["verifier"] == "lexical"
-        for example in read_examples(path):
-            prompt = encode_prompt(example, PROMPT, tokenizer).token_ids
-            record = plain_search(example, prompt, options, SEED, plainly, worth)
-            texts = [c["text"] for c in record["candidates"] if c["text"]]
-            assert example.output == (texts or [""])[0]
+        answered = read_examples(path)
+        records = _plainly(given, answered, options, cited)
+        texts = [[c["text"] for c in record["candidates"] if c["text"]] for record in records]
+        assert [example.output for example in answered] == [(own or [""])[0] for own in texts]
     assert not (tmp_path / "state").exists()
 
 
