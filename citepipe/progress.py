@@ -61,7 +61,7 @@ class Progress:
             leave=not patient,
             bar_format=None
             if terminal
-            else "{desc}: {n_fmt}/{total_fmt}{unit}, {rate_fmt}, {remaining} left{postfix}",
+            else "{desc}: {n_fmt}/{total_fmt}{unit}, {rate_noinv_fmt}, {remaining} left{postfix}",
         )
 
     @property

@@ -59,20 +59,17 @@ class Stages:
         systems: Collection[str] = (),
         absent: Any = (),
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Note what a stage depends on.
+        """Note what a stage depends on, for its rule's `input` and `params`, which are returned.
 
         Args:
             makes: the patterns of its outputs.
             script: the file in workflow/scripts that runs it.
-            code: the modules that do it, in one text; like all that follows it may be a function of
-                the wildcards.
+            code: the modules that do it, in one text (it and what follows: or functions of the
+                wildcards).
             inputs: lists of paths by name.
             cfg: the values of the configuration that its results depend on.
             systems: whose outputs it makes, if the patterns have a system.
             absent: files without which its outputs are stale although they can be there.
-
-        Returns:
-            the arguments of the rule's `input` and `params`.
         """
         known: dict[str, dict[str, Any]] = {}
 
@@ -94,11 +91,11 @@ class Stages:
             return not _at(absent, wildcards) and read_record(record) == params(wildcards)
 
         def files_of(given: Any) -> Callable[[Any], list[str]]:
-            def files(wildcards: Any) -> list[str]:
-                paths = [path for path in _at(given, wildcards) if not path.startswith(OWN_CODE)]
-                return [*map(ancient, paths)] if is_fresh(wildcards) else paths
-
-            return files
+            return lambda wildcards: [
+                ancient(path) if is_fresh(wildcards) else path
+                for path in _at(given, wildcards)
+                if not path.startswith(OWN_CODE)
+            ]
 
         def newer(wildcards: Any) -> list[str]:
             # What is not there is made only if something that is stale asks for it.

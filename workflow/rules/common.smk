@@ -13,17 +13,7 @@ ROOT = Path(workflow.current_basedir).parents[1]
 # The package and the helper beside this workflow, whatever else is installed.
 sys.path[:0] = [str(ROOT), str(ROOT / "workflow")]
 
-from citepipe.config import (
-    AdapterSystem,
-    DPOSystem,
-    ModelOfSystem,
-    OutputsSystem,
-    RLSystem,
-    Sampled,
-    SamplesOf,
-    SFTSystem,
-    load_config,
-)
+from citepipe import config as kinds
 from citepipe.data.prompts import check_prompt
 from citepipe.errors import InputError
 from citepipe.inputs import absent_inputs, localise
@@ -33,7 +23,7 @@ from citepipe.provenance import is_input
 from staleness import NEWER, OWN_CODE, Stages
 
 try:
-    CONFIG, SOURCES = localise(load_config(config))
+    CONFIG, SOURCES = localise(kinds.load_config(config))
     # What is already there of prompt files is read before anything is run.
     if all(Path(path).exists() for path in CONFIG.prompt.files.values()):
         check_prompt(CONFIG.prompt, list(CONFIG.data.test) if CONFIG.data else [])
@@ -63,7 +53,6 @@ os.environ.update(CITEPIPE_RUN=str(os.getpid()))
 
 SYSTEMS = CONFIG.systems
 TRAIN_VERIFIER = CONFIG.verifiers.train
-RL_VERIFIER = CONFIG.verifiers.rl or TRAIN_VERIFIER
 
 
 scattergather:
@@ -100,9 +89,11 @@ def systems_of(*kinds):
 
 
 # The systems that are trained, that are trained on samples of their own, and that answer here.
-TRAINED = systems_of(SFTSystem, RLSystem, DPOSystem)
-SAMPLED = [name for name in TRAINED if isinstance(getattr(SYSTEMS[name], "data", None), Sampled)]
-ANSWERING = [name for name in SYSTEMS if name not in systems_of(OutputsSystem)]
+TRAINED = systems_of(kinds.SFTSystem, kinds.RLSystem, kinds.DPOSystem)
+SAMPLED = [
+    name for name in TRAINED if isinstance(getattr(SYSTEMS[name], "data", None), kinds.Sampled)
+]
+ANSWERING = [name for name in SYSTEMS if name not in systems_of(kinds.OutputsSystem)]
 TAUGHT = any(getattr(SYSTEMS[name], "data", None) == "teacher" for name in TRAINED)
 
 
@@ -146,17 +137,16 @@ def is_model(spec):
 
 
 # A server has GPUs of its own; a verifier that is a model wants one here.
-GENERATOR_GPUS = int(CONFIG.server is None)
 SEARCH_GPUS = int(CONFIG.server is None or is_model(TRAIN_VERIFIER))
 
 
 def model_path(name, seed):
     """The adapter of a system: trained here, or somebody's."""
     own = SYSTEMS[name]
-    if isinstance(own, AdapterSystem):
+    if isinstance(own, kinds.AdapterSystem):
         ready = own.adapter is not None and is_ready(Path(own.adapter))
         return own.adapter if ready else WEIGHTS.format(system=name)
-    if isinstance(own, ModelOfSystem):
+    if isinstance(own, kinds.ModelOfSystem):
         return model_path(own.model_of, seed)
     return MODEL.format(system=name, seed=seed)
 
@@ -172,14 +162,13 @@ def base_files(wildcards):
     return files(CONFIG.model.base, *CONFIG.prompt.files.values())
 
 
-def generating_cfg():
-    """The base model, its prompt and who runs it, which all that it generates depends on."""
-    server = CONFIG.server and resolved(CONFIG.server)
-    return {**model_cfg(), "server": server}
-
-
 def model_cfg():
+    """The base model and its prompt, which all that it generates depends on."""
     return {"model": resolved(CONFIG.model), "prompt": resolved(CONFIG.prompt)}
+
+
+def generating_cfg():
+    return {**model_cfg(), "server": CONFIG.server and resolved(CONFIG.server)}
 
 
 def training_cfg(wildcards):

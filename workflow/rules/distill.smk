@@ -60,7 +60,7 @@ SFT_INPUT, SFT_PARAMS = STAGES.add(
         "dev": [f"{TEACHER}/dev.json" if TAUGHT else f"{DATA}/dev.json"],
     },
     cfg=training_cfg,
-    systems=systems_of(SFTSystem),
+    systems=systems_of(kinds.SFTSystem),
 )
 
 
@@ -72,7 +72,7 @@ rule sft:
     log:
         f"{LOGS}/sft/{{system}}.seed{{seed}}.log",
     wildcard_constraints:
-        system=one_of(systems_of(SFTSystem)),
+        system=one_of(systems_of(kinds.SFTSystem)),
     conda:
         "../../envs/citepipe.yaml"
     threads: 4

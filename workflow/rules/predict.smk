@@ -10,7 +10,7 @@ WEIGHTS_INPUT, WEIGHTS_PARAMS = STAGES.add(
         "adapter": system(w).adapter,
         "model": None if system(w).adapter else resolved(CONFIG.model),
     },
-    systems=systems_of(AdapterSystem),
+    systems=systems_of(kinds.AdapterSystem),
 )
 
 
@@ -22,7 +22,7 @@ rule weights:
     log:
         f"{LOGS}/weights/{{system}}.log",
     wildcard_constraints:
-        system=one_of(systems_of(AdapterSystem)),
+        system=one_of(systems_of(kinds.AdapterSystem)),
     conda:
         "../../envs/citepipe.yaml"
     resources:

@@ -1,5 +1,6 @@
 """Learning from rewards on tokens or on whole answers: PPO, GRPO, RLOO, and DPO on samples."""
 
+RL_VERIFIER = CONFIG.verifiers.rl or TRAIN_VERIFIER
 RL_INPUT, RL_PARAMS = STAGES.add(
     [MODEL],
     "train_rl.py",
@@ -18,7 +19,7 @@ RL_INPUT, RL_PARAMS = STAGES.add(
         "placement": system(w).reward,
         "verifier": RL_VERIFIER,
     },
-    systems=systems_of(RLSystem),
+    systems=systems_of(kinds.RLSystem),
 )
 
 
@@ -30,7 +31,7 @@ rule rl:
     log:
         f"{LOGS}/rl/{{system}}.seed{{seed}}.log",
     wildcard_constraints:
-        system=one_of(systems_of(RLSystem)),
+        system=one_of(systems_of(kinds.RLSystem)),
     conda:
         "../../envs/citepipe.yaml"
     threads: 4
@@ -57,7 +58,7 @@ DPO_INPUT, DPO_PARAMS = STAGES.add(
         "questions": [f"{DATA}/train.json"],
     },
     cfg=training_cfg,
-    systems=systems_of(DPOSystem),
+    systems=systems_of(kinds.DPOSystem),
 )
 
 
@@ -69,7 +70,7 @@ rule dpo:
     log:
         f"{LOGS}/dpo/{{system}}.seed{{seed}}.log",
     wildcard_constraints:
-        system=one_of(systems_of(DPOSystem)),
+        system=one_of(systems_of(kinds.DPOSystem)),
     conda:
         "../../envs/citepipe.yaml"
     threads: 4

@@ -1,5 +1,7 @@
 """The table of all systems, all scores in tidy form, and the learning curves."""
 
+from pathlib import Path
+
 from stage import Job, run_stage
 
 
@@ -12,7 +14,7 @@ def work(job: Job) -> str:
         from citepipe.report import curves
 
         models = zip(trained, job.all_given("models"), strict=True)
-        figure, points = job.all_made("curves")
+        figure, points = map(Path, job.snakemake.output["curves"])
         curves.run([(*run, path / "metrics.jsonl") for run, path in models], figure, points)
     scores = zip(runs, job.all_given("scores"), strict=True)
     return table.run([(*run, path) for run, path in scores], job.made("table"), job.made("scores"))

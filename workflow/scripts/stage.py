@@ -3,6 +3,7 @@
 import errno
 import os
 import select
+import subprocess
 import sys
 import threading
 import time
@@ -11,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import __main__
 
@@ -38,14 +39,7 @@ NO_PLACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
 
 
 class Job:
-    """A job of the workflow, as a stage needs it.
-
-    Attributes:
-        cfg: what its results depend on (the parameter of that name).
-        system, seed: what it is for, where its rule has such wildcards.
-        out: its first output.
-        threads: that it may use.
-    """
+    """A job of the workflow, as a stage needs it; `cfg` is what its results depend on."""
 
     def __init__(self) -> None:
         # Snakemake puts it into the script that imports this module.
@@ -88,39 +82,33 @@ class Job:
         """An output by its name."""
         return Path(self.snakemake.output[name])
 
-    def all_made(self, name: str) -> list[Path]:
-        """The outputs of a name."""
-        return [Path(path) for path in self.snakemake.output[name]]
-
     @cached_property
     def fingerprint(self) -> str:
-        """What is done and, behind a colon, by which code.
-
-        A job that was cut off goes on from its saved state if the first part is still the same;
-        other code is mentioned (see `citepipe.runstate.claim`).
-        """
+        """What is done and, behind a colon, by which code (see `citepipe.runstate.claim`)."""
         named = [name for name, _ in self.snakemake.input.items() if name != STALE]
         inputs = [digest_of_path(path) for name in named for path in self.all_given(name)]
         code = self.snakemake.params["made_of"]["code"]
         return f"{digest_of([self.cfg, self.label, inputs])}:{code}"
 
-    def answering(self, state: Path) -> Any:
-        """What sampling and prediction receive.
+    def shared(self, state: Path) -> dict[str, Any]:
+        """What stages with a model receive; `state` is what a job that was cut off goes on from."""
+        return {
+            "model": self.config.model,
+            "prompt": self.config.prompt,
+            "state": state,
+            "fingerprint": self.fingerprint,
+            "seed": self.seed,
+            "threads": self.threads,
+        }
 
-        Args:
-            state: the folder of what a job that was cut off goes on from.
-        """
+    def answering(self, state: Path) -> Any:
+        """What sampling and prediction receive."""
         from citepipe.sample.job import Job as Answering
 
         return Answering(
-            model=self.config.model,
+            **self.shared(state),
             adapter=Path(self.cfg["adapter"]),
-            prompt=self.config.prompt,
             server=self.config.server,
-            state=state,
-            fingerprint=self.fingerprint,
-            seed=self.seed,
-            threads=self.threads,
             reward=self.config.reward,
             verifier=self.config.verifiers.train,
             cache=self.cache,
@@ -133,6 +121,7 @@ class Job:
         from citepipe.train.job import Job as Training
 
         options, rule, start = self.config.tracking, self.snakemake.rule, self.cfg["start"]
+        shared = self.shared(self.out.with_name(f"{self.out.name}.state"))
         tracker = Tracker()
         if options.wandb != "off" and os.environ.get("RANK", "0") == "0":
             tracker = Tracker(
@@ -146,52 +135,23 @@ class Job:
                 config={"stage": rule, "system": self.system, "seed": self.seed, **self.cfg},
             )
         with tracker:
-            yield Training(
-                model=self.config.model,
-                prompt=self.config.prompt,
-                start=Path(start) if start else None,
-                out=self.out,
-                state=self.out.with_name(f"{self.out.name}.state"),
-                fingerprint=self.fingerprint,
-                seed=self.seed,
-                threads=self.threads,
-                tracker=tracker,
-            )
-
-
-class Tee:
-    """Writes to two streams: progress shows on the terminal and stays in the log."""
-
-    def __init__(self, terminal: TextIO, log: TextIO) -> None:
-        self.terminal, self.log = terminal, log
-
-    def write(self, text: str) -> int:
-        self.log.write(text)
-        return self.terminal.write(text)
-
-    def flush(self) -> None:
-        self.log.flush()
-        self.terminal.flush()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.terminal, name)
+            begin = Path(start) if start else None
+            yield Training(**shared, start=begin, out=self.out, tracker=tracker)
 
 
 def run_stage(work: Callable[[Job], str], together: bool = False) -> None:
-    """Run one job and end the process with status 1 if it failed.
+    """Do a job and print the line that sums it up, or exit with status 1 if it failed.
 
-    Args:
-        work: does the job and returns the line that sums it up.
-        together: as many processes as the rule has GPUs do it, each of them running the script.
+    With `together` as many processes as the rule has GPUs do it, each of them running the script.
     """
     threading.Thread(target=end_with_run, daemon=True).start()
     job = Job()
     processes = job.snakemake.resources.gpu if together else 1
     if together and is_launched():
         run_launched(lambda: work(job), complaint)
-    # Open to the end of the process: what runs at exit may still write.
-    log = open(job.snakemake.log[0], "w", encoding="utf-8")  # noqa: SIM115
-    sys.stderr = Tee(sys.stderr, log)
+    # What it prints, native libraries included, shows on the terminal and stays in the log.
+    tee = subprocess.Popen(["tee", job.snakemake.log[0]], stdin=subprocess.PIPE, stdout=2)
+    os.dup2(tee.stdin.fileno(), 2)  # type: ignore[union-attr]
     record = record_of(job.config.results, job.snakemake.output[0])
     record.unlink(missing_ok=True)
     started = time.monotonic()
