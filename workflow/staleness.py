@@ -71,9 +71,10 @@ class Stages:
             systems: whose outputs it makes, if the patterns have a system.
             absent: files without which its outputs are stale although they can be there.
         """
-        known: dict[str, dict[str, Any]] = {}
+        known: dict[str, tuple[dict[str, Any], bool]] = {}
 
-        def params(wildcards: Any) -> dict[str, Any]:
+        def state(wildcards: Any) -> tuple[dict[str, Any], bool]:
+            """The parameters of a job, and whether its output was made by the same."""
             output = makes[0].format(**wildcards)
             if output not in known:
                 made = {"code": self.code_of("stage.py", script, *_at(code, wildcards).split())}
@@ -83,16 +84,14 @@ class Stages:
                     made[name] = digest_of(list(found))
                 values = {"cfg": _at(cfg, wildcards), "made_of": made}
                 # As a file has it, in a fixed order: Snakemake compares texts.
-                known[output] = json.loads(json.dumps(values, sort_keys=True))
+                values = json.loads(json.dumps(values, sort_keys=True))
+                same = read_record(record_of(self.results, output)) == values
+                known[output] = values, same and not _at(absent, wildcards)
             return known[output]
-
-        def is_fresh(wildcards: Any) -> bool:
-            record = record_of(self.results, makes[0].format(**wildcards))
-            return not _at(absent, wildcards) and read_record(record) == params(wildcards)
 
         def files_of(given: Any) -> Callable[[Any], list[str]]:
             return lambda wildcards: [
-                ancient(path) if is_fresh(wildcards) else path
+                ancient(path) if state(wildcards)[1] else path
                 for path in _at(given, wildcards)
                 if not path.startswith(OWN_CODE)
             ]
@@ -100,15 +99,15 @@ class Stages:
         def newer(wildcards: Any) -> list[str]:
             # What is not there is made only if something that is stale asks for it.
             there = Path(makes[0].format(**wildcards)).exists()
-            return [str(NEWER)] if there and not is_fresh(wildcards) else []
+            return [str(NEWER)] if there and not state(wildcards)[1] else []
 
         patterns = [re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>[^/]+)", re.escape(path)) for path in makes]
-        self.makers.append((patterns, ("", *systems), params))
+        self.makers.append((patterns, ("", *systems), lambda wildcards: state(wildcards)[0]))
         return (
             {**{name: files_of(given) for name, given in inputs.items()}, STALE: newer},
             {
-                "cfg": lambda wildcards: params(wildcards)["cfg"],
-                "made_of": lambda wildcards: params(wildcards)["made_of"],
+                "cfg": lambda wildcards: state(wildcards)[0]["cfg"],
+                "made_of": lambda wildcards: state(wildcards)[0]["made_of"],
             },
         )
 

@@ -34,8 +34,7 @@ from citepipe.provenance import (  # noqa: E402
 )
 from citepipe.train.launch import is_launched, launch, run_launched  # noqa: E402
 
-NO_PLACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
-"""What the system says when a disk is full or must not be written to."""
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
 
 
 class Job:
@@ -175,7 +174,7 @@ def complaint(error: Exception) -> str | None:
     """The line that tells a user what to do about an error; None if it is the program's own."""
     if isinstance(error, InputError):
         return str(error)
-    if isinstance(error, OSError) and error.errno in NO_PLACE:
+    if isinstance(error, OSError) and error.errno in DISK_ERRORS:
         return f"{error.filename or 'results'} cannot be written: {error.strerror}"
     return None
 
