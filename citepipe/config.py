@@ -10,7 +10,7 @@ import difflib
 import json
 import re
 from collections.abc import Mapping
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
@@ -313,6 +313,10 @@ def _check(config: Config) -> None:
         raise InputError(
             "results: expected a folder below the working directory, such as results/mine, got "
             f"{config.results!r}"
+        )
+    if set("{}") & set(config.results) or (Path(path).exists() and not Path(path).is_dir()):
+        raise InputError(
+            f"results: expected a folder whose name has no braces, got {config.results!r}"
         )
     if len(set(config.seeds)) < len(config.seeds):
         raise InputError(f"seeds: expected distinct numbers, got {config.seeds}")

@@ -98,6 +98,8 @@ OF_ITS_OWN = "expected a system with a model of its own, got 'again', which has 
         ({"seeds": [1, 1]}, "seeds: expected distinct numbers, got [1, 1]"),
         ({"results": "/tmp/out"}, "results: expected a folder below"),
         ({"results": "../out"}, "results: expected a folder below"),
+        ({"results": "out{}"}, "results: expected a folder whose name has no braces"),
+        ({"results": "pyproject.toml"}, "results: expected a folder whose name"),
         ({"results": "out/"}, "results: expected a folder below"),
         ({"results": "."}, "results: expected a folder below"),
     ],
