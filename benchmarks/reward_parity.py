@@ -203,12 +203,15 @@ class PaperRewards:
 
     def of_best_of_n(self, examples: Sequence[Example]) -> list[float]:
         """Best-of-n: the reward of each answer."""
-        found = []
-        for example in examples:
-            row: dict[str, Any] = {**_row(example), "output": [""]}
-            self._best.get_reward([row], [[example.output or ""]], 1, example.dataset)
-            found.append(float(row["sampled_rewards"][0]))
-        return found
+        # It logs an example of some number in the middle of a data set: all rows go in one call.
+        found: dict[int, float] = dict.fromkeys(range(len(examples)), 0.0)
+        for dataset in {example.dataset for example in examples}:
+            chosen = [i for i in found if examples[i].dataset == dataset]
+            rows: list[dict[str, Any]] = [{**_row(examples[i]), "output": [""]} for i in chosen]
+            outputs = [[examples[i].output or ""] for i in chosen]
+            self._best.get_reward(rows, outputs, 1, dataset)
+            found |= {i: float(r["sampled_rewards"][0]) for i, r in zip(chosen, rows, strict=True)}
+        return list(found.values())
 
     def of_beams(self, examples: Sequence[Example]) -> list[float]:
         """Beam search: the reward of each answer as one segment, from the misses of no answer."""
