@@ -44,12 +44,8 @@ class StatementVerdict(NamedTuple):
 
 
 class Judgement(NamedTuple):
-    """All verdicts on one answer; spans are of the cleaned answer.
-
-    Attributes:
-        statements: a verdict each.
-        gold: whether each gold answer (of qa_pairs, answers or claims) is in the answer.
-    """
+    """All verdicts on one answer, with spans of the cleaned answer: on each statement, and whether
+    each gold answer (of qa_pairs, answers or claims) is in it."""
 
     statements: tuple[StatementVerdict, ...]
     gold: tuple[bool, ...]
@@ -83,28 +79,24 @@ def judge(
     """Judge one answer per example.
 
     Args:
-        examples: questions, documents and gold answers; the same one may come several times.
+        examples: the same one may come several times.
         answers: cleaned answers (`clean_output`), one per example.
-        verifier: decides entailment; queried at most three times, for all answers at once. None
-            if neither citations nor claims are judged.
+        verifier: queried at most three times, for all answers at once. None if neither citations
+            nor claims are judged.
         splitter: finds sentences.
         options: which citations count.
         citations: judge statements and their citations; else a judgement has no statements.
         claims: judge claims; else a judgement on an example with claims has no gold verdicts.
-        known: decisions of the verifier that are not queried again; new ones are added.
+        known: decisions that are not queried again; new ones are added.
     """
     question_first: bool = getattr(verifier, "question_first", False)
     known = {} if known is None else known
-    jobs = [
-        _jobs(example, split_answer(answer, example.dataset, splitter), question_first, options)
-        if citations
-        else []
-        for example, answer in zip(examples, answers, strict=True)
-    ]
-    claimed = [
-        _claim_pairs(example, answer, question_first) if claims else []
-        for example, answer in zip(examples, answers, strict=True)
-    ]
+    jobs: list[list[_Job]] = []
+    claimed: list[list[Pair]] = []
+    for example, answer in zip(examples, answers, strict=True):
+        statements = split_answer(answer, example.dataset, splitter) if citations else []
+        jobs.append(_jobs(example, statements, question_first, options))
+        claimed.append(_claim_pairs(example, answer, question_first) if claims else [])
     if verifier is not None:
         flat = [job for answer_jobs in jobs for job in answer_jobs if job.cited.documents]
         joint = [job.pair(job.cited.documents) for job in flat]
@@ -133,13 +125,11 @@ def judge(
 
 
 class Cited(NamedTuple):
-    """The documents that a statement cites, and the citations that count in precision.
+    """The documents that a statement cites: indices from 0 (-1 for [0], the last one), in the order
+    of the text; none if a citation is out of range, so that nothing can support it.
 
-    Attributes:
-        documents: indices from 0 (-1 for [0], the last one), in the order of the text; empty if
-            the statement cites nothing or a citation is out of range: nothing can support it.
-        counted: citations with the document that decides on them; None for one that is wrong
-            whatever the documents say.
+    `counted` are the citations that count in precision, with the document that decides on them, or
+    None where a citation is wrong whatever the documents say.
     """
 
     documents: tuple[int, ...]
@@ -147,11 +137,8 @@ class Cited(NamedTuple):
 
 
 def cited_documents(statement: Statement, n_docs: int, options: JudgeOptions) -> Cited:
-    """Read a statement's citations of `n_docs` documents.
-
-    The range is checked over all citations, and only then are the first
-    `options.at_most_citations` of them taken.
-    """
+    """Read a statement's citations of `n_docs` documents; the range of all is checked before the
+    first `options.at_most_citations` of them are taken."""
     taken = statement.citations[: options.at_most_citations]
     least = 0 if options.zero_is_last and n_docs > 0 else 1
     if any(not least <= citation.number <= n_docs for citation in statement.citations):
@@ -173,11 +160,8 @@ def premise(example: Example, documents: Sequence[int]) -> str:
 
 
 def hypothesis(example: Example, statement: Statement, question_first: bool) -> str:
-    """What has to follow from the premise: the statement without its citations.
-
-    An item of a list comes with the question in front; a sentence does so for verifiers that were
-    trained this way.
-    """
+    """What has to follow from the premise: the statement without its citations. The question is in
+    front of an item of a list, and of a sentence for verifiers that were trained this way."""
     if is_list(example.dataset):
         return remove_citations(f"{example.question} {statement.text}").strip()
     return f"{example.question} {statement.claim}" if question_first else statement.claim
@@ -237,12 +221,10 @@ def _jobs(
 
 
 def _claim_pairs(example: Example, answer: str, question_first: bool) -> list[Pair]:
-    """The pairs that decide on an example's claims; none for ASQA and QAMPARI.
-
-    Citations are removed twice, as in ALCE: `[[1]2` is `[2` after the first time.
-    """
+    """The pairs that decide on an example's claims; none for ASQA and QAMPARI."""
     if example.dataset in ("asqa", "qampari"):
         return []
+    # Twice, as in ALCE: `[[1]2` is `[2` after the first time.
     text = remove_citations(remove_citations(answer))
     lead = f"{example.question} " if question_first else ""
     return [Pair(text, lead + claim) for claim in example.claims]
@@ -280,16 +262,11 @@ def predicted_items(text: str) -> list[str]:
 
 
 def verdict_records(raw: str, judgement: Judgement) -> dict[str, list[dict[str, Any]]]:
-    """Every verdict on an answer, with its place in the answer as it was written.
+    """Every verdict of a judgement of `clean_output(raw)`, with its place in `raw`.
 
-    Args:
-        raw: the answer as it was written.
-        judgement: of `clean_output(raw)`.
-
-    Returns:
-        `statements`: `span` (characters `[start, end]` of `raw`), `text`, `cited` (the ids as
-        written) and `supported`. `citations`, those that count: `span`, `id`, `statement` (the
-        index of theirs) and `right`. `gold`: `index` (in qa_pairs, answers or claims) and `hit`.
+    A `span` is characters `[start, end]` of `raw`, `cited` are numbers as written, `statement` is
+    an index in `statements`, `index` one in qa_pairs, answers or claims. Of citations those are
+    listed that count.
     """
 
     def span(place: Statement | Citation) -> list[int]:

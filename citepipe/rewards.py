@@ -39,13 +39,7 @@ def find_rewards(
     behind it), citation precision on the bracket that closes each citation, correctness for each
     gold answer on the answer's last character. Of the gold answers of a list only
     `options.expected_list_items` are expected: hits all count, misses up to what is missing to
-    that number. A component of size 0 gives no rewards.
-
-    Args:
-        example: the question.
-        raw: the answer as it was generated.
-        judgement: the verdicts on `clean_output(raw)`.
-        options: the size of each component.
+    that number. A component of size 0 gives no rewards. `judgement` is of `clean_output(raw)`.
     """
     rewards: list[Reward] = []
 
@@ -114,15 +108,8 @@ class Rewarder:
 
     Citations are judged by the sane rules (`JudgeOptions.sane`), not by ALCE's peculiarities: a
     policy would learn to use those. Partial answers grow, and what they state at their beginning
-    was decided before: decisions are remembered.
-
-    Args:
-        verifier: a verifier, or the spec of one (`load_verifier`).
-        options: the size of each component, and the splitter.
-        cache: where a model's decisions are kept, if it is loaded here.
-
-    Raises:
-        InputError: there is no such verifier or splitter.
+    was decided before: decisions are remembered. The verifier may be given by its spec, then with
+    the file of its decisions (`load_verifier`). `pairs` counts what it received so far.
     """
 
     def __init__(
@@ -132,25 +119,15 @@ class Rewarder:
         self._splitter: Splitter = load_splitter(options.splitter)
         self._options = options
         self._known: dict[Pair, bool] = {}
-        self._forgotten = 0
-
-    @property
-    def pairs(self) -> int:
-        """Pairs that the verifier received so far."""
-        return self._forgotten + len(self._known)
+        self.pairs = 0
 
     def judged(
         self, examples: Sequence[Example], answers: Sequence[str]
     ) -> list[tuple[Judgement, list[Reward]]]:
-        """Per answer the judgement, and the rewards, on characters of the answer.
-
-        Args:
-            examples: one per answer; the same one may come several times.
-            answers: as generated, whole or cut off anywhere.
-        """
+        """Per answer, as generated, whole or cut off anywhere, the judgement and the rewards."""
         if len(self._known) > _REMEMBERED:
-            self._forgotten += len(self._known)
             self._known.clear()
+        remembered = len(self._known)
         judgements = judge(
             examples,
             [clean_output(answer) for answer in answers],
@@ -161,6 +138,7 @@ class Rewarder:
             claims=bool(self._options.correctness),
             known=self._known,
         )
+        self.pairs += len(self._known) - remembered
         return [
             (judgement, find_rewards(example, answer, judgement, self._options))
             for example, answer, judgement in zip(examples, answers, judgements, strict=True)
@@ -179,26 +157,20 @@ def reward_file(file: AnswerFile, verifier: Verifier, options: RewardOptions) ->
     """The rewards of a file of answers, with every verdict that they follow from.
 
     Returns:
-        `per_example`: id, dataset, `verdict_records`, `rewards` (component, char: the index in the
-        answer of the last character that it belongs to, value) and `totals`; `means`: of the
-        totals of each component and of their sum; `left_out`; `provenance`.
-
-    Raises:
-        InputError: there is no such splitter.
+        `per_example`: id, dataset, `verdict_records`, `rewards` (on characters of the answer) and
+        `totals`; `means` of the totals; `left_out`; `provenance`.
     """
     judged = Rewarder(verifier, options).judged(file.examples, file.outputs)
     per_example: list[dict[str, Any]] = []
-    for example, output, (judgement, rewards) in zip(
-        file.examples, file.outputs, judged, strict=True
-    ):
+    for example, raw, (judgement, rewards) in zip(file.examples, file.outputs, judged, strict=True):
         totals = total(rewards)
         per_example.append(
             {
                 "id": example.id,
                 "dataset": example.dataset,
-                **verdict_records(output, judgement),
+                **verdict_records(raw, judgement),
                 "rewards": [reward._asdict() for reward in rewards],
-                "totals": {**totals, "total": sum(totals.values())},
+                "totals": totals | {"total": sum(totals.values())},
             }
         )
     return {

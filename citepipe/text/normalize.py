@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import string
-from bisect import bisect_right
 from functools import lru_cache
 
 _END_MARK = "<|im_end|>"
@@ -26,15 +25,13 @@ def clean_output(raw: str) -> str:
 def raw_char(raw: str, char: int) -> int:
     """Where character `char` of `clean_output(raw)` stands in `raw`; what would stand behind the
     end, as in an answer of which nothing is left, is at its last character (0 in an empty one)."""
-    stripped, marks = _taken_out(raw)
-    position = stripped + char + len(_END_MARK) * bisect_right(marks, char)
-    return min(position, max(len(raw) - 1, 0))
+    kept = _kept(raw)
+    return kept[char] if char < len(kept) else max(len(raw) - 1, 0)
 
 
 @lru_cache(maxsize=16)
-def _taken_out(raw: str) -> tuple[int, list[int]]:
-    """What cleaning takes out of a text: how many spaces in front, and for each end mark how many
-    cleaned characters stand before it."""
-    stripped = len(raw) - len(raw.lstrip())
-    starts = (mark.start() for mark in re.finditer(re.escape(_END_MARK), raw))
-    return stripped, [start - stripped - k * len(_END_MARK) for k, start in enumerate(starts)]
+def _kept(raw: str) -> list[int]:
+    """The places in a text of what cleaning leaves: all but spaces in front and end marks."""
+    marks = {i for mark in re.finditer(re.escape(_END_MARK), raw) for i in range(*mark.span())}
+    first = len(raw) - len(raw.lstrip())
+    return [i for i in range(first, len(raw)) if i not in marks]

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 Provenance = dict[str, str | int | float | None]
 
 _WAIT_SECONDS = 120.0
-_KEYS_PER_QUERY = 500
 _STORE_SECONDS = 1.0
 _SETTINGS = {
     "seq2seq": ("template", "dtype", "revision"),
@@ -78,14 +77,11 @@ def load_verifier(spec: str, cache: Path | None = None, device: str = "auto") ->
 
     Args:
         spec: `lexical`; a model directory or hub id, perhaps with settings of `load_seq2seq` or
-            `load_classifier`, whichever its configuration asks for
-            (`google/t5_xxl_true_nli_mixture?dtype=bfloat16&revision=main`,
-            `models/minicheck?threshold=0.7`); or `package.module:factory`, a class or function
-            that returns a verifier, perhaps with `?argument`, the one string that it is called
-            with. The last runs that module's code: such a configuration is a program.
-        cache: an SQLite file where a model's decisions are kept; None keeps none. Other
-            verifiers are not cached: they are quicker than the cache, or do not say by what
-            their decisions can be told apart.
+            `load_classifier` (`google/t5_xxl_true_nli_mixture?dtype=bfloat16&revision=main`);
+            or `package.module:factory`, a class or function that returns a verifier, perhaps with
+            `?argument`, the one string that it is called with, which runs that module's code.
+        cache: an SQLite file where a model's decisions are kept. Other verifiers are quicker than
+            a cache, or do not say by what their decisions can be told apart.
         device: where a model runs; `auto` takes a GPU if there is one.
 
     Raises:
@@ -193,22 +189,15 @@ def _one_line(spec: str, what: str) -> Iterator[None]:
 class DecisionCache:
     """An SQLite file of decisions under the sha256 of a verifier's identity and the pair.
 
-    Several processes may read and write it at once; each waits its turn.
-
-    Args:
-        path: the file; it and its folder are made if need be.
-
-    Raises:
-        InputError: the file cannot be opened or is not a cache.
+    It is made if need be. Several processes may read and write it at once; each waits its turn.
+    A file that cannot be opened, read or written, or is no cache, is an InputError.
     """
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
         with self._complaint("cannot be used as a verifier cache"):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._connection = sqlite3.connect(
-                self.path, timeout=_WAIT_SECONDS, isolation_level=None
-            )
+            self._connection = sqlite3.connect(self.path, _WAIT_SECONDS, isolation_level=None)
             self._connection.execute(
                 "CREATE TABLE IF NOT EXISTS decisions "
                 "(key BLOB PRIMARY KEY, entailed INTEGER NOT NULL) WITHOUT ROWID"
@@ -224,32 +213,22 @@ class DecisionCache:
             raise InputError(f"{self.path}: {what}: {error}") from None
 
     def get(self, keys: Sequence[bytes]) -> dict[bytes, bool]:
-        """The decisions that are known among `keys`.
-
-        Raises:
-            InputError: the file cannot be read, or holds what is no decision.
-        """
-        rows: list[tuple[bytes, Any]] = []
+        """The decisions that are known among `keys`."""
+        query = "SELECT entailed FROM decisions WHERE key = ?"
+        known: dict[bytes, bool] = {}
         with self._complaint("decisions cannot be read (delete the file to begin a new cache)"):
-            for begin in range(0, len(keys), _KEYS_PER_QUERY):
-                some = keys[begin : begin + _KEYS_PER_QUERY]
-                places = ",".join("?" * len(some))
-                query = f"SELECT key, entailed FROM decisions WHERE key IN ({places})"
-                rows += self._connection.execute(query, some)
-        for _, entailed in rows:
-            if entailed not in (0, 1):
-                raise InputError(
-                    f"{self.path}: expected decisions of 0 or 1, got {entailed!r} (delete the "
-                    "file to begin a new cache)"
-                )
-        return {key: bool(entailed) for key, entailed in rows}
+            for key in keys:
+                for (entailed,) in self._connection.execute(query, [key]):
+                    if entailed not in (0, 1):
+                        raise InputError(
+                            f"{self.path}: expected decisions of 0 or 1, got {entailed!r} (delete "
+                            "the file to begin a new cache)"
+                        )
+                    known[key] = bool(entailed)
+        return known
 
     def put(self, decisions: Iterable[tuple[bytes, bool]]) -> None:
-        """Store decisions, all or none.
-
-        Raises:
-            InputError: they cannot be written, for want of space for instance.
-        """
+        """Store decisions, all or none."""
         with self._complaint("decisions cannot be stored"), self._connection:
             self._connection.execute("BEGIN IMMEDIATE")
             self._connection.executemany(
@@ -258,33 +237,25 @@ class DecisionCache:
 
 
 class CachedVerifier:
-    """A verifier that queries another one only for what the cache does not know.
+    """A verifier that queries another one only for what the cache does not know: of `computed`
+    distinct pairs so far.
 
     Decisions are stored about every second, so that a killed run loses no more than that and the
     batch it was at.
-
-    Attributes:
-        computed: distinct pairs decided by the verifier so far.
-        cached: distinct pairs of each call that the cache knew, summed.
     """
 
     def __init__(self, verifier: BatchedVerifier, cache: DecisionCache) -> None:
-        self.name = verifier.name
-        self.identity = identity_of(verifier)
-        self.provenance = provenance_of(verifier)
-        self.question_first: bool = getattr(verifier, "question_first", False)
-        self.computed = self.cached = 0
+        self.name, self.computed = verifier.name, 0
         self._verifier, self._cache = verifier, cache
 
-    def entails(self, pairs: Sequence[Pair]) -> list[bool]:
-        """One decision per pair; equal pairs are queried once.
+    def __getattr__(self, attribute: str) -> Any:
+        return getattr(self._verifier, attribute)
 
-        Raises:
-            InputError: the cache cannot be read or written.
-        """
-        keys = {pair: decision_key(self.identity, pair) for pair in dict.fromkeys(pairs)}
+    def entails(self, pairs: Sequence[Pair]) -> list[bool]:
+        """One decision per pair; equal pairs are queried once."""
+        identity = identity_of(self._verifier)
+        keys = {pair: decision_key(identity, pair) for pair in dict.fromkeys(pairs)}
         known = self._cache.get(list(keys.values()))
-        self.cached += len(known)
         unknown = [pair for pair, key in keys.items() if key not in known]
         unstored: dict[bytes, bool] = {}
         stored_at = time.monotonic()
@@ -292,15 +263,14 @@ class CachedVerifier:
             for batch in self._verifier.decisions(unknown):
                 self.computed += len(batch)
                 unstored |= {keys[pair]: entailed for pair, entailed in batch}
+                known |= unstored
                 if time.monotonic() - stored_at >= _STORE_SECONDS:
                     self._cache.put(unstored.items())
-                    known |= unstored
                     unstored, stored_at = {}, time.monotonic()
         finally:
             # What was decided before an interruption is kept too.
             if unstored:
                 self._cache.put(unstored.items())
-        known |= unstored
         return [known[keys[pair]] for pair in pairs]
 
 

@@ -85,34 +85,14 @@ die died dying
 """
 _LEMMAS = {form: verb.split()[0] for verb in _IRREGULAR.split(",") for form in verb.split()}
 _PAST_FORMS = frozenset(form for form, lemma in _LEMMAS.items() if form != lemma)
+# By value; `one` and `first` are seldom meant as numbers.
+_NUMERALS = """
+zero, , two second, three third, four fourth, five fifth, six sixth, seven seventh, eight eighth,
+nine ninth, ten tenth, eleven eleventh, twelve twelfth, thirteen, fourteen, fifteen, sixteen,
+seventeen, eighteen, nineteen, twenty
+"""
 _NUMBERS = {
-    word: str(value)
-    for value, words in enumerate(
-        [
-            "zero",
-            "",
-            "two second",
-            "three third",
-            "four fourth",
-            "five fifth",
-            "six sixth",
-            "seven seventh",
-            "eight eighth",
-            "nine ninth",
-            "ten tenth",
-            "eleven eleventh",
-            "twelve twelfth",
-            "thirteen",
-            "fourteen",
-            "fifteen",
-            "sixteen",
-            "seventeen",
-            "eighteen",
-            "nineteen",
-            "twenty",
-        ]
-    )
-    for word in words.split()
+    word: str(value) for value, words in enumerate(_NUMERALS.split(",")) for word in words.split()
 }
 
 _PUNCTUATION = frozenset(",;:()")
@@ -223,13 +203,8 @@ class Sentence:
 
 
 class Evidence(NamedTuple):
-    """A sentence of a document and what is read with it.
-
-    Attributes:
-        sentence: the sentence.
-        parts: the title, the sentence, and the one before it if it begins with a pronoun.
-        stems: of the content words of all parts.
-    """
+    """A sentence of a document; the `parts` that are read together, which are the title, the
+    sentence, and the one before it if it begins with a pronoun; and the stems of them all."""
 
     sentence: Sentence
     parts: tuple[Sentence, ...]
@@ -306,13 +281,8 @@ def _nlp() -> Language:
 
 @lru_cache(maxsize=_REMEMBERED_WORDS)
 def _token(norm: str, capital: bool, noun: bool) -> Token:
-    """A word where it stands.
-
-    Args:
-        norm: its normal form.
-        capital: whether it is written as names are.
-        noun: whether a noun is to be expected, and no verb.
-    """
+    """A word where it stands: its normal form, whether it is written as names are, and whether a
+    noun is to be expected there, and no verb."""
     word = norm.strip(_EDGES) or norm
     lexeme = _nlp().vocab[word]
     number = word[0].isdigit() or (lexeme.like_num and word not in _INDEFINITE)

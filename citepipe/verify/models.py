@@ -17,6 +17,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -48,17 +49,9 @@ _ROUNDING = 3e-5
 class BatchedVerifier(ABC):
     """What all verifiers that are models share; a subclass knows the model's input and answer.
 
-    Args:
-        checkpoint: the loaded model.
-        kind: `seq2seq` or `classifier`.
-        max_length: tokens of a pair that the model reads.
-        settings: what else decisions depend on: template, label, threshold.
-
-    Attributes:
-        identity: all that decisions depend on; a local directory counts by its content.
-        computed: pairs decided so far.
-        tokens_per_batch: pairs times tokens of the longest, per pass. It becomes smaller when
-            memory runs out, and stays so.
+    `settings` are what decisions depend on beside the model: template, label, threshold. In the
+    identity a local directory counts by its content. `tokens_per_batch`, pairs times tokens of the
+    longest, becomes smaller when memory runs out, and stays so.
     """
 
     question_first = False
@@ -78,28 +71,20 @@ class BatchedVerifier(ABC):
         }
         known_by = self.provenance | ({"model": None} if checkpoint.is_local else {})
         self.identity = json.dumps(known_by, sort_keys=True)
-        self.computed = 0
         self._model: Any = checkpoint.model
         self._tokenizer: Any = checkpoint.tokenizer
         on_cpu = self._model.device.type == "cpu"
         self.tokens_per_batch = CPU_TOKENS_PER_BATCH if on_cpu else GPU_TOKENS_PER_BATCH
 
     def entails(self, pairs: Sequence[Pair]) -> list[bool]:
-        """One decision per pair, in order.
-
-        Raises:
-            InputError: the memory does not suffice for one pair.
-        """
+        """See `Verifier.entails`, `decisions`."""
         known = {pair: entailed for batch in self.decisions(pairs) for pair, entailed in batch}
         return [known[pair] for pair in pairs]
 
     def decisions(self, pairs: Sequence[Pair]) -> Iterator[list[tuple[Pair, bool]]]:
-        """Decisions batch by batch, the longest pairs first, equal pairs once.
+        """Decisions batch by batch, equal pairs once.
 
-        The longest come first so that what does not fit into memory shows at the start.
-
-        Raises:
-            InputError: the memory does not suffice for one pair.
+        The longest come first: what does not fit into memory shows at the start, as an InputError.
         """
         distinct = sorted(dict.fromkeys(pairs), key=lambda p: -len(p.premise) - len(p.hypothesis))
         progress = Progress(f"verifier {self.name}", len(distinct), "pairs", patient=True)
@@ -113,7 +98,6 @@ class BatchedVerifier(ABC):
                 size = max(1, self.tokens_per_batch // max(1, lengths[order[0]]))
                 batch, order = order[:size], order[size:]
                 entailed = self._decide(chunk, rows, batch)
-                self.computed += len(batch)
                 progress.advance(len(batch))
                 yield list(zip([chunk[i] for i in batch], entailed, strict=True))
         if full:
@@ -146,10 +130,8 @@ class BatchedVerifier(ABC):
                 "or another device may do"
             )
         self.tokens_per_batch = half * width
-        say(
-            f"verifier {self.name}: memory ran out, goes on with {self.tokens_per_batch} tokens a "
-            "batch"
-        )
+        now = f"goes on with {self.tokens_per_batch} tokens a batch"
+        say(f"verifier {self.name}: memory ran out, {now}")
         return [e for part in (batch[:half], batch[half:]) for e in self._decide(chunk, rows, part)]
 
     @abstractmethod
@@ -201,12 +183,8 @@ TEMPLATES = {
 class Seq2SeqVerifier(BatchedVerifier):
     """A verifier over a loaded encoder-decoder.
 
-    Args:
-        checkpoint: the model.
-        template: a key of `TEMPLATES`.
-
-    Raises:
-        InputError: the tokenizer has no token for the label, or the same for both.
+    `template` is a key of `TEMPLATES`; a tokenizer without a token for the label, or with one for
+    both labels, is an InputError.
     """
 
     def __init__(self, checkpoint: Checkpoint, template: str) -> None:
@@ -214,6 +192,7 @@ class Seq2SeqVerifier(BatchedVerifier):
         settings: Provenance = {"template": template, "label": its.label}
         super().__init__(checkpoint, "seq2seq", MAX_LENGTH, settings)
         self.question_first = its.question_first
+        _attend_with_few_queries(self._model)
         labels = [label for label in (its.label, its.against) if label is not None]
         # The first token of the label as a text of its own (T5: `▁1`, 209, and not `1`).
         written = self._tokenizer(labels, add_special_tokens=False).input_ids
@@ -276,6 +255,39 @@ class Seq2SeqVerifier(BatchedVerifier):
         return [str(text).casefold() == label for text in texts]
 
 
+def _attend_with_few_queries(model: torch.nn.Module) -> None:
+    """Have T5's cross-attention compute no keys and values of the whole input.
+
+    An answer queries the input once per token and layer, for which T5 projects all of the input to
+    keys and values: a seventh of all arithmetic. The projections are linear and may change sides,
+    (W_q x) · (W_k e) = (W_k^T W_q x) · e and sum p W_v e = W_v sum p e; only the rounding differs.
+    A pair by itself is left to T5's own code.
+    """
+    import torch
+    from transformers.models.t5.modeling_t5 import T5Attention
+
+    def attend(its: Any, own: Any, x: torch.Tensor, mask: torch.Tensor | None, **read: Any) -> Any:
+        """From (pairs, 1, width) to the encoder's (pairs, tokens, width), in 32 bits."""
+        if len(x) == 1:
+            return own(x, mask=mask, **read)
+        keys, values = (w.weight.float().unflatten(0, (its.n_heads, -1)) for w in (its.k, its.v))
+        queries = its.q(x).float().unflatten(-1, (its.n_heads, -1))[:, 0]
+        states = read["key_value_states"].float()
+        scores = torch.einsum("phk,hkw->phw", queries, keys) @ states.mT
+        if mask is not None:
+            # Of booleans, or to be added.
+            mask = mask[:, 0]
+            scores = scores + mask if mask.dtype.is_floating_point else scores.where(mask, -1e30)
+        found = torch.einsum("phw,hkw->phk", scores.softmax(-1) @ states, values).flatten(1)
+        return its.o(found[:, None].to(x.dtype)), read["position_bias"], None
+
+    for name, module in model.named_modules():
+        # Quantized weights are no plain matrices, and those that wait on a CPU are not there.
+        plain = isinstance(module, T5Attention) and type(module.k) is torch.nn.Linear
+        if plain and name.endswith("EncDecAttention") and not module.k.weight.is_meta:
+            module.forward = partial(attend, module, module.forward)
+
+
 def _nearly_tied(logits: torch.Tensor) -> torch.Tensor:
     """Of logits (pairs, vocabulary), whether rounding may decide which is the largest: (pairs,)."""
     first, second = logits.topk(2).values.unbind(-1)
@@ -289,18 +301,10 @@ def load_seq2seq(
     dtype: str = "auto",
     revision: str | None = None,
 ) -> Seq2SeqVerifier:
-    """Load an encoder-decoder (T5) that answers with a label.
+    """Load an encoder-decoder (T5) that answers with a label; see `load_checkpoint`.
 
-    Args:
-        target: a directory or hub id.
-        device: `auto` (a GPU if there is one), or a torch device.
-        template: a key of `TEMPLATES`; by default `attrscore` or `minicheck` if the target's name
-            says so, else `true`.
-        dtype: see `load_checkpoint`.
-        revision: of a hub model.
-
-    Raises:
-        InputError: no such model, or a setting that does not exist.
+    `template` is a key of `TEMPLATES`, by default `attrscore` or `minicheck` if the target's name
+    says so, else `true`.
     """
     named = [key for key in ("attrscore", "minicheck") if key in target.lower()]
     template = template or next(iter(named), "true")
@@ -320,16 +324,11 @@ _SUPPORTED = frozenset({"1", "support", "supports", "supported", "attributable",
 
 
 class ClassifierVerifier(BatchedVerifier):
-    """A verifier over a loaded sequence classifier.
+    """A verifier over a loaded sequence classifier: entailed is what has a probability of `label`
+    over the threshold, or, where that is None, the largest one.
 
     MiniCheck's own program cuts a long document into chunks and takes the best; here a premise is
     read whole, and one that is too long is cut at its end, never the hypothesis.
-
-    Args:
-        checkpoint: the model.
-        template: one of `FORMATS`.
-        label: the index of the label that means entailed.
-        threshold: entailed is what has a probability over it; None takes the arg-max.
     """
 
     def __init__(
@@ -378,17 +377,9 @@ def load_classifier(
 ) -> ClassifierVerifier:
     """Load a sequence classifier; labels and settings are checked before any weight is read.
 
-    Args:
-        target, device, dtype, revision: see `load_seq2seq`.
-        template: one of `FORMATS`; by default `minicheck` for a model of labels `0` and `1`, else
-            `nli`.
-        label: index or name of the label that means entailed, where the names do not tell.
-        threshold: of the probability of that label, from 0 to below 1, for a model of two labels;
-            by default 0.5.
-
-    Raises:
-        InputError: no such model, a setting that does not exist or does not fit the model, or
-            labels that do not tell which one means entailed.
+    `template` is one of `FORMATS`, by default `minicheck` for a model of labels `0` and `1`, else
+    `nli`; `label` the index or name of the label that means entailed, where the names do not tell;
+    `threshold`, for models of two labels, from 0 to below 1, by default 0.5.
     """
     names = _labels(read_config(target, revision))
     if len(names) < 2:

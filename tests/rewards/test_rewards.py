@@ -17,8 +17,7 @@ from citepipe.rewards import Reward, Rewarder, place, reward_file, total
 from citepipe.text.normalize import clean_output
 from citepipe.text.sentences import load_splitter
 from citepipe.text.statements import split_answer
-from citepipe.verify.base import Pair
-from citepipe.verify.lexical import LexicalVerifier
+from citepipe.verify.base import Pair, load_verifier
 from tests.generate.tiny_tokenizers import KINDS, make_tokenizer
 from tests.text.odd_texts import ODD, TEXTS
 
@@ -26,16 +25,10 @@ DOCS = (
     Document("Silver River", "Silver River was directed by Anna Berg."),
     Document("Golden Door", "Golden Door was directed by Otto Lind."),
 )
-ASQA = Example(
-    "1", "asqa", "Who directed what?", DOCS, qa_pairs=(QAPair("", ("Anna",)), QAPair("", ("Eve",)))
-)
-LIST = Example(
-    "2",
-    "qampari",
-    "Which films were directed by Anna Berg?",
-    DOCS,
-    answers=tuple((name,) for name in ("Silver River", "B", "C", "D", "E", "F", "G")),
-)
+GOLD = (QAPair("", ("Anna",)), QAPair("", ("Eve",)))
+ASQA = Example("1", "asqa", "Who directed what?", DOCS, qa_pairs=GOLD)
+FILMS = tuple((name,) for name in ("Silver River", "B", "C", "D", "E", "F", "G"))
+LIST = Example("2", "qampari", "Which films were directed by Anna Berg?", DOCS, answers=FILMS)
 
 
 class Counting:
@@ -52,7 +45,7 @@ class Counting:
 
 
 def rewards(example: Example, answer: str, **options: float) -> list[Reward]:
-    return Rewarder(LexicalVerifier(), RewardOptions(**options)).spans([example], [answer])[0]
+    return Rewarder("lexical", RewardOptions(**options)).spans([example], [answer])[0]
 
 
 def test_rewards_of_sentences_stand_on_the_raw_answer():
@@ -73,47 +66,37 @@ def test_rewards_of_items_stand_on_their_commas():
     assert found[0] == Reward("citation_recall", answer.index(","), 0.2)
     assert found[2] == Reward("citation_recall", answer.rindex("]"), -0.2)
     # One hit, and misses only up to five expected answers although seven exist.
-    correctness = [r.value for r in found if r.component == "correctness"]
-    assert correctness == [0.2, -0.2, -0.2, -0.2, -0.2]
-    assert all(r.char == len(answer) - 1 for r in found if r.component == "correctness")
+    last = len(answer) - 1
+    hit, miss = (Reward("correctness", last, value) for value in (0.2, -0.2))
+    assert found[4:] == [hit, miss, miss, miss, miss]
+    # All hits count.
+    assert total(rewards(LIST, "Silver River, B, C, D, E, F"))["correctness"] == pytest.approx(1.2)
 
 
-def test_all_hits_of_a_list_count():
-    found = rewards(LIST, "Silver River, B, C, D, E, F")
-    assert [r.value for r in found if r.component == "correctness"] == [0.2] * 6
+def test_a_citation_without_a_statement_earns_nothing():
+    """Neither bare titles nor names or a bare citation, as sentences or as items."""
+    for answer in (
+        "Silver River [1].",
+        "Silver River Golden Door [1][2].",
+        "Anna Berg [1].",
+        "[1]",
+    ):
+        sums = total(rewards(ASQA, answer))
+        assert sums["citation_recall"] == -0.2
+        assert sums["citation_precision"] < 0
+    sums = total(rewards(LIST, "[1], [1], film [1], Anna Berg [1]"))
+    assert sums["citation_recall"] == sums["citation_precision"] == pytest.approx(-0.8)
 
 
-@pytest.mark.parametrize(
-    ("example", "answer", "expected"),
-    [
-        (ASQA, "Silver River [1].", -0.2),  # a bare title
-        (ASQA, "Silver River Golden Door [1][2].", -0.2),
-        (ASQA, "Anna Berg [1].", -0.2),
-        (ASQA, " [1]", -0.2),
-        (LIST, "[1], [1], film [1], Anna Berg [1]", -0.8),
-    ],
-)
-def test_a_citation_without_a_statement_earns_nothing(
-    example: Example, answer: str, expected: float
-):
-    sums = total(rewards(example, answer))
-    assert sums["citation_recall"] == pytest.approx(expected)
-    assert sums["citation_precision"] < 0
-
-
-def test_components_have_sizes_and_can_be_switched_off():
-    found = rewards(
-        ASQA, "Silver River was directed by Anna Berg [1].", citation_recall=0, correctness=1
-    )
+def test_components_have_sizes_and_an_empty_answer_misses_everything():
+    assert rewards(ASQA, "", correctness=1) == [Reward("correctness", 0, -1.0)] * 2
+    answer = "Silver River was directed by Anna Berg [1]."
+    found = rewards(ASQA, answer, citation_recall=0, citation_precision=0.5)
     assert [(r.component, r.value) for r in found] == [
-        ("citation_precision", 0.2),
-        ("correctness", 1.0),
-        ("correctness", -1.0),
+        ("citation_precision", 0.5),
+        ("correctness", 0.2),
+        ("correctness", -0.2),
     ]
-
-
-def test_an_empty_answer_misses_everything():
-    assert rewards(ASQA, "") == [Reward("correctness", 0, -0.2)] * 2
 
 
 def test_the_rewarder_remembers_what_was_decided():
@@ -129,15 +112,6 @@ def test_the_rewarder_remembers_what_was_decided():
     ]
     assert rewarder.pairs == 2
     assert rewarder.reward([ASQA], [begun]) == first
-
-
-def test_the_rewarder_loads_a_verifier_by_its_name():
-    answer = "Silver River was directed by Anna Berg [1]."
-    sums = Rewarder("lexical", RewardOptions()).reward([ASQA, ASQA], [answer, ""])
-    assert sums == [
-        {"citation_recall": 0.2, "citation_precision": 0.2, "correctness": 0.0},
-        {"citation_recall": 0.0, "citation_precision": 0.0, "correctness": -0.4},
-    ]
 
 
 @ODD
@@ -187,10 +161,9 @@ def test_where_rewards_are_placed(
     found: list[Reward], offsets: list[tuple[int, int]], expected: list[float]
 ):
     assert place(found, offsets) == expected
-
-
-def test_holistic_is_the_sum_on_the_last_token():
-    assert place([at(0), at(9, -3.0)], OFFSETS, "holistic") == [0, 0, 0, 0, 0, 0, -2]
+    # The sum on the last token.
+    whole = [*[0] * (len(offsets) - 1), sum(expected)][: len(offsets)]
+    assert place(found, offsets, "holistic") == whole
 
 
 @ODD
@@ -203,10 +176,8 @@ def test_no_reward_is_lost(lengths: list[int], values: list[tuple[int, float]]):
     offsets = list(itertools.pairwise(ends))
     found = [at(char, value) for char, value in values]
     fine, holistic = place(found, offsets), place(found, offsets, "holistic")
-    whole = sum(reward.value for reward in found)
-    assert sum(fine) == pytest.approx(whole, abs=1e-9)
-    assert sum(holistic) == pytest.approx(whole, abs=1e-9)
-    assert not any(holistic[:-1])
+    assert sum(fine) == pytest.approx(sum(value for _, value in values), abs=1e-9)
+    assert sum(holistic) == pytest.approx(sum(fine), abs=1e-9)
     if ends[-1]:
         assert not any(value for value, length in zip(fine, lengths, strict=True) if not length)
 
@@ -237,24 +208,24 @@ def test_a_file_of_rewards_has_every_verdict_and_every_reward(tmp_path: Path):
     }
     path = tmp_path / "answers.json"
     path.write_text(json.dumps([row]))
-    file = read_answers(path, None)
-    result = reward_file(file, LexicalVerifier(), RewardOptions(correctness=0.5))
+    options = RewardOptions(correctness=0.5)
+    result = reward_file(read_answers(path, None), load_verifier("lexical"), options)
     own = result["per_example"][0]
     assert [(s["span"], s["cited"], s["supported"]) for s in own["statements"]] == [
         ([1, 25], [1], True),
         ([26, 34], [], False),
     ]
     assert [(c["span"], c["right"]) for c in own["citations"]] == [([21, 24], True)]
-    assert own["rewards"] == [
-        {"component": "citation_recall", "char": 24, "value": 0.2},
-        {"component": "citation_precision", "char": 23, "value": 0.2},
-        {"component": "citation_recall", "char": 33, "value": -0.2},
-        {"component": "correctness", "char": 33, "value": 0.5},
-        {"component": "correctness", "char": 33, "value": -0.5},
+    assert own["rewards"][0] == {"component": "citation_recall", "char": 24, "value": 0.2}
+    assert [(r["char"], r["value"]) for r in own["rewards"][1:]] == [
+        (23, 0.2),
+        (33, -0.2),
+        (33, 0.5),
+        (33, -0.5),
     ]
     assert result["means"] == own["totals"]
     assert own["totals"] == pytest.approx(
         {"citation_recall": 0, "citation_precision": 0.2, "correctness": 0, "total": 0.2}
     )
     assert result["provenance"]["options"]["correctness"] == 0.5
-    assert result["provenance"]["kind"] == "lexical"
+    assert result["provenance"]["identity"] == "lexical 2"

@@ -16,16 +16,11 @@ def test_clean_output_takes_the_first_line_and_drops_the_end_mark():
     assert clean_output("\n") == ""
 
 
-def test_raw_char_counts_what_was_stripped():
+def test_raw_char_counts_what_was_taken_out():
     raw = "  ab<|im_end|>cd"
-    assert clean_output(raw) == "abcd"
     assert [raw_char(raw, i) for i in range(4)] == [2, 3, 14, 15]
-
-
-def test_where_nothing_is_left_the_last_character_stands_for_it():
-    assert raw_char("", 0) == 0
-    assert raw_char("\n ", 0) == 1
-    assert raw_char("<|im_end|>", 0) == 9
+    # Where nothing is left the last character stands for it.
+    assert [raw_char(empty, 0) for empty in ("", "\n ", "<|im_end|>")] == [0, 1, 9]
 
 
 @ODD

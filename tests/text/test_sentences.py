@@ -41,10 +41,6 @@ def test_stops_that_do(text: str, first: str):
     assert sentences(text) == [first, text[len(first) + 1 :]]
 
 
-def test_nothing_has_no_sentences():
-    assert sentences("") == sentences("  ") == []
-
-
 def test_unknown_splitter():
     with pytest.raises(InputError, match="punkt-rules"):
         load_splitter("spacy")

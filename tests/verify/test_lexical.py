@@ -4,10 +4,6 @@ from citepipe.verify.base import Pair
 from citepipe.verify.lexical import LexicalVerifier
 
 FILM = "Title: Silver River\nThe 1972 film was directed by Anna Berg."
-BERG = (
-    "Title: Anna Berg\nAnna Berg (born 1940) is a Swedish director. She was born in Oslo. "
-    "Her brother Otto Berg did not direct Silver River."
-)
 
 
 def entails(premise: str, hypothesis: str) -> bool:
@@ -54,47 +50,6 @@ def test_what_a_document_supports(statement: str, expected: bool):
     assert entails(FILM, statement) is expected
 
 
-def test_a_heap_of_words_earns_nothing():
-    premise = (
-        "The 1972 film Silver River, a drama by Anna Berg about miners in Sweden, "
-        "won the Amber Prize in Oslo."
-    )
-    assert entails(
-        premise, "Silver River, a 1972 drama about miners in Sweden, won the Amber Prize."
-    )
-    assert not entails(
-        premise, "Silver River 1972 film drama Anna Berg miners Sweden Amber Prize Oslo"
-    )
-
-
-def test_documents_without_text_are_told_apart():
-    premise = "Title: Golden Door\nTitle: Silver River\nSilver River was directed by Anna Berg."
-    assert entails(premise, "Silver River was directed by Anna Berg.")
-
-
-def test_a_pronoun_refers_to_the_sentence_before():
-    assert entails(BERG.replace("Title: Anna Berg\n", ""), "Anna Berg was born in Oslo.")
-
-
-def test_names_of_different_sentences_do_not_join():
-    assert not entails("Anna was born in Oslo. Otto was born in Rome.", "Anna was born in Rome.")
-
-
-def test_clauses_may_rest_on_different_documents_but_one_fact_may_not():
-    other = "Title: Silver River\nThe 1972 film starred Otto Lind."
-    joint = f"{FILM}\n{other}"
-    assert entails(joint, "Silver River was directed by Anna Berg and starred Otto Lind.")
-    assert not entails(FILM, "Silver River was directed by Anna Berg and starred Otto Lind.")
-    elsewhere = "Title: Golden Door\nThe 1980 film was directed by Leon Holm."
-    assert not entails(f"{FILM}\n{elsewhere}", "Silver River was directed by Leon Holm.")
-
-
-def test_an_answer_can_be_the_premise_of_a_claim():
-    answer = "Anna Berg was born in Oslo. Anna Berg won the Amber Prize."
-    assert entails(answer, "Anna Berg won the Amber Prize.")
-    assert not entails(answer, "Anna Berg won the Ruby Prize.")
-
-
 PASSAGE = (
     "Single-use plastic bags were banned in several coastal towns. The towns reported far less "
     "litter on public beaches after the ban. Shops in Oslo sold 300 paper bags instead."
@@ -120,9 +75,45 @@ def test_a_statement_of_many_words_may_sum_up_a_passage(statement: str, expected
     assert entails(PASSAGE, statement) is expected
 
 
-def test_possessives_do_not_matter():
-    premise = "Anna Berg's brother Otto lived in Oslo."
-    assert entails(premise, "Otto, brother of Anna Berg, lived in Oslo.")
+BIOGRAPHIES = "Anna was born in Oslo. Otto was born in Rome."
+UNTITLED = "Anna Berg (born 1940) is a Swedish director. She was born in Oslo."
+STARS = f"{FILM}\nTitle: Silver River\nThe 1972 film starred Otto Lind."
+OTHERS = f"{FILM}\nTitle: Golden Door\nThe 1980 film was directed by Leon Holm."
+ANSWER = "Anna Berg was born in Oslo. Anna Berg won the Amber Prize."
+MINERS = (
+    "The 1972 film Silver River, a drama by Anna Berg about miners in Sweden, "
+    "won the Amber Prize in Oslo."
+)
+
+
+@pytest.mark.parametrize(
+    ("premise", "statement", "expected"),
+    [
+        # A document without text.
+        (f"Title: Golden Door\n{FILM}", "Silver River was directed by Anna Berg.", True),
+        # A pronoun refers to the sentence before.
+        (UNTITLED, "Anna Berg was born in Oslo.", True),
+        # Names of different sentences do not join.
+        (BIOGRAPHIES, "Anna was born in Rome.", False),
+        # Clauses may rest on different documents; one fact may not.
+        (STARS, "Silver River was directed by Anna Berg and starred Otto Lind.", True),
+        (FILM, "Silver River was directed by Anna Berg and starred Otto Lind.", False),
+        (OTHERS, "Silver River was directed by Leon Holm.", False),
+        # An answer as the premise of a claim.
+        (ANSWER, "Anna Berg won the Amber Prize.", True),
+        (ANSWER, "Anna Berg won the Ruby Prize.", False),
+        (
+            "Anna Berg's brother Otto lived in Oslo.",
+            "Otto, brother of Anna Berg, lived in Oslo.",
+            True,
+        ),
+        # A sentence of many content words, and a heap of them.
+        (MINERS, "Silver River, a 1972 drama about miners in Sweden, won the Amber Prize.", True),
+        (MINERS, "Silver River 1972 film drama Anna Berg miners Sweden Amber Prize Oslo", False),
+    ],
+)
+def test_what_documents_support_together(premise: str, statement: str, expected: bool):
+    assert entails(premise, statement) is expected
 
 
 @pytest.mark.parametrize(
@@ -143,15 +134,8 @@ def test_numbers_match_however_they_are_written(written: str, stated: str, expec
 @pytest.mark.parametrize(
     "text",
     [
-        "a" * 100_000,
-        "(" * 100_000,
-        "a.b'c/" * 10_000,
-        "\ud800 Anna \udfff",
-        "😀" * 10_000,
-        "שלום עולם",
-        "[1] " * 1_000,
-        "Anna Berg " * 5_000,
-        "\0\n \n",
+        *("a" * 100_000, "(" * 100_000, "a.b'c/" * 10_000, "😀" * 10_000, "[1] " * 1_000),
+        *("Anna Berg " * 5_000, "\ud800 Anna \udfff", "שלום עולם", "\0\n \n"),
     ],
 )
 def test_any_text_is_read(text: str):

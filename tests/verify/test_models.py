@@ -1,18 +1,12 @@
-import json
-import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from citepipe.errors import InputError
 from citepipe.verify import models
-from citepipe.verify.base import CachedVerifier, Pair, load_verifier
-from citepipe.verify.models import (
-    TEMPLATES,
-    ClassifierVerifier,
-    load_classifier,
-    load_seq2seq,
-)
+from citepipe.verify.base import CachedVerifier, Pair, load_verifier, provenance_of
+from citepipe.verify.models import TEMPLATES, ClassifierVerifier, load_classifier, load_seq2seq
 from tests.verify.tiny_models import make_classifier, make_t5
 
 SPOKEN = "premise: hypothesis: Title: Silver River was directed by Anna Berg 1 0 . { } predict:"
@@ -76,13 +70,19 @@ def tiny_t5(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_speaking(tmp_path_factory.mktemp("t5"), ["1", "0", "</s>"])
 
 
+def loaded(directory: Path, kind: str = "AutoModelForSeq2SeqLM") -> tuple[Any, Any]:
+    """Model and tokenizer as transformers alone loads them."""
+    import transformers
+
+    model = getattr(transformers, kind).from_pretrained(directory).eval()
+    return model, transformers.AutoTokenizer.from_pretrained(directory)
+
+
 def generated(directory: Path, template: str) -> list[str]:
     """What the peers would read: ten greedy tokens for one pair at a time."""
     import torch
-    from transformers import AutoTokenizer, T5ForConditionalGeneration
 
-    model = T5ForConditionalGeneration.from_pretrained(directory).eval()
-    tokenizer = AutoTokenizer.from_pretrained(directory)
+    model, tokenizer = loaded(directory)
     texts = []
     for pair in PAIRS:
         ids = tokenizer(asked(template, pair), return_tensors="pt").input_ids
@@ -114,6 +114,28 @@ def test_decisions_are_those_of_generate(
     assert verifier.question_first == (template == "attrscore")
 
 
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_cross_attention_without_keys_and_values_is_that_of_t5(tiny_t5: Path, attention: str):
+    """Of a padded batch, whose masks are of booleans (sdpa) or to be added (eager)."""
+    import torch
+
+    model, tokenizer = loaded(tiny_t5)
+    model.set_attn_implementation(attention)
+    batch = tokenizer([asked("true", p) for p in PAIRS[::48]], return_tensors="pt", padding=True)
+    assert batch.attention_mask.min() == 0
+    start = torch.zeros(len(batch.input_ids), 1, dtype=torch.long)
+    with torch.inference_mode():
+        expected = model(**batch, decoder_input_ids=start).logits
+        computed = []
+        for block in model.decoder.block:
+            for weight in (block.layer[1].EncDecAttention.k, block.layer[1].EncDecAttention.v):
+                weight.register_forward_hook(lambda *_: computed.append(True))
+        models._attend_with_few_queries(model)
+        found = model(**batch, decoder_input_ids=start).logits
+    torch.testing.assert_close(found, expected)
+    assert not computed
+
+
 def test_near_ties_are_decided_alone_as_the_peers_do(
     tiny_t5: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -142,10 +164,8 @@ def test_a_near_tie_is_one_within_rounding():
 def test_minicheck_compares_two_answers(tiny_t5: Path):
     """The logit of 1 over that of 0, whatever else the model would rather say."""
     import torch
-    from transformers import AutoTokenizer, T5ForConditionalGeneration
 
-    model = T5ForConditionalGeneration.from_pretrained(tiny_t5).eval()
-    tokenizer = AutoTokenizer.from_pretrained(tiny_t5)
+    model, tokenizer = loaded(tiny_t5)
     one, zero = tokenizer.convert_tokens_to_ids(["1", "0"])
     expected = []
     for premise, hypothesis in PAIRS:
@@ -159,24 +179,19 @@ def test_minicheck_compares_two_answers(tiny_t5: Path):
     assert set(expected) == {True, False}
 
 
-def test_batching_changes_no_decision(tiny_t5: Path):
+def test_batches_decide_the_longest_first_and_each_pair_once(tiny_t5: Path):
     verifier = load_seq2seq(str(tiny_t5), device="cpu")
     whole = verifier.entails(PAIRS)
+    verifier.tokens_per_batch = 40
+    batches = list(verifier.decisions([*PAIRS, *PAIRS]))
+    decided = [decision for batch in batches for decision in batch]
+    lengths = [len(pair.premise.split()) + len(pair.hypothesis.split()) for pair, _ in decided]
+    assert sorted(decided) == sorted(set(zip(PAIRS, whole, strict=True)))
+    assert lengths == sorted(lengths, reverse=True)
+    assert len(batches) > 10
     verifier.tokens_per_batch = 1
     assert verifier.entails(PAIRS) == whole
     assert verifier.entails([]) == []
-    assert verifier.computed == 2 * len(set(PAIRS))
-
-
-def test_longest_first_each_pair_once(tiny_t5: Path):
-    verifier = load_seq2seq(str(tiny_t5), device="cpu")
-    verifier.tokens_per_batch = 40
-    batches = list(verifier.decisions([*PAIRS, *PAIRS]))
-    received = [pair for batch in batches for pair, _ in batch]
-    lengths = [len(pair.premise.split()) + len(pair.hypothesis.split()) for pair in received]
-    assert sorted(received) == sorted(set(PAIRS))
-    assert lengths == sorted(lengths, reverse=True)
-    assert len(batches) > 10
 
 
 def test_a_batch_that_does_not_fit_is_halved_and_so_are_later_ones(
@@ -206,50 +221,28 @@ def test_a_batch_that_does_not_fit_is_halved_and_so_are_later_ones(
     assert max(sizes) <= 20
 
 
-@pytest.mark.parametrize(
-    ("error", "expected", "message"),
-    [
-        (RuntimeError("shapes do not match"), RuntimeError, "shapes"),
-        (
-            MemoryError(),
-            InputError,
-            "no memory for one pair of 10 tokens, premise 'hypothesis: Berg",
-        ),
-    ],
-)
-def test_errors_of_the_model(
-    tiny_t5: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    error: Exception,
-    expected: type[Exception],
-    message: str,
+def test_memory_for_no_pair_is_one_clear_line_and_other_errors_are_not_taken_for_it(
+    tiny_t5: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    """Want of memory for a single pair is one clear line, and no other error is taken for it."""
     verifier = load_seq2seq(str(tiny_t5), device="cpu")
-
-    def failing(_):
-        raise error
-
-    monkeypatch.setattr(verifier, "_step", failing)
-    with pytest.raises(expected, match=message):
+    errors = iter([ValueError("shapes"), *[MemoryError()] * 10])
+    monkeypatch.setattr(verifier, "_step", lambda _: (_ for _ in ()).throw(next(errors)))
+    with pytest.raises(ValueError, match="shapes"):
+        verifier.entails(PAIRS)
+    with pytest.raises(InputError, match="no memory for one pair of 10 tokens, premise 'hypothe"):
         verifier.entails(PAIRS)
 
 
-def test_pairs_that_are_cut_are_counted(
+def test_pairs_that_are_cut_are_counted_and_braces_in_a_passage_are_text(
     tiny_t5: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     monkeypatch.setattr(models, "MAX_LENGTH", 8)
     verifier = load_seq2seq(str(tiny_t5), device="cpu")
     verifier.entails([Pair("Berg", "Anna"), Pair("Berg", "Anna was directed by Berg")])
     assert "1 of 2 pairs reached the limit of 8 tokens" in capsys.readouterr().err
-
-
-def test_braces_in_a_passage_are_text(tiny_t5: Path):
-    verifier = load_seq2seq(str(tiny_t5), device="cpu")
-    (ids,) = verifier._encode([Pair("{ hypothesis: } Berg", "{premise}")])["input_ids"]
-    words = verifier._tokenizer.convert_ids_to_tokens(ids)
-    expected = ["premise:", "{", "hypothesis:", "}", "Berg", "hypothesis:", "{premise}", "</s>"]
-    assert words == expected
+    (ids,) = verifier._encode([Pair("{ hypothesis: } Berg", "{premise} 1 0")])["input_ids"]
+    words = ["premise:", "{", "hypothesis:", "}", "Berg", "hypothesis:", "{premise}", "</s>"]
+    assert verifier._tokenizer.convert_ids_to_tokens(ids) == words
 
 
 def test_the_spec_of_a_model_gives_a_cached_verifier(tiny_t5: Path, tmp_path: Path):
@@ -257,30 +250,19 @@ def test_the_spec_of_a_model_gives_a_cached_verifier(tiny_t5: Path, tmp_path: Pa
     assert isinstance(verifier, CachedVerifier)
     first = verifier.entails(PAIRS[:5])
     assert verifier.entails(PAIRS[:6])[:5] == first
-    assert (verifier.computed, verifier.cached) == (6, 5)
-    assert verifier.provenance == {
-        "kind": "seq2seq",
-        "model": str(tiny_t5),
-        "revision": verifier.provenance["revision"],
-        "dtype": "float32",
-        "max_length": 2048,
-        "template": "true",
-        "label": "1",
-    }
+    assert verifier.computed == 6
+    known = {"kind": "seq2seq", "model": str(tiny_t5), "dtype": "float32", "max_length": 2048}
+    known |= {"template": "true", "label": "1", "revision": verifier.provenance["revision"]}
+    assert verifier.provenance == known
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "4bit"])
-def test_fewer_bits_decide_nearly_the_same(tmp_path: Path, dtype: str):
-    if dtype == "4bit":
-        pytest.importorskip("bitsandbytes")
+def test_fewer_bits_decide_nearly_the_same(tmp_path: Path):
     directory = save_speaking(tmp_path, ["1", "0", "</s>"], d_kv=32, d_ff=64)
     whole = load_seq2seq(str(directory), device="cpu").entails(PAIRS)
-    fewer = load_seq2seq(str(directory), device="cpu", dtype=dtype)
-    assert fewer.provenance["dtype"] == dtype
-    weights = fewer._model.encoder.block[0].layer[0].SelfAttention.q
-    assert type(weights).__name__ == ("Linear4bit" if dtype == "4bit" else "Linear")
+    fewer = load_verifier(f"{directory}?dtype=bfloat16", device="cpu")
+    assert provenance_of(fewer)["dtype"] == "bfloat16"
     same = [a == b for a, b in zip(fewer.entails(PAIRS), whole, strict=True)]
-    assert sum(same) > (0.5 if dtype == "4bit" else 0.8) * len(PAIRS)
+    assert sum(same) > 0.8 * len(PAIRS)
 
 
 def test_a_tokenizer_without_the_label(tmp_path: Path):
@@ -305,10 +287,8 @@ def minicheck(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def probabilities(directory: Path, *inputs: list[str]) -> list[list[float]]:
     """Of every label for texts, or for pairs of texts, one at a time, by transformers alone."""
     import torch
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-    model = AutoModelForSequenceClassification.from_pretrained(directory).eval()
-    tokenizer = AutoTokenizer.from_pretrained(directory)
+    model, tokenizer = loaded(directory, "AutoModelForSequenceClassification")
     with torch.inference_mode():
         return [
             model(**tokenizer(*texts, return_tensors="pt")).logits.softmax(-1)[0].tolist()
@@ -356,18 +336,8 @@ def test_the_premise_is_cut_and_the_hypothesis_is_not(nli: Path, minicheck: Path
     assert len(words(one_text, Pair("Silver", "Berg " * 40))) == 32
 
 
-def with_labels(directory: Path, target: Path, labels: list[str]) -> Path:
-    """A copy of a model with other names for its labels."""
-    shutil.copytree(directory, target, dirs_exist_ok=True)
-    config = json.loads((target / "config.json").read_text())
-    config["id2label"] = {str(i): label for i, label in enumerate(labels)}
-    config["label2id"] = {label: i for i, label in enumerate(labels)}
-    (target / "config.json").write_text(json.dumps(config))
-    return target
-
-
 def test_labels_that_say_nothing_need_one_named(nli: Path, tmp_path: Path):
-    silent = with_labels(nli, tmp_path, ["LABEL_0", "LABEL_1", "LABEL_2"])
+    silent = make_classifier(tmp_path, "bert", WORDS, ["LABEL_0", "LABEL_1", "LABEL_2"])
     with pytest.raises(InputError, match=r"\(0 LABEL_0, 1 LABEL_1, 2 LABEL_2\) do not say"):
         load_verifier(str(silent), device="cpu")
     expected = load_verifier(str(nli), device="cpu").entails(PAIRS)
@@ -375,10 +345,7 @@ def test_labels_that_say_nothing_need_one_named(nli: Path, tmp_path: Path):
     assert load_verifier(f"{silent}?label=LABEL_2", device="cpu").entails(PAIRS) == expected
     with pytest.raises(InputError, match="label '3', expected one of 0 LABEL_0"):
         load_verifier(f"{silent}?label=3", device="cpu")
-
-
-def test_a_model_of_two_labels_with_entailment(minicheck: Path, tmp_path: Path):
-    two = with_labels(minicheck, tmp_path, ["entailment", "not_entailment"])
+    two = make_classifier(tmp_path, "bert", WORDS, ["entailment", "not_entailment"])
     provenance = load_classifier(str(two), device="cpu").provenance
     assert (provenance["label"], provenance["template"]) == ("0 entailment", "nli")
 
