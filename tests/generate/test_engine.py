@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import random
 from pathlib import Path
 from typing import Any
@@ -53,16 +52,16 @@ SIZES = {
     "max_position_embeddings": 128,
 }
 GROUPED = {**SIZES, "num_key_value_heads": 2, "head_dim": 8}
+RECURRENT = {"num_heads": 8, "head_dim": 8, "n_groups": 1, "state_size": 8}
+LEARNED = {"n_embd": 32, "n_layer": 2, "n_head": 4, "bos_token_id": 0, "eos_token_id": 0}
+MIXED = {"num_key_value_heads": 2, "layer_types": ["conv", "full_attention"]}
+WINDOWS = GROUPED | {"sliding_window": 5}
 KINDS: dict[str, tuple[type, dict[str, Any], bool]] = {
     "llama": (transformers.LlamaConfig, SIZES | {"num_key_value_heads": 2}, True),
-    "windows": (transformers.MistralConfig, GROUPED | {"sliding_window": 5}, True),
-    "some windows": (transformers.Gemma3TextConfig, GROUPED | {"sliding_window": 5}, True),
-    "learned positions": (
-        transformers.GPT2Config,
-        {"n_embd": 32, "n_layer": 2, "n_head": 4, "bos_token_id": 0, "eos_token_id": 0},
-        True,
-    ),
-    "capped": (transformers.Gemma2Config, GROUPED | {"sliding_window": 5}, False),
+    "windows": (transformers.MistralConfig, WINDOWS, True),
+    "some windows": (transformers.Gemma3TextConfig, WINDOWS, True),
+    "learned positions": (transformers.GPT2Config, LEARNED, True),
+    "capped": (transformers.Gemma2Config, WINDOWS, False),
     "positions in the mask": (
         transformers.BloomConfig,
         {"hidden_size": 32, "n_layer": 2, "n_head": 4},
@@ -70,21 +69,10 @@ KINDS: dict[str, tuple[type, dict[str, Any], bool]] = {
     ),
     "recurrent": (
         transformers.Mamba2Config,
-        {
-            "hidden_size": 32,
-            "num_hidden_layers": 2,
-            "num_heads": 8,
-            "head_dim": 8,
-            "n_groups": 1,
-            "state_size": 8,
-        },
+        {"hidden_size": 32, "num_hidden_layers": 2} | RECURRENT,
         False,
     ),
-    "partly recurrent": (
-        transformers.Lfm2Config,
-        SIZES | {"num_key_value_heads": 2, "layer_types": ["conv", "full_attention"]},
-        False,
-    ),
+    "partly recurrent": (transformers.Lfm2Config, SIZES | MIXED, False),
 }
 
 
@@ -238,13 +226,19 @@ def test_samples_do_not_depend_on_the_batch(loaded) -> None:  # type: ignore[no-
     model, tokenizer = loaded
     requests = _requests(tokenizer)
     together = HuggingFaceGenerator(model, tokenizer).generate(requests)
+    assert len({c.token_ids for c in together[0]}) > 1, "samples of a prompt differ"
+    reported: dict[tuple[int, int], Completion] = {}
+
+    def done(number: int, sample: int, completion: Completion) -> None:
+        reported[number, sample] = completion
+
     for batch in (1, 4, 64):
-        assert _ids(HuggingFaceGenerator(model, tokenizer, batch).generate(requests)) == _ids(
-            together
-        )
+        reported.clear()
+        found = HuggingFaceGenerator(model, tokenizer, batch).generate(requests, done)
+        assert _ids(found) == _ids(together)
+        assert reported == {(n, s): one for n, own in enumerate(found) for s, one in enumerate(own)}
     alone = [HuggingFaceGenerator(model, tokenizer).generate([r])[0] for r in requests]
     assert _ids(alone) == _ids(together)
-    assert len({c.token_ids for c in together[0]}) > 1, "samples of a prompt differ"
 
 
 def test_requests_of_one_prompt_with_different_parameters(loaded) -> None:  # type: ignore[no-untyped-def]
@@ -260,19 +254,6 @@ def test_requests_of_one_prompt_with_different_parameters(loaded) -> None:  # ty
     for request, own in zip(requests, found, strict=True):
         assert _ids([own]) == _ids(HuggingFaceGenerator(model, tokenizer, 1).generate([request]))
     assert found[2][0] == Completion((), "", (), (), "length")
-
-
-def test_every_completion_is_told_as_soon_as_it_is_there(loaded) -> None:  # type: ignore[no-untyped-def]
-    model, tokenizer = loaded
-    requests = _requests(tokenizer)
-    told: list[tuple[int, int, Completion]] = []
-    found = HuggingFaceGenerator(model, tokenizer, 2).generate(
-        requests, lambda number, sample, completion: told.append((number, sample, completion))
-    )
-    assert sorted((number, sample) for number, sample, _ in told) == list(
-        itertools.product(range(3), range(3))
-    )
-    assert all(found[number][sample] == completion for number, sample, completion in told)
 
 
 def test_a_segment_is_cut_where_it_ends(loaded) -> None:  # type: ignore[no-untyped-def]

@@ -42,40 +42,21 @@ def written(kind: str, text: str, taken: slice = slice(None)) -> list[str]:
     return [decoded[start:end] for start, end in offsets]
 
 
-def test_spans_cover_the_text_in_order(tiny_base: Path) -> None:
+def test_spans_of_a_byte_level_tokenizer(tiny_base: Path) -> None:
     tokenizer = load_tokenizer(ModelOptions(base=str(tiny_base)))
+    spans = Detokenizer(tokenizer).text_and_offsets
     text = " Anna Berg [1], born 1995."
     ids = tokenizer(text)["input_ids"]
-    decoded, offsets = Detokenizer(tokenizer).text_and_offsets(ids)
+    decoded, offsets = spans(ids)
     assert decoded == text
     assert [text[a:b] for a, b in offsets] == [tokenizer.decode([i]) for i in ids]
-
-
-def test_a_character_split_over_tokens_belongs_to_the_one_that_completes_it(
-    tiny_base: Path,
-) -> None:
-    tokenizer = load_tokenizer(ModelOptions(base=str(tiny_base)))
+    # The euro sign is three bytes that were never merged; it belongs to the last of them.
     ids = tokenizer("a€b")["input_ids"]
-    assert len(ids) == 5, "the euro sign is three bytes that were never merged"
-    decoded, offsets = Detokenizer(tokenizer).text_and_offsets(ids)
-    assert decoded == "a€b"
-    assert offsets == [(0, 1), (1, 1), (1, 1), (1, 2), (2, 3)]
-
-
-def test_the_end_of_sequence_writes_nothing(tiny_base: Path) -> None:
-    tokenizer = load_tokenizer(ModelOptions(base=str(tiny_base)))
-    ids = [*tokenizer("Who")["input_ids"], tokenizer.eos_token_id]
-    decoded, offsets = Detokenizer(tokenizer).text_and_offsets(ids)
-    assert decoded == "Who"
-    assert offsets[-1] == (3, 3)
-
-
-def test_bytes_that_are_cut_off_stay_inside_the_text(tiny_base: Path) -> None:
-    tokenizer = load_tokenizer(ModelOptions(base=str(tiny_base)))
-    ids = tokenizer("a€")["input_ids"][:-1]
-    decoded, offsets = Detokenizer(tokenizer).text_and_offsets(ids)
+    assert spans(ids) == ("a€b", [(0, 1), (1, 1), (1, 1), (1, 2), (2, 3)])
+    decoded, offsets = spans(ids[:3])
     assert offsets[0] == (0, 1)
-    assert offsets[-1][1] == len(decoded)
+    assert offsets[-1][1] == len(decoded), "bytes that are cut off stay inside the text"
+    assert spans([*ids, tokenizer.eos_token_id])[1][-1] == (3, 3), "the end writes nothing"
 
 
 def test_bytes_of_no_character_are_written_one_by_one() -> None:
