@@ -32,7 +32,6 @@ BROKEN_FILES: list[tuple[str, str | bytes, str]] = [
     ("a.json", "[]", ": expected at least one row, got none"),
     ("a.json", "{}", ": expected a list of rows, or an object with the list as `data`"),
     ("a.json", "[1, 2", ", line 1: expected JSON, EOF while parsing a list at column 5"),
-    ("a.json", "question,docs\nWhere?,x\n", ", line 1: expected JSON, expected value at column 1"),
     ("a.json", b"\x1f\x8b\x08\x00", ": expected UTF-8 text, byte 1 is not"),
     ("a.jsonl", f"{GOOD}\n{{\n", f", line 2: {LOST}"),
     ("a.json", f"{GOOD}\n{{\n", f", line 2: {LOST}"),
@@ -49,23 +48,17 @@ BROKEN_FILES: list[tuple[str, str | bytes, str]] = [
 # The fields of a row that are other than in a good one, and the line that names the row's field.
 BROKEN_ROWS: list[tuple[dict[str, Any], str]] = [
     ({"question": "gone"}, "question: missing"),
-    ({"question": 5}, "question: expected a string, got a number"),
-    ({"dataset": "nq"}, "dataset: expected one of asqa, qampari, eli5, expertqa, got 'nq'"),
     ({"docs": "text"}, "docs: expected a list, got a string"),
-    ({"docs": [None]}, "docs[0]: expected an object or a string, got null"),
-    ({"docs": [DOC, {"title": "x"}]}, "docs[1].text: missing"),
     ({"docs": [DOC | {"extraction": {}}]}, "docs[0].extraction: expected a string, got an object"),
     (
         {"docs": "gone", "passages": [{"content": 1}]},
         "passages[0].content: expected a string, got a number",
     ),
-    ({"output": [{"text": "x"}]}, "output: expected a string or a list of them, got an object"),
     ({"answer": ["x"]}, "answer: expected a string, got a list"),
     ({"annotations": [{}]}, "annotations[0]: expected an object with long_answer"),
     ({"qa_pairs": {}}, "qa_pairs: expected a list, got an object"),
     ({"qa_pairs": [{"question": "x"}]}, "qa_pairs[0].short_answers: missing"),
     ({"answers": [["x", None]]}, "answers[0][1]: expected a string, got null"),
-    ({"claims": ["x", True]}, "claims[1]: expected a string, got a boolean"),
     (
         {"answers": {"gpt4": {"claims": [{"evidence": [1]}]}}},
         "answers.gpt4.claims[0].evidence[0]: expected a string, got a number",
@@ -160,17 +153,12 @@ def test_every_problem_of_every_row_is_found(tmp_path: Path) -> None:
             {"qa_pairs": [{"short_answers": ["Norway", "!"]}]},
             "qa_pairs[0]: a gold answer without letters and digits",
         ),
-        (
-            {"qa_pairs": [{"short_answers": []}]},
-            "qa_pairs[0]: a gold answer without letters and digits",
-        ),
         ({"output": [" "]}, "output: an empty answer"),
         ({"output": ["A [1].", "B."]}, "output: several answers, 2, of which the first is read"),
         ({"output": "A [1].\nB."}, "output: several lines, of which scores read the first"),
         ({"output": "In Norway."}, "output: an answer without citations"),
         ({"output": "word " * 200 + "[1]."}, "output: an answer of more than 200 words, 201"),
         ({"output": "In Norway [1][4]."}, "output: cites what is no document, [4] of 1"),
-        ({"output": "In Norway [0]."}, "output: cites what is no document, [0] of 1"),
         (
             {"output": "A [7].", "docs": [DOC | {"text": str(n)} for n in range(9)]},
             "output: cites documents behind the first 5, which are kept: [7]",
@@ -247,20 +235,3 @@ def test_mutated_files_are_never_more_than_complaints(tmp_path: Path) -> None:
         assert complaint is None or complaint.isprintable()
         usable += report.is_usable
     assert 30 < usable < 270
-
-
-SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
-
-
-@pytest.mark.skipif(not SHARED.is_dir(), reason="real files are not beside the project")
-def test_real_files() -> None:
-    alce = check(SHARED / "alce_asqa_10.json")
-    assert (alce.rows, alce.datasets) == (10, {"asqa": 10})
-    assert (alce.uses["taught"], alce.uses["tested"], alce.uses["cut"]) == (10, 10, 10)
-    human = check(SHARED / "qa_feedback_dev_500.json")
-    # Two questions came without any passage.
-    assert (human.datasets, human.uses["without_documents"]) == ({"eli5": 500}, 2)
-    assert (human.uses["attributed"], human.uses.get("taught")) == (498, None)
-    assert alce.is_usable
-    assert human.is_usable
-    assert not check(SHARED / "alce_prompt_asqa_default.json").is_usable

@@ -12,10 +12,9 @@ import pytest
 from pydantic import ValidationError
 
 from citepipe.data.example import Document, Example
+from citepipe.data.mixture import kept_documents
 from citepipe.data.prompts import (
     Demonstration,
-    Prompt,
-    Turn,
     check_prompt,
     chosen,
     fit,
@@ -24,7 +23,7 @@ from citepipe.data.prompts import (
     shown_documents,
 )
 from citepipe.errors import InputError
-from citepipe.options import PromptOptions
+from citepipe.options import DataOptions, PromptOptions
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 EXAMPLE = Example(
@@ -103,22 +102,6 @@ def test_the_longest_documents_are_shortened_first_and_the_question_never() -> N
         fit(EXAMPLE, within(PLAIN, 8), words)
 
 
-def test_what_is_wrapped_around_a_prompt_counts_and_is_remembered() -> None:
-    turn = Turn(" ", " </s>", 2)
-    plain = len(words(render(EXAMPLE, PLAIN)))
-
-    def fitted(budget: int) -> Prompt:
-        wrap = "<user> {0[0]} <assistant>".format
-        return fit(EXAMPLE, within(PLAIN, budget), words, wrap, turn)
-
-    whole, cut = fitted(plain + 2), fitted(plain + 1)
-    assert whole.text == f"<user> {render(EXAMPLE, PLAIN)} <assistant>"
-    assert (len(whole.token_ids), len(cut.token_ids)) == (plain + 2, plain + 1)
-    assert "(Title: One): a b c d e\n" in cut.text
-    assert (whole.shortened, cut.shortened) == (False, True)
-    assert whole.turn == cut.turn == turn
-
-
 def test_a_prompt_with_a_demonstration(path: str) -> None:
     text = render(EXAMPLE, prompting(path, shots=1, demo_documents=1))
     assert text == (
@@ -130,21 +113,25 @@ def test_a_prompt_with_a_demonstration(path: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("summaries", "at_most", "shown"),
+    ("summaries", "shown", "kept"),
     [
-        (["irrelevant", "b", "It is Irrelevant.", "d"], 2, [1, 3]),
-        ([None, "b"], 3, [0]),
-        (["irrelevant", "irrelevant"], 3, []),
-        (["a"] * 7, None, [0, 1, 2, 3, 4]),
+        (["a", "b", "c"], "01", "01"),
+        (["irrelevant", "b", "It is Irrelevant.", "d", None, "f"], "13", "13"),
+        ([None, "b"], "0", "0"),
+        # A question keeps one document where a demonstration shows none.
+        (["irrelevant", "irrelevant"], "", "0"),
+        ([], "", ""),
     ],
 )
-def test_demonstrations_show_what_their_shorter_texts_choose(
-    summaries: list[str | None], at_most: int | None, shown: list[int]
+def test_documents_are_chosen_by_a_shorter_text(
+    summaries: list[str | None], shown: str, kept: str
 ) -> None:
-    docs = tuple(Document(str(n), "text", summary=text) for n, text in enumerate(summaries))
-    options = PromptOptions(documents="summary", demo_documents=at_most)
-    found = shown_documents(Demonstration("Q?", "A.", docs), options)
-    assert [int(doc.title) for doc in found] == shown
+    docs = tuple(Document("", str(n), summary=text) for n, text in enumerate(summaries))
+    prompt = PromptOptions(documents="summary", demo_documents=2)
+    data = DataOptions(train=[], dev=[], test={}, documents=2, shorter="summary")
+    demonstration, example = Demonstration("Q?", "A.", docs), Example("0", "eli5", "?", docs)
+    assert "".join(doc.text for doc in shown_documents(demonstration, prompt)) == shown
+    assert "".join(doc.text for doc in kept_documents(example, data)) == kept
 
 
 def test_demonstrations_lose_words_before_the_question_does(path: str) -> None:
@@ -181,10 +168,8 @@ def test_too_few_demonstrations_and_no_file(path: str) -> None:
 @pytest.mark.parametrize(
     ("change", "line"),
     [
-        ({"demo_prompt": "{Q}{D}"}, "demo_prompt: expected {A} in the template"),
         ({"doc_prompt": "{T}"}, "doc_prompt: expected {P} in the template"),
         ({"question": 3}, "demos[1].question: expected a string, got a number"),
-        ({"answer": [1]}, "demos[1].answer: expected a string, got a list"),
         ({"docs": [{"title": "a"}]}, "demos[1].docs[0].text: missing"),
     ],
 )

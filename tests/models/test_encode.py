@@ -173,13 +173,6 @@ def test_documents_are_shortened_so_that_the_whole_message_fits(kind: str) -> No
     assert prompt.text.count("was") == whole.text.count("was")
 
 
-def test_an_answer_that_is_cut_off_has_no_end() -> None:
-    tokenizer = chat_tokenizer("bytes", CHATML)
-    prompt = encode_prompt(EXAMPLE, SHORT, tokenizer)
-    whole = encode_answer(prompt, "Zoë [1].", tokenizer, 200)
-    assert encode_answer(prompt, "Zoë [1].", tokenizer, 3) == whole[:3]
-
-
 def test_an_answer_that_the_tokenizer_joins_with_its_prompt_is_encoded_by_itself() -> None:
     template = (
         "{% for message in messages %}{{ message.content }}"
@@ -219,11 +212,9 @@ def test_a_template_that_tells_the_date_always_tells_the_same() -> None:
     ("template", "complaint"),
     [
         ("{{ raise_exception('Say please.\nNow.') }}", r"Say please\. Now\. \(prompt\.chat: plain"),
-        ("{% for message in %}", "Expected an expression"),
         ("{{ messages[0].content + 1 }}", "can only concatenate str"),
         ("{{ nothing.at.all }}", "'nothing' is undefined"),
         ("Hello.", "it leaves out the question or the answer"),
-        ("{{ messages[1].content if messages[1] }}", "it leaves out the question or the answer"),
         ("{{ messages[0].content }}", "it leaves out the question or the answer"),
     ],
 )

@@ -14,33 +14,16 @@ from safetensors.torch import load_file, save_file
 
 from citepipe.errors import InputError
 from citepipe.models.load import (
-    folded,
     load_base,
     load_for_inference,
     load_tokenizer,
     load_trainable,
-    load_with_adapter,
     share_kept_by_merging,
 )
 from citepipe.models.pretrained import load_checkpoint
 from citepipe.models.save import building
 from citepipe.options import AdapterOptions
 from tests.models.tiny import adapted, logits, lora, options
-
-
-def test_folded_adds_one_adapter_and_puts_back_the_very_weights(
-    tiny_base: Path, tmp_path: Path
-) -> None:
-    expected = adapted(tiny_base, tmp_path / "adapter")
-    model = load_with_adapter(load_base(options(tiny_base)), tmp_path / "adapter", "policy", True)
-    model.add_adapter("other", peft.LoraConfig(r=2, target_modules=["q_proj"]))
-    before = {name: value.clone() for name, value in model.state_dict().items()}
-    apart = logits(model)
-    with folded(model, "policy"):
-        torch.testing.assert_close(logits(model), expected, atol=1e-4, rtol=1e-4)
-        assert not torch.equal(logits(model), apart)
-    assert torch.equal(logits(model), apart)
-    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
 def test_an_adapter_that_16_bits_would_lose_is_kept_apart(

@@ -35,7 +35,6 @@ KINDS: dict[str, Callable[[], peft.PeftConfig]] = {
     "LoRA": lora,
     "embeddings": lambda: lora(target_modules=["q_proj", "embed_tokens"]),
     "output layer": lambda: lora(target_modules=["q_proj", "lm_head"]),
-    "both": lambda: lora(target_modules=["embed_tokens", "lm_head"]),
     "saved modules": lambda: lora(modules_to_save=["embed_tokens"]),
     "DoRA": lambda: lora(use_dora=True),
     "rank by layer": lambda: lora(
@@ -48,7 +47,6 @@ KINDS: dict[str, Callable[[], peft.PeftConfig]] = {
         target_modules=["k_proj", "down_proj"],
         feedforward_modules=["down_proj"],
     ),
-    "LoHa": lambda: peft.LoHaConfig(task_type="CAUSAL_LM", target_modules=["k_proj"]),
 }
 
 

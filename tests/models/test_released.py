@@ -92,13 +92,12 @@ def test_the_base_as_it_is(tiny_base: Path, tmp_path: Path) -> None:
 
 
 def _written(content: bytes) -> Callable[[Path], None]:
-    return lambda path: _zip(path, {"archive/data.pkl": content, "archive/version": b"3"})
+    def write(path: Path) -> None:
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("archive/data.pkl", content)
+            archive.writestr("archive/version", b"3")
 
-
-def _zip(path: Path, members: dict[str, bytes]) -> None:
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, content in members.items():
-            archive.writestr(name, content)
+    return write
 
 
 def _flipped(path: Path) -> None:

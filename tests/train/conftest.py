@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -63,8 +65,9 @@ def write_candidates(path: Path, **questions: list[dict[str, Any]]) -> Path:
     return path
 
 
-def die(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, call: int = 1) -> None:
-    """Cut the run off in a call of `owner.name`, counted from 1."""
+@contextmanager
+def cut_off(owner: Any, name: str, call: int = 1) -> Iterator[None]:
+    """Cut off what runs inside in a call of `owner.name`, counted from 1."""
     original, calls = getattr(owner, name), iter(range(1, 10_000))
 
     def dying(*args: Any, **more: Any) -> Any:
@@ -72,7 +75,10 @@ def die(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, call: int = 1) -
             raise KeyboardInterrupt
         return original(*args, **more)
 
-    monkeypatch.setattr(owner, name, dying)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(owner, name, dying)
+        with pytest.raises(KeyboardInterrupt):
+            yield
 
 
 def assert_close(expected: Path, found: Path, atol: float = 1e-5, rtol: float = 1e-4) -> None:
@@ -121,6 +127,14 @@ def supervised(common: dict[str, Any]) -> Stage:
     steps = {"max_steps": 6, "evaluations": 3, "save_every": 2}
     options = SFTOptions(batch_size=5, learning_rate=1e-2, max_grad_norm=1.0, **steps)
     return Stage(sft, common | {"options": options})
+
+
+@pytest.fixture
+def steady(supervised: Stage) -> Stage:
+    """Without dropout, whose draws differ with passes and processes."""
+    model = supervised.call["model"]
+    adapter = model.adapter.model_copy(update={"dropout": 0.0})
+    return Stage(sft, supervised.call | {"model": model.model_copy(update={"adapter": adapter})})
 
 
 @pytest.fixture(scope="session")

@@ -20,7 +20,7 @@ from citepipe.train.checkpoint import Run
 from citepipe.train.job import Processes
 from citepipe.train.rl import Learner
 from citepipe.train.trainer import Trainer
-from tests.train.conftest import ADAPTER, Stage, die
+from tests.train.conftest import ADAPTER, Stage, cut_off
 
 
 class LetterRewarder:
@@ -45,30 +45,20 @@ def undisturbed(supervised: Stage, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 @pytest.mark.parametrize(
-    ("owner", "name", "number"),
+    "call",
     [
-        pytest.param(Trainer, "learn", 2, id="before a first checkpoint"),
-        pytest.param(Trainer, "learn", 4, id="in a step"),
-        pytest.param(Run, "keep_best", 2, id="before the best is kept"),
-        pytest.param(save, "publish", 3, id="in a checkpoint"),
-        pytest.param(checkpoint, "write_jsonl", 1, id="while publishing"),
-        pytest.param(checkpoint, "discard", 1, id="after publishing"),
+        pytest.param((Trainer, "learn", 2), id="before a first checkpoint"),
+        pytest.param((Trainer, "learn", 4), id="in a step"),
+        pytest.param((Run, "keep_best", 2), id="before the best is kept"),
+        pytest.param((save, "publish", 3), id="in a checkpoint"),
+        pytest.param((checkpoint, "write_jsonl", 1), id="while publishing"),
+        pytest.param((checkpoint, "discard", 1), id="after publishing"),
     ],
 )
-def test_fine_tuning(
-    owner: Any,
-    name: str,
-    number: int,
-    supervised: Stage,
-    undisturbed: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    with monkeypatch.context() as patch:
-        die(patch, owner, name, number)
-        with pytest.raises(KeyboardInterrupt):
-            supervised.run(tmp_path)
-    assert (tmp_path / "out").exists() == (name == "discard")
+def test_fine_tuning(call: Any, supervised: Stage, undisturbed: Path, tmp_path: Path) -> None:
+    with cut_off(*call):
+        supervised.run(tmp_path)
+    assert (tmp_path / "out").exists() == ("discard" in call)
     cut = supervised.run(tmp_path)
     for file in (ADAPTER, f"last/{ADAPTER}", "metrics.jsonl"):
         assert (undisturbed / file).read_bytes() == (cut / file).read_bytes(), file
@@ -105,10 +95,8 @@ def test_preferences_and_rewards(
         model = stage.call["model"].model_copy(update={"adapter": None})
         changed = changed | {"model": model, "start": whole}
     expected = stage.run(tmp_path / "undisturbed", **changed)
-    with monkeypatch.context() as patch:
-        die(patch, owner, name, 3)
-        with pytest.raises(KeyboardInterrupt):
-            stage.run(tmp_path, **changed)
+    with cut_off(owner, name, 3):
+        stage.run(tmp_path, **changed)
     assert not (tmp_path / "out").exists()
     assert (tmp_path / "state" / "step-00000002").is_dir()
     found = stage.run(tmp_path, **changed)
@@ -134,15 +122,12 @@ def test_a_state_is_gone_on_from_by_the_same_configuration_only(
     kept: set[str],
     supervised: Stage,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     for number, said in ((cut, ""), (1, "going on after step"), (1, "starting clean")):
         fingerprint = "b" if said == "starting clean" else "a"
-        with monkeypatch.context() as patch:
-            die(patch, Trainer, "learn", number)
-            with pytest.raises(KeyboardInterrupt):
-                supervised.run(tmp_path, fingerprint=fingerprint, **changed)
+        with cut_off(Trainer, "learn", number):
+            supervised.run(tmp_path, fingerprint=fingerprint, **changed)
         assert said in capsys.readouterr().err
         found = {path.name for path in (tmp_path / "state").iterdir()} - {"fingerprint.json"}
         assert found == (set() if fingerprint == "b" else kept)

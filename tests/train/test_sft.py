@@ -41,21 +41,18 @@ def test_training_lowers_the_dev_loss_and_leaves_an_adapter(adapter: Path) -> No
 
 
 def test_losses_are_means_over_tokens_of_answers_and_tracked(
-    supervised: Stage, options: ModelOptions, prompt: PromptOptions, tmp_path: Path
+    steady: Stage, options: ModelOptions, prompt: PromptOptions, tmp_path: Path
 ) -> None:
     # Answers of unlike length, so that a mean of means would be another number.
-    examples = read_examples(supervised.call["train"])[:3]
+    examples = read_examples(steady.call["train"])[:3]
     texts = ("Anna Berg [1].", "It was made in 1995, and it was directed by Anna Berg [1].", "No.")
     examples = [replace(e, output=text) for e, text in zip(examples, texts, strict=True)]
     file = tmp_path / "unlike.json"
     write_examples(file, examples)
-    assert options.adapter is not None
-    adapter = options.adapter.model_copy(update={"dropout": 0.0})
-    model = options.model_copy(update={"adapter": adapter})
     logged: list[dict[str, float]] = []
     tracker = SimpleNamespace(log=lambda step, figures: logged.append({"step": step, **figures}))
-    changed = {"train": file, "dev": file, "model": model, "tracker": tracker}
-    out = supervised.run(tmp_path, max_steps=1, evaluations=1, batch_size=3, **changed)
+    changed = {"train": file, "dev": file, "tracker": tracker}
+    out = steady.run(tmp_path, max_steps=1, evaluations=1, batch_size=3, **changed)
     tokenizer, base = load_tokenizer(options), load_base(options)
 
     def loss(model: Any) -> float:
@@ -87,18 +84,6 @@ def test_all_weights_can_be_trained_and_gone_on_from(
     assert any("embed" in name for name in moved)
     again = supervised.run(tmp_path / "two", start=out, learning_rate=1e-9, **changed)
     assert_close(out / "last" / "model.safetensors", again / "model.safetensors", atol=1e-6)
-
-
-def test_an_adapter_is_gone_on_from(supervised: Stage, adapter: Path, tmp_path: Path) -> None:
-    out = supervised.run(tmp_path, start=adapter, max_steps=1, learning_rate=1e-9)
-    assert_close(adapter / ADAPTER, out / ADAPTER, atol=1e-7, rtol=0)
-
-
-def test_gradient_checkpointing_changes_nothing(supervised: Stage, tmp_path: Path) -> None:
-    model = supervised.call["model"].model_copy(update={"gradient_checkpointing": True})
-    plain = supervised.run(tmp_path / "plain", max_steps=2)
-    other = supervised.run(tmp_path / "other", max_steps=2, model=model)
-    assert_close(plain / ADAPTER, other / ADAPTER, atol=1e-6, rtol=0)
 
 
 def test_rows_without_answers(

@@ -26,15 +26,6 @@ def test_every_item_comes_once_in_a_pass_whose_last_step_takes_what_is_left() ->
     assert first != second
 
 
-@pytest.fixture
-def steady(supervised: Stage) -> Stage:
-    """Without dropout, whose draws differ with passes and processes."""
-    model = supervised.call["model"]
-    adapter = model.adapter.model_copy(update={"dropout": 0.0})
-    model = model.model_copy(update={"adapter": adapter})
-    return Stage(sft, supervised.call | {"model": model})
-
-
 def test_a_step_that_runs_out_of_memory_is_computed_again_with_half_the_tokens(
     steady: Stage,
     tmp_path: Path,
@@ -76,11 +67,10 @@ def test_the_weights_with_the_lowest_dev_loss_are_published_and_the_last_kept(
     assert found == [3.0, 1.0, 2.0]
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_a_loss_that_is_not_finite_names_the_step_and_the_last_state_stays(
-    value: float, supervised: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    supervised: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    steps = iter([1.0] * 4 + [value])
+    steps = iter([1.0] * 4 + [math.nan])
     losses = lambda log_probs, _: {"loss": -log_probs.sum() * next(steps)}  # noqa: E731
     monkeypatch.setattr(sft, "losses", losses)
     line = r"sft, step 5: loss is not finite; a lower sft\.learning_rate"
