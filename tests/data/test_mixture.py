@@ -267,8 +267,6 @@ def test_bad_options_are_named(folder: Path, change: dict[str, Any], complaint: 
     ("one", "other", "same"),
     [
         ("Who is it?", "who is it", True),
-        ("Who  is\tit", "Who\u00a0is it", True),
-        ("Who is “it”?", 'Who is "it"?', True),
         ("Cafe\u0301", "CAFÉ", True),
         ("ﬁve １２", "Five 12", True),
         ("STRASSE", "straße", True),

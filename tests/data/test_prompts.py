@@ -80,17 +80,14 @@ def test_lists_may_have_an_instruction_of_their_own() -> None:
 
 
 @pytest.mark.parametrize(
-    ("templates", "line"),
-    [
-        ({"demo_prompt": "{INST} {D}"}, "demo_prompt\n.*expected {Q} in the template"),
-        ({"doc_prompt": "{ID} {T}"}, "doc_prompt\n.*expected {P} in the template"),
-    ],
+    ("name", "template", "lacking"),
+    [("demo_prompt", "{INST} {D}", "{Q}"), ("doc_prompt", "{ID} {T}", "{P}")],
 )
-def test_a_template_that_would_show_no_question_or_document_is_refused(
-    templates: dict[str, str], line: str
+def test_a_template_has_to_show_question_and_documents(
+    name: str, template: str, lacking: str
 ) -> None:
-    with pytest.raises(ValidationError, match=line):
-        PromptOptions.model_validate(templates)
+    with pytest.raises(ValidationError, match=f"{name}\n.*expected {lacking} in the template"):
+        PromptOptions.model_validate({name: template})
 
 
 def test_the_longest_documents_are_shortened_first_and_the_question_never() -> None:

@@ -165,15 +165,12 @@ def oracle(tmp_path: Path) -> Oracle:
     ("premise", "hypothesis", "entailed"),
     [
         (FILM, "Silver River starred Anna Berg in 1972.", True),
-        (FILM, "Silver River starred Anna Berg.", True),
         (FILM, "Anna Berg starred in Silver River in 1972.", True),
         (OTHER, "Silver River starred Anna Berg in 1972.", False),
         (FILM, "Silver River.", False),
         (FILM, "Silver River starred Anna Berg and", False),
         (FILM, "Anna Berg starred Silver River.", False),
         (PERSON, "Anna Berg studied in 1962.", False),
-        (PERSON, "Anna Berg studied in Oslo and Silver River.", False),
-        (FILM, "", False),
         (PERSON, "Anna Berg studied in Oslo and starred in Silver River.", False),
         (f"{PERSON}\n{FILM}", "Anna Berg studied in Oslo and starred in Silver River.", True),
         # The facts file is what counts, not the words of the passage.

@@ -99,20 +99,22 @@ def chat_tokenizer(kind: str, template: str) -> Any:
 
 
 ASKED = "Say.\n\nQuestion: {}?\n\n[1] T: {}.\n\nAnswer:"
+DEMOS = [("A", "One [1].", "a a a a"), ("B", " Two [1].", "b b b b")]
 MESSAGES = [
-    {"role": "user", "content": ASKED.format("A", "a a a a")},
-    {"role": "assistant", "content": "One [1]."},
-    {"role": "user", "content": ASKED.format("B", "b b b b")},
-    {"role": "assistant", "content": "Two [1]."},
-    {"role": "user", "content": ASKED.format("Who", "It was Zoë")},
-]
+    message
+    for name, answer, text in [*DEMOS, ("Who", "", "It was Zoë")]
+    for message in (
+        {"role": "user", "content": ASKED.format(name, text)},
+        {"role": "assistant", "content": answer.strip()},
+    )
+][:-1]
 
 
 @pytest.fixture
 def turns(tmp_path: Path) -> PromptOptions:
     demos = [
-        {"question": f"{name}?", "answer": answer, "docs": [{"title": "T", "text": text}]}
-        for name, answer, text in [("A", "One [1].", "a a a a."), ("B", " Two [1].", "b b b b.")]
+        {"question": f"{name}?", "answer": answer, "docs": [{"title": "T", "text": f"{text}."}]}
+        for name, answer, text in DEMOS
     ]
     value = {
         "instruction": "Say.",

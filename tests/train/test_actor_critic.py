@@ -23,9 +23,22 @@ PROMPTS = [[5, 6, 7, 8], [9, 10]]
 ANSWERS = [[[11, 12], [13]], [[14, 15, 16], [17]]]
 ROWS = [(prompt, answer) for prompt, own in zip(PROMPTS, ANSWERS, strict=True) for answer in own]
 PAD = 1
-TRAINED = ["adapter", "whole"]
 
 Make = Callable[..., Any]
+
+
+@pytest.fixture(params=["adapter", "whole"])
+def trained(request: pytest.FixtureRequest) -> str:
+    """Which weights are trained: an adapter's, or all."""
+    return str(request.param)
+
+
+@pytest.fixture
+def plain(trained: str, options: ModelOptions, adapter: Path, whole: Path) -> Any:
+    """The policy as transformers and PEFT load it."""
+    if trained == "whole":
+        return load_for_inference(options, whole)
+    return PeftModel.from_pretrained(load_base(options), adapter).eval()
 
 
 @pytest.fixture
@@ -42,24 +55,14 @@ def _batch(actor: ActorCritic) -> Batch:
     return actor.batch(PROMPTS, ANSWERS, PAD)
 
 
-@pytest.mark.parametrize("trained", TRAINED)
 @pytest.mark.parametrize(("shared", "rows"), [(True, 2), (False, 4)])
 def test_log_probabilities_and_values_are_those_of_plain_separate_passes(
-    make: Make,
-    trained: str,
-    shared: bool,
-    rows: int,
-    options: ModelOptions,
-    adapter: Path,
-    whole: Path,
+    make: Make, trained: str, shared: bool, rows: int, plain: Any
 ) -> None:
     actor = make(trained)
     assert actor.shared
     actor.shared = shared
     nn.init.normal_(actor.head.weight)
-    plain = load_for_inference(options, whole)
-    if trained == "adapter":
-        plain = PeftModel.from_pretrained(load_base(options), adapter).eval()
     batch = _batch(actor)
     assert len(batch.inputs["input_ids"]) == rows
     scores = actor.scores(batch)
@@ -77,7 +80,6 @@ def test_log_probabilities_and_values_are_those_of_plain_separate_passes(
     assert scores.log_probs[1, 1:].tolist() == [0, 0]
 
 
-@pytest.mark.parametrize("trained", TRAINED)
 def test_policy_and_reference_begin_alike_and_values_at_zero(make: Make, trained: str) -> None:
     actor = make(trained)
     scores = actor.scores(_batch(actor))
@@ -88,7 +90,6 @@ def test_policy_and_reference_begin_alike_and_values_at_zero(make: Make, trained
     assert actor.value_parameters() == {}
 
 
-@pytest.mark.parametrize("trained", TRAINED)
 def test_values_that_learn_alone_leave_the_policy_as_it_is(make: Make, trained: str) -> None:
     actor = make(trained)
     nn.init.normal_(actor.head.weight)
@@ -101,7 +102,6 @@ def test_values_that_learn_alone_leave_the_policy_as_it_is(make: Make, trained: 
     assert not learning & policy.keys()
 
 
-@pytest.mark.parametrize("trained", TRAINED)
 def test_the_gradient_of_the_whole_loss_is_its_finite_difference(make: Make, trained: str) -> None:
     # The norms of a Llama work in float32 whatever the weights are: no smaller step resolves more.
     actor = make(trained)
@@ -169,7 +169,6 @@ def test_a_policy_in_16_bits_samples_as_it_is(options: ModelOptions, adapter: Pa
         assert not any(getattr(module, "merged", False) for module in actor.model.modules())
 
 
-@pytest.mark.parametrize("trained", TRAINED)
 def test_the_saved_policy_is_loaded_as_it_was(
     make: Make, trained: str, options: ModelOptions, tmp_path: Path
 ) -> None:
