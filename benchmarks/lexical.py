@@ -17,7 +17,8 @@ from pathlib import Path
 from common import Clock, Report, argument_parser
 
 from citepipe.text.statements import remove_citations
-from citepipe.verify.base import Pair, load_verifier
+from citepipe.verify.base import Pair
+from citepipe.verify.load import load_verifier
 
 _LABELS = {"attributable": True, "not attributable": False}
 

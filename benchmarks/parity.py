@@ -33,7 +33,8 @@ from citepipe.data.example import Example
 from citepipe.data.files import read_examples, write_result
 from citepipe.text.normalize import clean_output
 from citepipe.text.sentences import Splitter, load_splitter
-from citepipe.verify.base import Pair, load_verifier
+from citepipe.verify.base import Pair
+from citepipe.verify.load import load_verifier
 
 TOLERANCE = 1e-9
 _TRAINING_STEPS = 500

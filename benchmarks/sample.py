@@ -37,7 +37,8 @@ from citepipe.rewards import Rewarder
 from citepipe.sample.best_of_n import best_of_n
 from citepipe.sample.segment_search import segment_search
 from citepipe.text.sentences import load_splitter
-from citepipe.verify.base import Verifier, load_verifier
+from citepipe.verify.base import Verifier
+from citepipe.verify.load import load_verifier
 
 PARTS = ("generation", "rewards", "whole")
 REWARDS = RewardOptions()

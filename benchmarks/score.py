@@ -26,7 +26,7 @@ from citepipe.data.files import read_answers, write_result
 from citepipe.options import ScoreOptions
 from citepipe.score.files import Scorer
 from citepipe.text.sentences import Splitter
-from citepipe.verify.base import load_verifier
+from citepipe.verify.load import load_verifier
 
 METRICS = ("length", "str_em", "str_hit", "citation_rec", "citation_prec")
 _TRAINING_STEPS = 400

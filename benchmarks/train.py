@@ -56,7 +56,8 @@ from citepipe.train.actor_critic import ActorCritic
 from citepipe.train.job import Job
 from citepipe.train.methods import METHODS, Rollout, Targets
 from citepipe.train.rl import Learner
-from citepipe.verify.base import Verifier, load_verifier
+from citepipe.verify.base import Verifier
+from citepipe.verify.load import load_verifier
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

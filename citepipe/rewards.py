@@ -14,7 +14,8 @@ from citepipe.options import JudgeOptions, RewardOptions
 from citepipe.text.normalize import clean_output, raw_char
 from citepipe.text.sentences import Splitter, load_splitter
 from citepipe.text.statements import is_list
-from citepipe.verify.base import Pair, Verifier, identity_of, load_verifier, provenance_of
+from citepipe.verify.base import Pair, Verifier, identity_of, provenance_of
+from citepipe.verify.load import load_verifier
 
 COMPONENTS = ("citation_recall", "citation_precision", "correctness")
 Placement = Literal["fine_grained", "holistic"]

@@ -119,7 +119,7 @@ def answers_of(arguments: argparse.Namespace) -> AnswerFile:
 
 def verifier_of(arguments: argparse.Namespace) -> Verifier:
     """Load the verifier, with the file that keeps its decisions."""
-    from citepipe.verify.base import load_verifier
+    from citepipe.verify.load import load_verifier
 
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     cache = arguments.cache or home / "citepipe" / "decisions.sqlite"

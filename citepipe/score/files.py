@@ -18,7 +18,8 @@ from citepipe.score.means import columns, intervals
 from citepipe.text.normalize import clean_output
 from citepipe.text.sentences import load_splitter
 from citepipe.text.statements import keep_years, remove_citations, separate_groups
-from citepipe.verify.base import Verifier, identity_of, load_verifier, provenance_of
+from citepipe.verify.base import Verifier, identity_of, provenance_of
+from citepipe.verify.load import load_verifier
 
 _version = cache(lambda name: (name, version(name)))
 

@@ -16,7 +16,7 @@ from citepipe.rewards import Rewarder
 from citepipe.teach.attribute import attribute
 from citepipe.teach.endpoint import Endpoint
 from citepipe.text.sentences import load_splitter
-from citepipe.verify.base import load_verifier
+from citepipe.verify.load import load_verifier
 
 _HINTS = {
     "given": "teacher.citations: attribute makes them from human answers, endpoint asks a model",

@@ -17,7 +17,8 @@ from citepipe.rewards import Reward, Rewarder, place, reward_file, total
 from citepipe.text.normalize import clean_output
 from citepipe.text.sentences import load_splitter
 from citepipe.text.statements import split_answer
-from citepipe.verify.base import Pair, load_verifier
+from citepipe.verify.base import Pair
+from citepipe.verify.load import load_verifier
 from tests.generate.tiny_tokenizers import KINDS, make_tokenizer
 from tests.text.odd_texts import ODD, TEXTS
 

@@ -17,7 +17,8 @@ from citepipe.options import RewardOptions, SegmentSearchOptions
 from citepipe.rewards import Rewarder
 from citepipe.sample.segment_search import segment_end
 from citepipe.text.sentences import Splitter, load_splitter
-from citepipe.verify.base import Pair, load_verifier
+from citepipe.verify.base import Pair
+from citepipe.verify.load import load_verifier
 
 
 class Said(NamedTuple):

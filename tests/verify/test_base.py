@@ -12,13 +12,8 @@ import pytest
 from citepipe.errors import InputError
 from citepipe.models import pretrained
 from citepipe.verify import base
-from citepipe.verify.base import (
-    CachedVerifier,
-    DecisionCache,
-    Pair,
-    decision_key,
-    load_verifier,
-)
+from citepipe.verify.base import CachedVerifier, DecisionCache, Pair, decision_key
+from citepipe.verify.load import load_verifier
 from tests.verify.tiny_models import make_t5
 
 # -- a verifier by its name
