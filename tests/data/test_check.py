@@ -146,10 +146,6 @@ def test_every_problem_of_every_row_is_found(tmp_path: Path) -> None:
         ({"docs": [DOC, DOC]}, "docs[1]: the same document as docs[0]"),
         ({"qa_pairs": []}, "qa_pairs: no gold answers, so no correctness of asqa is computed"),
         (
-            {"dataset": "qampari"},
-            "answers: no gold answers, so no correctness of qampari is computed",
-        ),
-        (
             {"qa_pairs": [{"short_answers": ["Norway", "!"]}]},
             "qa_pairs[0]: a gold answer without letters and digits",
         ),

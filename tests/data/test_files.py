@@ -62,11 +62,7 @@ def test_what_a_file_holds_decides_how_it_is_read(
 
 @pytest.mark.parametrize(
     ("name", "dataset"),
-    [
-        ("QAMPARI_eval_gtr_top100.json", "qampari"),
-        ("qampari-model_trained_on_asqa.json", None),
-        ("mine.json", None),
-    ],
+    [("QAMPARI_eval_gtr_top100.json", "qampari"), ("qampari-model_trained_on_asqa.json", None)],
 )
 def test_the_dataset_is_the_one_in_the_name_of_the_file(
     tmp_path: Path, name: str, dataset: str | None

@@ -55,13 +55,6 @@ THINKING = (
     "{% if add_generation_prompt %}<|im_start|>assistant\n"
     "{% if enable_thinking is false %}<think>\n\n</think>\n\n{% endif %}{% endif %}"
 )
-LLAMA_3 = (
-    "{{ bos_token }}{% for message in messages %}"
-    "<|start_header_id|>{{ message.role }}<|end_header_id|>\n\n"
-    "{{ message.content | trim }}<|eot_id|>"
-    "{% endfor %}{% if add_generation_prompt %}"
-    "<|start_header_id|>assistant<|end_header_id|>\n\n{% endif %}"
-)
 LLAMA_2 = (
     "{% for message in messages %}{% if message.role == 'user' %}"
     "{{ bos_token + '[INST] ' + message.content | trim + ' [/INST]' }}{% else %}"
@@ -73,7 +66,6 @@ ROLES = "{% for message in messages %}### {{ message.role }}:\n{{ message.conten
 KINDS = {
     "chatml": ("bytes", CHATML, "<|im_end|>"),
     "thinking": ("bytes", THINKING, "<|im_end|>"),
-    "llama-3": ("bytes", LLAMA_3, "<|eot_id|>"),
     "llama-2": ("sentencepiece", LLAMA_2, "</s>"),
     "llama-2 in bytes": ("bytes", LLAMA_2, "</s>"),
     "chatml in pieces": ("metaspace", CHATML, "<|im_end|>"),
@@ -88,7 +80,7 @@ def chat_tokenizer(kind: str, template: str) -> Any:
     from tokenizers.processors import TemplateProcessing
 
     tokenizer = copy.deepcopy(make_tokenizer(kind))
-    names = ["<|im_start|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>", "<|im_end|>"]
+    names = ["<|im_start|>", "<|im_end|>"]
     tokenizer.add_tokens([AddedToken(name, normalized=False, special=True) for name in names])
     tokenizer.bos_token = "<s>"
     tokenizer.backend_tokenizer.post_processor = TemplateProcessing(

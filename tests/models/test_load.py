@@ -20,16 +20,21 @@ from citepipe.models.load import (
     load_trainable,
     share_kept_by_merging,
 )
+from citepipe.models.merge import export
 from citepipe.models.pretrained import load_checkpoint
 from citepipe.models.save import building
 from citepipe.options import AdapterOptions
 from tests.models.tiny import adapted, logits, lora, options
 
+SOFT_PROMPT = peft.PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=3)
 
-def test_an_adapter_that_16_bits_would_lose_is_kept_apart(
+
+def test_an_adapter_that_16_bits_would_lose_is_kept_apart_and_its_loss_is_reported(
     tiny_base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    halved = options(tiny_base, dtype="bfloat16")
+    load_base(options(tiny_base, dtype="bfloat16")).save_pretrained(tmp_path / "base")
+    load_tokenizer(options(tiny_base)).save_pretrained(tmp_path / "base")
+    halved = options(tmp_path / "base", dtype="bfloat16")
     config = peft.LoraConfig(r=4, target_modules="all-linear")
     model = peft.get_peft_model(load_base(halved), config)
     shares = []
@@ -44,6 +49,10 @@ def test_an_adapter_that_16_bits_would_lose_is_kept_apart(
         loaded = load_for_inference(halved, tmp_path / "adapter")
         assert isinstance(loaded, peft.PeftModel) == (size == 1e-5)
         assert ("kept apart from the base" in capsys.readouterr().err) == (size == 1e-5)
+        merged = export(halved, tmp_path / "adapter", tmp_path / f"merged-{size}", "x")
+        assert merged.endswith(f"adapter kept {shares[-1]:.1%}")
+        line = f"rounded to bfloat16, {shares[-1]:.0%} of the adapter is left; float32 keeps all"
+        assert (line in capsys.readouterr().err) == (size == 1e-5)
     assert shares[0] < 0.5
     assert shares[1] == pytest.approx(1, abs=0.02)
 
@@ -59,16 +68,18 @@ def test_a_directory_that_is_not_a_model_is_one_clear_line(load: Any, tmp_path: 
 
 
 @pytest.mark.parametrize(
-    ("change", "line"),
+    ("config", "change", "line"),
     [
-        ({"peft_type": "MAGIC"}, "MAGIC"),
-        ({"new_kind": {"x": 1}}, "the installed PEFT does not know new_kind"),
+        (lora(), {"peft_type": "MAGIC"}, "MAGIC"),
+        (lora(), {"new_kind": {"x": 1}}, "the installed PEFT does not know new_kind"),
+        (SOFT_PROMPT, {}, "it is PROMPT_TUNING, expected one that is added to"),
     ],
+    ids=["unknown", "of a later version", "soft prompt"],
 )
 def test_a_configuration_that_means_another_adapter(
-    change: dict[str, object], line: str, tiny_base: Path, tmp_path: Path
+    config: Any, change: dict[str, object], line: str, tiny_base: Path, tmp_path: Path
 ) -> None:
-    adapted(tiny_base, tmp_path)
+    adapted(tiny_base, tmp_path, config)
     path = tmp_path / "adapter_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | change | {"enable_lora": None}))
     with pytest.raises(InputError, match=f"no adapter that fits the base model: .*{line}"):
@@ -97,14 +108,6 @@ def test_an_adapter_of_another_base_is_one_clear_line(
             load(options(tiny_base), tmp_path / "adapter")
     path.write_bytes(path.read_bytes()[:500])
     with pytest.raises(InputError, match=r"no adapter that fits the base model: .*header"):
-        load_for_inference(options(tiny_base), tmp_path / "adapter")
-
-
-def test_soft_prompts_are_no_adapters(tiny_base: Path, tmp_path: Path) -> None:
-    config = peft.PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=3)
-    model = peft.get_peft_model(load_base(options(tiny_base)), config)
-    model.save_pretrained(str(tmp_path / "adapter"))
-    with pytest.raises(InputError, match="it is PROMPT_TUNING, expected one that is added to"):
         load_for_inference(options(tiny_base), tmp_path / "adapter")
 
 
@@ -162,20 +165,22 @@ def test_options_that_the_base_or_the_machine_does_not_have(tiny_base: Path) -> 
             load_base(options(tiny_base, quantization="4bit"))
 
 
-@pytest.mark.parametrize("file", ["config.json", "tokenizer_config.json"])
+ODD = {
+    "config.json": {"model_type": "odd", "auto_map": {"AutoConfig": "o.Config"}},
+    "tokenizer_config.json": {
+        "tokenizer_class": "O",
+        "auto_map": {"AutoTokenizer": ["o.O", None]},
+    },
+}
+
+
+@pytest.mark.parametrize(("file", "change"), ODD.items(), ids=ODD)
 def test_the_code_of_a_repository_is_neither_run_nor_offered(
-    file: str, tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    file: str, change: Any, tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("a question on the terminal"))
-    change = {
-        "config.json": {"model_type": "odd", "auto_map": {"AutoConfig": "odd.Config"}},
-        "tokenizer_config.json": {
-            "tokenizer_class": "Odd",
-            "auto_map": {"AutoTokenizer": ["odd.Odd", None]},
-        },
-    }[file]
     base = shutil.copytree(tiny_base, tmp_path / "base")
-    (base / "odd.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    (base / "o.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
     (base / file).write_text(json.dumps(json.loads((base / file).read_text()) | change))
     for load in (
         lambda: (load_base if file == "config.json" else load_tokenizer)(options(base)),

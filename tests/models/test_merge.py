@@ -15,7 +15,7 @@ import yaml
 
 from citepipe.cli import main
 from citepipe.errors import InputError
-from citepipe.models.load import load_base, load_for_inference, share_kept_by_merging
+from citepipe.models.load import load_base, load_for_inference
 from citepipe.models.merge import dtype_of, export
 from tests.models.tiny import adapted, loaded, logits, lora, options
 
@@ -116,23 +116,6 @@ def test_the_sum_is_rounded_once(dtype: str, tiny_base: Path, tmp_path: Path) ->
     for name, weight in loaded(tmp_path / "out").state_dict().items():
         assert weight.dtype == getattr(torch, dtype)
         assert torch.equal(weight, exact[name].to(weight.dtype)), name
-
-
-def test_what_rounding_takes_is_said(
-    tiny_base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    loaded(tiny_base).to(torch.bfloat16).save_pretrained(tmp_path / "base")
-    transformers.AutoTokenizer.from_pretrained(tiny_base).save_pretrained(tmp_path / "base")
-    adapted(tmp_path / "base", tmp_path / "adapter", lora(lora_alpha=1e-4))
-    said = export(
-        options(tmp_path / "base", dtype="bfloat16"), tmp_path / "adapter", tmp_path / "out", "x"
-    )
-    base = loaded(tmp_path / "base", dtype=torch.bfloat16)
-    kept = share_kept_by_merging(peft.PeftModel.from_pretrained(base, tmp_path / "adapter"))
-    assert 0 < kept < 0.9
-    line = f"rounded to bfloat16, {kept:.0%} of the adapter is left; float32 keeps all of it"
-    assert line in capsys.readouterr().err
-    assert said.endswith(f"adapter kept {kept:.1%}")
 
 
 def test_whole_models_are_written_as_they_are_and_what_is_no_model_is_refused(

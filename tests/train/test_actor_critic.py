@@ -209,12 +209,7 @@ LLAMA_LIKE = SMALL | {"intermediate_size": 32, "num_key_value_heads": 2, "initia
     ],
 )
 def test_every_model_reads_answers_as_it_can_and_treats_logits_in_its_own_way(
-    kind: str,
-    config: dict[str, Any],
-    attention: str | None,
-    shares: bool,
-    options: ModelOptions,
-    tmp_path: Path,
+    kind: str, config: Any, attention: Any, shares: bool, options: ModelOptions, tmp_path: Path
 ) -> None:
     torch.manual_seed(0)
     tokenizer = load_tokenizer(options)

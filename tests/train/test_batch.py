@@ -69,25 +69,6 @@ def test_rows_of_like_length_share_a_pass_and_the_longest_come_first() -> None:
     assert found == [[range(1)], [range(1, 2)]]
 
 
-def test_memory_that_runs_out_is_made_do_with_and_the_line_says_how_to_keep_it(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    budget, tried = TokenBudget(200, CPU, "rl"), []
-
-    def work() -> str:
-        tried.append(budget.tokens)
-        if len(tried) == 1:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        return "done"
-
-    assert budget.keep("step 3", work) == "done"
-    assert tried == [200, 100]
-    assert capsys.readouterr().err == (
-        "rl, step 3: memory ran out, goes on with 100 tokens a pass "
-        "(to keep it: rl.tokens_per_pass)\n"
-    )
-
-
 def test_memory_that_never_suffices_ends_the_run_and_other_errors_are_left_alone() -> None:
     budget, tried = TokenBudget(None, CPU, "sft"), []
 

@@ -117,12 +117,7 @@ def test_preferences_and_rewards(
     ids=["the newest state and the best weights", "before a first dev loss", "by the minute"],
 )
 def test_a_state_is_gone_on_from_by_the_same_configuration_only(
-    changed: dict[str, Any],
-    cut: int,
-    kept: set[str],
-    supervised: Stage,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    changed: Any, cut: int, kept: Any, supervised: Stage, tmp_path: Path, capsys: Any
 ) -> None:
     for number, said in ((cut, ""), (1, "going on after step"), (1, "starting clean")):
         fingerprint = "b" if said == "starting clean" else "a"

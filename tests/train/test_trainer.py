@@ -43,7 +43,10 @@ def test_a_step_that_runs_out_of_memory_is_computed_again_with_half_the_tokens(
 
     monkeypatch.setattr(Trainer, "_forward", full)
     disturbed = steady.run(tmp_path / "disturbed", tokens_per_pass=300)
-    said = "sft, step 1: memory ran out, goes on with 150 tokens a pass"
+    said = (
+        "sft, step 1: memory ran out, goes on with 150 tokens a pass "
+        "(to keep it: sft.tokens_per_pass)\n"
+    )
     assert capsys.readouterr().err.count(said) == 1
     assert_close(undisturbed / ADAPTER, disturbed / ADAPTER)
 
