@@ -34,12 +34,7 @@ def argument_parser(text: str | None, results: str | None) -> argparse.ArgumentP
 
 
 class Report:
-    """Prints lines and writes them to a file (None: prints only), the machine first.
-
-    Args:
-        path: the file.
-        packages: whose versions are named.
-    """
+    """Prints lines and writes them to `path`, if any: first the machine and packages' versions."""
 
     def __init__(self, path: Path | None, *packages: str) -> None:
         self._stream: TextIO | None = None
@@ -86,11 +81,7 @@ def _versions(*packages: str) -> Iterator[str]:
 
 
 class Clock:
-    """Seconds by name, of several rounds.
-
-    Args:
-        device: a GPU is waited for.
-    """
+    """Seconds by name, of several rounds; a GPU is waited for."""
 
     def __init__(self, device: str = "cpu") -> None:
         self.device = device
