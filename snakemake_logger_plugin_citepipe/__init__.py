@@ -129,14 +129,15 @@ class LogHandler(LogHandlerBase):
         if self.running:
             parts.append("running: " + ", ".join(self.names[job][1] for job in self.running))
         if self.done < self.total:
-            parts.append(f"about {clock(self.left(now))} left")
+            unknown = any(count and not self.seconds[rule] for rule, count in self.counts.items())
+            parts.append(f"{'more than' if unknown else 'about'} {clock(self.left(now))} left")
         else:
             parts.append(f"all done in {clock(now - self.begun)}")
         self.show("; ".join(parts))
 
     def left(self, now: float) -> float:
         """Seconds until the end, if jobs take as long as those of their rule have taken so far."""
-        known = {rule: sum(times) / len(times) for rule, times in self.seconds.items()}
+        known = {rule: sum(times) / len(times) for rule, times in self.seconds.items() if times}
         usual = sum(known.values()) / len(known)
         work = sum(count * known.get(rule, usual) for rule, count in self.counts.items())
         spent = sum(sum(times) for times in self.seconds.values())

@@ -64,10 +64,10 @@ def test_a_line_of_progress_as_each_job_ends(clock: SimpleNamespace) -> None:
     emit(made, event=LogEvent.JOB_FINISHED, job_id=0)
     clock.now = 90.0
     emit(made, event=LogEvent.JOB_FINISHED, job_id=1)
-    # Left: one sft of 60 s and one score of 90 s, at 150 s of work within the 90 s so far.
+    # Left at last: one sft of 60 s and one score of 90 s, at 150 s of work within the 90 s so far.
     assert lines(made) == [
         "4 jobs: 2 sft, 2 score",
-        "[1/4] sft dist seed0 in 1 min 0 s; running: score dist seed0; about 1 min 30 s left",
+        "[1/4] sft dist seed0 in 1 min 0 s; running: score dist seed0; more than 1 min 30 s left",
         "[2/4] score dist seed0 in 1 min 30 s; about 1 min 30 s left",
     ]
 
