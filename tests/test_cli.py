@@ -23,9 +23,7 @@ Captured = pytest.CaptureFixture[str]
 
 def row(output: Any = "Anna Berg was born in Oslo [1].", **fields: Any) -> dict[str, Any]:
     answers = {"qa_pairs": [{"question": "Where?", "short_answers": ["Oslo"]}]}
-    return (
-        {"question": "Where was Anna Berg born?", "docs": DOCS, "output": output} | answers | fields
-    )
+    return {"question": "Where was she born?", "docs": DOCS, "output": output} | answers | fields
 
 
 @pytest.fixture
@@ -60,13 +58,8 @@ def test_score_prints_a_table_and_writes_json(answers: Path, tmp_path: Path, cap
     result = json.loads(out.read_text())
     # Of two answers with statements one has all supported, the other none; the empty one is left.
     assert result["metrics"]["citation_rec"] == 50
-    assert result["metrics"]["citation_prec"] == 50
-    assert result["metrics"]["str_em"] == pytest.approx(100 / 3)
-    assert set(result) >= {"metrics", "per_example", "provenance"}
     assert [own["id"] for own in result["per_example"]] == ["0", "1", "2"]
-
-
-def test_rules_and_metrics_can_be_chosen(answers: Path, capsys: Captured):
+    # Rules and metrics can be chosen.
     result = json.loads(printed(capsys, "score", answers, "--rules", "sane", "--json", "-"))
     # The empty answer counts.
     assert result["metrics"]["citation_rec"] == pytest.approx(100 / 3)
@@ -96,7 +89,6 @@ def test_bad_rows_stop_or_are_left_out_and_counted(tmp_path: Path, capsys: Captu
         (["--dataset", "nq"], "dataset 'nq': expected one of asqa"),
         (["--dataset", "eli5"], "row 0, field dataset: expected eli5, got asqa"),
         (["--metrics", "bleu"], "metric 'bleu'"),
-        (["--splitter", "commas"], "splitter 'commas'"),
         (["--verifier", "{tmp}", "--json", "{tmp}/out.json"], "not a model directory"),
         (["--verifier", "lexical?x=1"], "lexical takes no argument"),
         (["--json", "{tmp}"], "it is a directory"),
@@ -115,16 +107,14 @@ def test_bad_input_is_one_line(
     assert Path("/dev/full").is_char_device()
 
 
-def test_a_wrong_usage_ends_with_2(answers: Path):
-    for wrong in (["score"], ["reward", str(answers)], ["score", str(answers), "--resamples", "0"]):
-        with pytest.raises(SystemExit) as stopped:
-            main(wrong)
-        assert stopped.value.code == 2
-
-
-def test_an_interrupted_command_ends_with_130(
+def test_wrong_usage_ends_with_2_and_an_interrupt_with_130(
     answers: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
 ):
+    for wrong in (["score"], ["reward", str(answers)], ["score", str(answers), "--resamples", "0"]):
+        with pytest.raises(SystemExit, match=r"^2$"):
+            main(wrong)
+    capsys.readouterr()
+
     def interrupt(_: object) -> None:
         raise KeyboardInterrupt
 
@@ -201,15 +191,12 @@ def test_two_systems_are_compared(answers: Path, tmp_path: Path, capsys: Capture
 
 def test_help_imports_nothing_heavy():
     code = (
-        "import sys\n"
-        "from citepipe.cli import main\n"
-        "try:\n    main(['--help'])\nexcept SystemExit:\n    pass\n"
-        "heavy = {'torch', 'numpy', 'nltk', 'pydantic', 'spacy'} & set(sys.modules)\n"
-        "sys.exit(f'imported {heavy}' if heavy else 0)\n"
+        "import atexit, sys; from citepipe.cli import main\n"
+        "atexit.register(lambda: print('imported', *sys.modules)); main(['--help'])"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "examples:" in done.stdout
+    printed = subprocess.check_output([sys.executable, "-c", code], text=True)
+    assert "examples:" in printed
+    assert not {"torch", "numpy", "nltk", "pydantic", "spacy"} & set(printed.split())
 
 
 def test_check_says_what_is_wrong_and_ends_with_1(tmp_path: Path, capsys: Captured):

@@ -97,14 +97,9 @@ def test_a_key_names_a_run_that_begins_with_its_first_figure(fake: SimpleNamespa
     ],
 )
 def test_a_run_is_sent_only_when_configured_or_when_logged_in(
-    configured: str,
-    environment: str | None,
-    logged_in: bool,
-    mode: str | None,
-    fake: SimpleNamespace,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+    configured: str, environment: str | None, logged_in: bool, mode: str | None,
+    fake: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
     if environment:
         monkeypatch.setenv("WANDB_MODE", environment)
     if logged_in:

@@ -13,10 +13,8 @@ from collections.abc import Callable, Iterable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 
-Answer = Callable[[dict[str, Any]], Iterable[tuple[int, float]]]
-"""From the body of a request to its tokens with their log-probabilities, without an end."""
-
-Wrong = Callable[["Handler", dict[str, Any]], None]
+Body = dict[str, Any]
+Wrong = Callable[["Handler", Body], None]
 """Answers a request otherwise than a server should."""
 
 CHUNKED = (
@@ -25,58 +23,45 @@ CHUNKED = (
 
 
 class Handler(BaseHTTPRequestHandler):
-    """One connection."""
+    """One connection to a server, its `owner`."""
 
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
-    server: _Listener
+
+    def setup(self) -> None:
+        super().setup()
+        self.owner: Any = self.server.owner  # type: ignore[attr-defined]
+        self.owner.connections.append(self.request)
 
     def log_message(self, format: str, *args: object) -> None:
         """Nothing is logged."""
 
     def do_GET(self) -> None:
-        self.server.owner.respond(self, {})
+        self.owner.respond(self, {})
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        owner = self.server.owner
         headers = {name.lower(): value for name, value in self.headers.items()}
-        owner.requests.append((self.path, headers, body))
-        wrong = owner.wrong_prompts.get(body.get("prompt", [None])[0])
-        if wrong is None and owner.wrong and "unload" not in self.path:
-            wrong = owner.wrong.popleft()
-        (wrong or owner.respond)(self, body)
+        self.owner.requests.append((self.path, headers, body))
+        wrong = self.owner.wrong_prompts.get(body.get("prompt", [None])[0])
+        if wrong is None and self.owner.wrong and "unload" not in self.path:
+            wrong = self.owner.wrong.popleft()
+        (wrong or self.owner.respond)(self, body)
 
     def send(self, status: int, value: Any, *headers: str) -> None:
         """JSON, or a page of text."""
-        is_page = isinstance(value, str)
-        data = value.encode() if is_page else json.dumps(value).encode()
+        data = value.encode() if isinstance(value, str) else json.dumps(value).encode()
+        kind = "text/html" if isinstance(value, str) else "application/json"
         lines = [f"HTTP/1.1 {status} Words", f"Content-Length: {len(data)}", *headers]
-        lines.append(f"Content-Type: {'text/html' if is_page else 'application/json'}")
-        self.wfile.write("\r\n".join([*lines, "", ""]).encode() + data)
+        self.wfile.write("\r\n".join([*lines, f"Content-Type: {kind}", "", ""]).encode() + data)
 
     def send_chunk(self, data: bytes) -> None:
         self.wfile.write(b"%x\r\n%s\r\n" % (len(data), data))
-
-    def hang_up(self) -> None:
-        self.close_connection = True
-        with contextlib.suppress(OSError):
-            self.request.shutdown(socket.SHUT_RDWR)
 
 
 class _Listener(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 128
-
-    def __init__(self, owner: HttpServer, port: int) -> None:
-        self.owner = owner
-        self.is_dead = False
-        self.connections: list[Any] = []
-        super().__init__(("127.0.0.1", port), Handler)
-
-    def verify_request(self, request: Any, client_address: Any) -> bool:
-        self.connections.append(request)
-        return not self.is_dead
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Connections that break are what the tests are about."""
@@ -89,35 +74,36 @@ class HttpServer:
         requests: path, headers and body of every POST.
         wrong: what is done with the next POSTs instead, one by one.
         wrong_prompts: the same by the first token of the prompt, always.
+        connections: sockets of all clients so far.
         over: set when the test is.
     """
 
+    respond: Wrong
+    port = 0
+
     def __init__(self) -> None:
-        self.requests: list[tuple[str, dict[str, str], dict[str, Any]]] = []
+        self.requests: list[tuple[str, dict[str, str], Body]] = []
         self.wrong: deque[Wrong] = deque()
         self.wrong_prompts: dict[int | None, Wrong] = {}
         self.over = threading.Event()
-        self.port = 0
         self.start()
-
-    def respond(self, handler: Handler, body: dict[str, Any]) -> None:
-        raise NotImplementedError
 
     def start(self) -> None:
         """Listen, on the port of before if there was one."""
-        self.listener = _Listener(self, self.port)
+        self.connections: list[socket.socket] = []
+        self.listener = _Listener(("127.0.0.1", self.port), Handler)
+        self.listener.owner = self  # type: ignore[attr-defined]
         self.port = self.listener.server_address[1]
         self.url = f"http://127.0.0.1:{self.port}/v1"
         threading.Thread(target=self.listener.serve_forever, args=(0.005,), daemon=True).start()
 
     def die(self) -> None:
         """Drop every connection and listen no more."""
-        self.listener.is_dead = True
         threading.Thread(target=self.listener.shutdown, daemon=True).start()
-        self.listener.socket.close()
-        for connection in self.listener.connections:
+        for connection in (self.listener.socket, *self.connections):
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
+        self.listener.socket.close()
 
     def __enter__(self) -> Self:
         return self
@@ -131,19 +117,15 @@ class ChatServer(HttpServer):
     """An endpoint of chat completions, which `answer` makes from a request's body."""
 
     def __init__(self) -> None:
-        self.answer: Callable[[dict[str, Any]], Any] = lambda _: chat(" Yes [1].\nMore.")
+        self.answer: Callable[[Body], Any] = lambda _: chat(" Yes [1].\nMore.")
+        self.respond = lambda handler, body: handler.send(200, self.answer(body))
         super().__init__()
 
-    def respond(self, handler: Handler, body: dict[str, Any]) -> None:
-        handler.send(200, self.answer(body))
 
-
-def chat(
-    text: Any, finish: str | None = "stop", usage: tuple[int, int] | None = (100, 10)
-) -> dict[str, Any]:
+def chat(text: Any, finish: str | None = "stop", usage: tuple[int, int] | None = (100, 10)) -> Body:
     """A chat completion."""
     message = {"role": "assistant", "content": text}
-    value: dict[str, Any] = {"choices": [{"message": message, "finish_reason": finish}]}
+    value: Body = {"choices": [{"message": message, "finish_reason": finish}]}
     if usage is not None:
         value["usage"] = {"prompt_tokens": usage[0], "completion_tokens": usage[1]}
     return value
@@ -153,7 +135,7 @@ class LoopbackServer(HttpServer):
     """Serves completions as vLLM does.
 
     Attributes:
-        answer: what the model generates; it may go on for ever.
+        answer: tokens with their log-probabilities for a request's body; it may go on for ever.
         decode: from token ids to text.
         end_id: the model's end of sequence.
         has_ids: token ids are returned.
@@ -162,7 +144,7 @@ class LoopbackServer(HttpServer):
 
     def __init__(
         self,
-        answer: Answer,
+        answer: Callable[[Body], Iterable[tuple[int, float]]],
         decode: Callable[[list[int]], str],
         end_id: int,
         model: str = "base",
@@ -175,56 +157,52 @@ class LoopbackServer(HttpServer):
         self.adapters_by_request = adapters_by_request
         self.adapters: dict[str, str] = {}
         self.left = threading.Semaphore(0)
+        self.respond = self.serve
         super().__init__()
 
     @property
-    def bodies(self) -> list[dict[str, Any]]:
+    def bodies(self) -> list[Body]:
         """Of every request for a completion."""
         return [body for path, _, body in self.requests if path == "/v1/completions"]
 
-    def respond(self, handler: Handler, body: dict[str, Any]) -> None:
+    def serve(self, handler: Handler, body: Body) -> None:
         name, path = body.get("lora_name", ""), handler.path.removeprefix("/v1/")
         if path == "models":
             own = [{"id": n, "root": p, "parent": self.model} for n, p in self.adapters.items()]
-            own.append({"id": self.model, "root": self.root, "parent": None})
-            handler.send(200, {"object": "list", "data": own})
+            handler.send(200, {"data": [*own, {"id": self.model, "root": self.root}]})
         elif path == "unload_lora_adapter":
             self.adapters.pop(name, None)
             handler.send(200, "Success")
         elif path == "load_lora_adapter" and name in self.adapters:
             message = f"The lora adapter '{name}' has already been loaded."
-            handler.send(400, {"error": {"message": message, "code": 400}})
+            handler.send(400, {"error": {"message": message}})
         elif path == "load_lora_adapter" and self.adapters_by_request:
             self.adapters[name] = body["lora_path"]
             handler.send(200, "Success: LoRA adapter added.")
         elif path != "completions":
             handler.send(404, {"detail": "Not Found"})
         elif body["model"] not in (self.model, *self.adapters):
-            message = f"The model `{body['model']}` does not exist."
-            handler.send(404, {"error": {"message": message, "code": 404}})
+            handler.send(404, {"error": {"message": f"`{body['model']}` does not exist."}})
         elif body["stream"]:
             self.send_stream(handler, body)
         else:
             handler.send(200, self.completion(body))
 
-    def pieces(self, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    def pieces(self, body: Body) -> Iterator[Body]:
         """What a stream sends, a token a time; the last has a finish reason."""
         ids: list[int] = []
-        shown = ""
+        shown, finish = "", None
         for token_id, log_prob in self.answer(body):
             ids.append(token_id)
             ended = token_id in (self.end_id, *body["stop_token_ids"])
             text = self.decode(ids[:-1] if ended else ids)
             text = shown if text.endswith("\ufffd") else text
-            stops = [s for s in body["stop"] if s in text]
-            finish = reason = None
-            if ended:
-                finish, reason = "stop", None if token_id == self.end_id else token_id
-            elif stops:
-                finish, reason = "stop", stops[0]
-                text = text[: text.find(stops[0])]
-            elif len(ids) == body["max_tokens"]:
-                finish = "length"
+            reason = token_id if ended and token_id != self.end_id else None
+            stops = [] if ended else [s for s in body["stop"] if s in text]
+            if stops:
+                text, reason = text[: text.find(stops[0])], stops[0]
+            if ended or stops or len(ids) == body["max_tokens"]:
+                finish = "stop" if ended or stops else "length"
             piece = {"text": text[len(shown) :], "finish_reason": finish, "stop_reason": reason}
             if self.has_ids:
                 piece |= {"token_ids": [token_id], "logprobs": {"token_logprobs": [log_prob]}}
@@ -233,17 +211,17 @@ class LoopbackServer(HttpServer):
             if finish is not None:
                 return
 
-    def completion(self, body: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    def completion(self, body: Body, **changes: Any) -> Body:
         """A whole answer, with changes in its only choice."""
         pieces = list(self.pieces(body))
-        choice: dict[str, Any] = {**pieces[-1], "text": "".join(p["text"] for p in pieces)}
+        choice = {**pieces[-1], "text": "".join(p["text"] for p in pieces)}
         if self.has_ids:
-            log_probs = [x for p in pieces for x in p["logprobs"]["token_logprobs"]]
             choice["token_ids"] = [i for p in pieces for i in p["token_ids"]]
+            log_probs = [x for p in pieces for x in p["logprobs"]["token_logprobs"]]
             choice["logprobs"] = {"token_logprobs": log_probs}
-        return {"object": "text_completion", "choices": [choice | changes]}
+        return {"choices": [choice | changes]}
 
-    def send_stream(self, handler: Handler, body: dict[str, Any], most: int | None = None) -> None:
+    def send_stream(self, handler: Handler, body: Body, most: int | None = None) -> None:
         """Stream the answer, or its first events."""
         handler.wfile.write(CHUNKED)
         try:
@@ -252,9 +230,8 @@ class LoopbackServer(HttpServer):
         except OSError:
             self.left.release()
             raise
-        if most is None:
-            handler.send_chunk(b"data: [DONE]\n\n")
-            handler.send_chunk(b"")
+        for event in (b"data: [DONE]\n\n", b"") if most is None else ():
+            handler.send_chunk(event)
 
 
 def status(code: int, value: Any, *headers: str) -> Wrong:
@@ -265,34 +242,28 @@ def status(code: int, value: Any, *headers: str) -> Wrong:
 def raw(data: bytes, drop: bytes | None = None) -> Wrong:
     """Bytes that need not be HTTP, then the end, or drops until the test is over."""
 
-    def wrong(handler: Handler, body: dict[str, Any]) -> None:
+    def wrong(handler: Handler, body: Body) -> None:
+        handler.close_connection = True
         handler.wfile.write(data)
         until = time.monotonic() + (0 if drop is None else 20)
-        while time.monotonic() < until and not handler.server.owner.over.wait(0.02):
+        while time.monotonic() < until and not handler.owner.over.wait(0.02):
             handler.wfile.write(drop or b"")
-        handler.hang_up()
 
     return wrong
 
 
 def changed(**fields: Any) -> Wrong:
     """An answer whose only choice has other values."""
-    return lambda handler, body: handler.send(200, _owner(handler).completion(body, **fields))
+    return lambda handler, body: handler.send(200, handler.owner.completion(body, **fields))
 
 
 def stream_of(*events: bytes, first: int = 0, is_whole: bool = True) -> Wrong:
     """The first events of the right stream and then others; it ends properly or breaks off."""
 
-    def wrong(handler: Handler, body: dict[str, Any]) -> None:
-        _owner(handler).send_stream(handler, body, first)
+    def wrong(handler: Handler, body: Body) -> None:
+        handler.owner.send_stream(handler, body, first)
         for event in (*events, b"") if is_whole else events:
             handler.send_chunk(event)
-        if not is_whole:
-            handler.hang_up()
+        handler.close_connection = not is_whole
 
     return wrong
-
-
-def _owner(handler: Handler) -> LoopbackServer:
-    assert isinstance(handler.server.owner, LoopbackServer)
-    return handler.server.owner

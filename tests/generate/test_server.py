@@ -464,7 +464,7 @@ def test_a_server_on_this_machine_is_reached_without_a_proxy(
     with closing(Client(ServerOptions(url=server.url, retries=0))) as client:
         assert ask(client) == ask(client) == {"is": "right"}
     # Over one connection.
-    assert len(server.listener.connections) == 1
+    assert len(server.connections) == 1
 
 
 @pytest.mark.parametrize("failing", [{}, {1: InputError("no 1"), 2: InputError("no 2")}])

@@ -28,18 +28,18 @@ def runs(tmp_path: Path) -> Runs:
     fitted += [{"step": step, "eval_loss": loss} for step, loss in ((2, 1.5), (4, 1.25), (6, 1.25))]
     fitted += [{"step": 6, "runtime": 3.5}]
 
-    def reinforced(rewards: list[float]) -> list[dict[str, float]]:
-        rows = []
-        for step, reward in enumerate(rewards):
-            parts = {"dev_citation_recall": reward - 0.5, "dev_correctness": 0.5}
-            rows.append({"step": step, "dev_reward": reward, **parts})
-            rows.append({"step": step, "dev_citation_f1": 100 * reward, "kl": 0.5, "entropy": 1.0})
-        return rows
+    def reinforced(*rewards: float) -> list[dict[str, float]]:
+        parts = {"dev_correctness": 0.5, "kl": 0.5, "entropy": 1.0}
+        return [
+            {"step": step, "dev_reward": x, "dev_citation_recall": x - 0.5, **parts}
+            | {"dev_citation_f1": 100 * x}
+            for step, x in enumerate(rewards)
+        ]
 
     return [
         ("dist", 0, write(tmp_path / "dist.jsonl", fitted)),
-        ("fg_rl", 0, write(tmp_path / "a.jsonl", reinforced([0.5, 0.75, 1.0, 0.625]))),
-        ("fg_rl", 1, write(tmp_path / "b.jsonl", reinforced([0.5, 0.25, 0.5]))),
+        ("fg_rl", 0, write(tmp_path / "a.jsonl", reinforced(0.5, 0.75, 1.0, 0.625))),
+        ("fg_rl", 1, write(tmp_path / "b.jsonl", reinforced(0.5, 0.25, 0.5))),
     ]
 
 

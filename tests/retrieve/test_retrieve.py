@@ -63,12 +63,6 @@ def test_sums_in_another_order_tie() -> None:
         assert _texts(_retriever(*texts, k1=k1).find(["a b c"], 4)[0]) == texts
 
 
-def test_less_than_asked_for_is_found_if_no_more_shares_a_word() -> None:
-    retriever = _retriever("red house", "green house", "blue sky")
-    assert _texts(retriever.find(["house?"], 3)[0]) == ["red house", "green house"]
-    assert retriever.find(["Where?", "", "..."], 3) == [[], [], []]
-
-
 def test_words_are_stemmed_and_stop_words_left_out() -> None:
     texts = ["He was directing films.", "The director is here."]
     documents = [Document("", text) for text in texts]
@@ -108,6 +102,7 @@ def test_only_examples_without_documents_get_some(capsys: pytest.CaptureFixture[
         Example("4", "eli5", "What sky?", ()),
     ]
     completed = retriever.find_documents(examples, 2)
+    # Fewer than wanted where no more share a word.
     found = [["own"], ["red house", "green house"], [], ["blue sky"]]
     assert [_texts(list(e.docs)) for e in completed] == found
     assert (completed[1].id, completed[1].answer) == ("2", "A red one.")
@@ -215,11 +210,7 @@ def test_links_in_a_circle_are_followed_once(tmp_path: Path) -> None:
         ('{"text": "a"}\n{"text": ', "a.jsonl, line 2: expected JSON, EOF while"),
         ('["text"]', "a.jsonl, line 1: expected an object or a string, got a list"),
         ('{"text": ["a"]}', "a.jsonl, line 1, field text: expected a string, got a list"),
-        (
-            '{"id": 1, "text": "a"}\n{"id": "1", "text": "b"}',
-            "a.jsonl, line 2, field id: expected another one than ",
-        ),
-        ("text alone", "a.tsv, line 1: expected 2 columns (id, text), got 1"),
+        ('{"id": 1, "text": "a"}\n{"id": "1", "text": "b"}', "a.jsonl, line 2, field id: expected"),
         ("1\ta\n2", "a.tsv, line 2: expected 2 columns (id, text), got 1"),
         ("title\ttext\na\tb\tc", "a.tsv, line 2: expected 2 columns (title, text), got 3"),
     ],
@@ -249,13 +240,12 @@ def test_paths_that_hold_no_passages_are_one_clear_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_what_may_not_be_read_is_one_clear_line(tmp_path: Path) -> None:
+@pytest.mark.parametrize("path", ["a", "c.txt", "d.jsonl"])
+def test_what_may_not_be_read_is_one_clear_line(path: str, tmp_path: Path) -> None:
     _write(tmp_path, {"a/b.txt": "Text.", "c.txt": "Text.", "d.jsonl": '{"text": "a"}'})
-    for path in ("a", "c.txt", "d.jsonl"):
-        (tmp_path / path).chmod(0)
-        with pytest.raises(InputError, match=f"{path}: cannot be read: Permission denied"):
-            _read(tmp_path)
-        (tmp_path / path).chmod(0o700)
+    (tmp_path / path).chmod(0)
+    with pytest.raises(InputError, match=f"{path}: cannot be read: Permission denied"):
+        _read(tmp_path)
 
 
 def _cut(text: str, words: int) -> list[str]:
@@ -294,15 +284,15 @@ def test_nothing_is_lost_and_nothing_too_long(seed: int) -> None:
     assert " ".join(passages).split() == text.split()
 
 
-@pytest.mark.parametrize(
-    ("text", "title", "blocks"),
-    [
-        ("A Title\n\nText one.\n\nText\ntwo.", "A Title", ["Text one.", "Text\ntwo."]),
-        ("A sentence.\n\nAnother.", None, ["A sentence.", "Another."]),
-        ("Two lines\nof it\n\nAnother.", None, ["Two lines\nof it", "Another."]),
-    ],
-)
-def test_the_title_of_a_plain_text(text: str, title: str, blocks: list[str]) -> None:
+PLAIN = [
+    ("A Title\n\nText one.\n\nText\ntwo.", "A Title", ["Text one.", "Text\ntwo."]),
+    ("A sentence.\n\nAnother.", None, ["A sentence.", "Another."]),
+    ("Two lines\nof it\n\nAnother.", None, ["Two lines\nof it", "Another."]),
+]
+
+
+@pytest.mark.parametrize(("text", "title", "blocks"), PLAIN)
+def test_the_title_of_a_plain_text(text: str, title: str | None, blocks: list[str]) -> None:
     assert list(read_plain(text, Path("a.txt"))) == [("a.txt", title, blocks, None)]
 
 

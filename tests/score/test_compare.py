@@ -24,8 +24,8 @@ def test_questions_are_paired_by_id(tmp_path: Path):
     first = written(tmp_path / "a", row("1", length=1), row("2", length=5), row("3", length=9))
     second = written(tmp_path / "b", row("4", length=0), row("2", length=6), row("1", length=4))
     found = compare_files(first, second, 100, 0.95, 0)
-    keys = ("label", "n", "only_in_a", "only_in_b")
-    assert [[one[key] for key in keys] for one in found] == [["asqa", 2, 1, 1]]
+    assert [one["label"] for one in found] == ["asqa"]
+    assert (found[0]["n"], found[0]["only_in_a"], found[0]["only_in_b"]) == (2, 1, 1)
     length = found[0]["metrics"]["length"]
     assert (length["a"], length["b"], length["difference"]) == (3, 5, 2)
 
@@ -49,12 +49,7 @@ def test_files_of_the_workflow_have_verifiers_and_datasets(tmp_path: Path):
 
 @pytest.mark.parametrize(
     "content",
-    [
-        "[]",
-        '{"metrics": {}}',
-        '{"per_example": [{"id": "1"}], "provenance": {}}',
-        '{"per_example": [], "provenance": {}}',
-    ],
+    ["[]", '{"metrics": {}}', '{"per_example": [{"id": "1"}], "provenance": {}}'],
 )
 def test_what_is_no_score_file_is_named(tmp_path: Path, content: str):
     good, bad = written(tmp_path / "good", row("1", length=1)), tmp_path / "bad"

@@ -85,9 +85,7 @@ def test_spans_by_hand():
     allowed = np.array([True, True, True, False])
     # Without the last token the starts are 2, 5 and 1 in 8, the ends 4, 1 and 3 in 8.
     assert best_span(start, end, allowed) == (pytest.approx(8 / 64), 1, 2, pytest.approx(15 / 64))
-
-
-def test_a_span_has_at_most_fifteen_tokens():
+    # A span has at most fifteen tokens.
     for last, within in ((15, True), (16, False)):
         start, end = log(*[1e-6] * 20), log(*[1e-6] * 20)
         start[1] = end[last] = 0
@@ -130,7 +128,6 @@ LONG = "in " * 20 + "Paris" + " in" * 20
         ({"##rich": 0.9, "paris": 0.1}, "Zurich Paris", "Zurich"),
         # No answer if that is more probable.
         ({"[CLS]": 0.6, "paris": 0.4}, "in Paris", ""),
-        ({"[CLS]": 0.4, "paris": 0.6}, "in Paris", "Paris"),
         ({"[CLS]": 0.4, "paris": 0.6}, " ", ""),
         # The best span stands for itself: three of Zurich's pieces have 0.09 each, Paris has 0.16.
         ({"zu": 0.3, "##rich": 0.3, "paris": 0.4}, "Zurich Paris", "Paris"),
@@ -164,8 +161,8 @@ def test_batches_of_a_real_model_change_no_answer(
     reader = Reader(str(tmp_path), "cpu")
     rng = np.random.default_rng(0)
     words = ["Zurich", "Paris", "Anna", "Berg", "films", "in", "!"]
-    contexts = [" ".join(rng.choice(words, size=size)) for size in (1, 2, 5, 9, 20, 30) * 10]
-    queries = list(zip(["where?", "who in Paris?"] * 30, contexts, strict=True))
+    contexts = [" ".join(rng.choice(words, size=size)) for size in (1, 2, 5, 9, 20, 30) * 4]
+    queries = list(zip(["where?", "who in Paris?"] * 12, contexts, strict=True))
     together = reader.answers(queries)
     assert reader.answers(queries * 2) == together * 2
     monkeypatch.setattr(reader_module, "_BATCH", 1)

@@ -36,19 +36,28 @@ class AllWords:
 DOCS = (Document("A", "red green"), Document("B", "blue"), Document("C", "blue white"))
 
 
-def _attributed(answer: str, **options: object) -> str | None:
+@pytest.mark.parametrize(
+    ("answer", "options", "attributed"),
+    [
+        # A sentence cites the smallest set, and of those the first.
+        (
+            "Red green. Blue. Red blue. Red white.",
+            {},
+            "Red green [1]. Blue [2]. Red blue [1][2]. Red white [1][3].",
+        ),
+        # References of the answer itself are taken out.
+        ("Red green [7]. Blue.[12][3]", {}, "Red green [1]. Blue [2]."),
+        # A sentence without support is dropped, or kept uncited.
+        ("Red. Black.", {}, "Red [1]."),
+        ("Red. Black.", {"keep_uncited": True}, "Red [1]. Black."),
+        ("Black.", {}, None),
+        ("Red blue.", {"at_most": 1}, None),
+    ],
+)
+def test_attribution(answer: str, options: dict[str, object], attributed: str | None) -> None:
     example = Example("0", "eli5", "?", DOCS, answer=answer)
     teacher = TeacherOptions.model_validate({"citations": "attribute", **options})
-    return attribute([example], AllWords(), SPLITTER, teacher)[0].output
-
-
-def test_a_sentence_cites_the_smallest_set_and_of_those_the_first() -> None:
-    answer = "Red green. Blue. Red blue. Red white."
-    assert _attributed(answer) == "Red green [1]. Blue [2]. Red blue [1][2]. Red white [1][3]."
-
-
-def test_references_of_the_answer_itself_are_taken_out() -> None:
-    assert _attributed("Red green [7]. Blue.[12][3]") == "Red green [1]. Blue [2]."
+    assert attribute([example], AllWords(), SPLITTER, teacher)[0].output == attributed
 
 
 def test_every_attributed_sentence_is_read_as_one_statement_with_its_citations() -> None:
@@ -59,16 +68,6 @@ def test_every_attributed_sentence_is_read_as_one_statement_with_its_citations()
     [judged] = judge([made], [made.output or ""], AllWords(), SPLITTER, JudgeOptions.sane(3))
     cited = [[c.number for c in v.statement.citations] for v in judged.statements]
     assert cited == [[1]] * len(list(SPLITTER(answer)))
-
-
-def test_a_sentence_without_support_is_dropped_or_kept_uncited() -> None:
-    assert _attributed("Red. Black.") == "Red [1]."
-    assert _attributed("Red. Black.", keep_uncited=True) == "Red [1]. Black."
-    assert _attributed("Black.") is None
-
-
-def test_no_more_citations_than_allowed() -> None:
-    assert _attributed("Red blue.", at_most=1) is None
 
 
 @pytest.mark.parametrize(
