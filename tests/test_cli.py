@@ -14,6 +14,8 @@ import pytest
 
 from citepipe.cli import main, shared
 
+Patch = pytest.MonkeyPatch
+
 DOCS = [
     {"title": "Anna Berg", "text": "Anna Berg was born in Oslo in 1970."},
     {"title": "Oslo", "text": "Oslo is the capital of Norway."},
@@ -108,7 +110,7 @@ def test_bad_input_is_one_line(
 
 
 def test_wrong_usage_ends_with_2_and_an_interrupt_with_130(
-    answers: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+    answers: Path, capsys: Captured, monkeypatch: Patch
 ):
     for wrong in (["score"], ["reward", str(answers)], ["score", str(answers), "--resamples", "0"]):
         with pytest.raises(SystemExit, match=r"^2$"):
@@ -143,7 +145,7 @@ def test_links_and_pipes_are_written_through(answers: Path, tmp_path: Path, caps
 
 @pytest.mark.parametrize(("place", "status"), [("full", 1), ("closed", 1), ("gone", 0)])
 def test_a_standard_output_that_takes_nothing(
-    answers: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch, place: str, status: int
+    answers: Path, capsys: Captured, monkeypatch: Patch, place: str, status: int
 ):
     if place == "gone":
         end, output = os.pipe()
@@ -156,9 +158,7 @@ def test_a_standard_output_that_takes_nothing(
     assert capsys.readouterr().err.count("\n") == status
 
 
-def test_json_is_readable_whatever_standard_output_can_encode(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_json_is_readable_whatever_standard_output_can_encode(tmp_path: Path, monkeypatch: Patch):
     (tmp_path / "eli5.json").write_text(json.dumps([row("Zürich [1].", id="é")]))
     stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
     monkeypatch.setattr(sys, "stdout", stream)

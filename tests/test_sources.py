@@ -41,6 +41,8 @@ from citepipe.sources import (
     unpack,
 )
 
+Patch = pytest.MonkeyPatch
+
 ID = "16YihOAL6sIytNCKtrV7rU8SXAv8hmJVH"
 FOLDER = f"https://drive.google.com/drive/folders/{ID}"
 
@@ -55,7 +57,7 @@ class Handler(SimpleHTTPRequestHandler):
 
 
 @pytest.fixture
-def web(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+def web(tmp_path_factory: pytest.TempPathFactory, monkeypatch: Patch) -> Iterator[Any]:
     """A web server: its `url`, the `folder` that it serves and the paths that it has `seen`."""
     for name in ("CITEPIPE_OFFLINE", "HF_HUB_OFFLINE"):
         monkeypatch.delenv(name, raising=False)
@@ -119,7 +121,7 @@ def _tar(*members: tuple[str, bytes, str], mode: str = "w:gz") -> bytes:
         ("hf://a/b@refs%2Fpr%2F1/x", Place("model", "a/b", "x", "refs/pr/1", "x")),
     ],
 )
-def test_addresses(text: str, place: Place) -> None:
+def test_addresses(text: str, place: Place):
     assert parse(text) == place
 
 
@@ -129,14 +131,14 @@ https://drive.google.com/drive/my-drive https://drive.google.com/file/d/short ht
 
 
 @pytest.mark.parametrize("text", [*BAD.split(), "https://ho st/x"])
-def test_bad_addresses_are_refused_in_a_line_without_secrets(text: str) -> None:
+def test_bad_addresses_are_refused_in_a_line_without_secrets(text: str):
     with pytest.raises(InputError, match="expected") as caught:
         parse(text)
     assert "\n" not in str(caught.value)
     assert "secret" not in str(caught.value)
 
 
-def test_where_things_lie() -> None:
+def test_where_things_lie():
     assert not any(map(is_remote, ["data/a.json", "/a", "a:b", "C:/x", "lexical", "x?y=1"]))
     plain = "https://host/some%20file.tar.gz"
     folder = f"r/{_sha256(plain.encode())[:8]}-some-file"
@@ -148,7 +150,7 @@ def test_where_things_lie() -> None:
     assert local_path(drive, "r", "file") == f"r/{_sha256(drive.encode())[:8]}-drive/file"
 
 
-def test_a_file_is_fetched_once_for_all_runs(web: Any, options: Any, tmp_path: Path) -> None:
+def test_a_file_is_fetched_once_for_all_runs(web: Any, options: Any, tmp_path: Path):
     (web.folder / "x").write_bytes(b"[]")
     address = f"{web.url}/x"
     assert fetch(address, tmp_path / "one", options()) == f"fetch: files 1, of {address}"
@@ -158,7 +160,7 @@ def test_a_file_is_fetched_once_for_all_runs(web: Any, options: Any, tmp_path: P
     assert not os.access(tmp_path / "one" / "x", os.W_OK) or os.getuid() == 0
 
 
-def test_an_archive_is_unpacked_whatever_its_name(web: Any, options: Any, tmp_path: Path) -> None:
+def test_an_archive_is_unpacked_whatever_its_name(web: Any, options: Any, tmp_path: Path):
     (web.folder / "data").write_bytes(_zip({"a.json": "[1]", "inner/b.json": "[2]"}))
     address = f"{web.url}/data"
     fetch(f"{address}#inner/b.json", tmp_path / "out", options())
@@ -180,7 +182,7 @@ def test_an_archive_is_unpacked_whatever_its_name(web: Any, options: Any, tmp_pa
 )
 def test_what_cannot_be_fetched(
     path: str, content: bytes | None, line: str, web: Any, options: Any, tmp_path: Path
-) -> None:
+):
     if content is not None:
         (web.folder / path[1:]).write_bytes(content)
     with pytest.raises(InputError, match=line) as caught:
@@ -191,7 +193,7 @@ def test_what_cannot_be_fetched(
 
 def test_a_digest_is_checked_with_or_without_member(
     web: Any, options: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+):
     packed = _zip({"a.json": "[1]"})
     (web.folder / "a.zip").write_bytes(packed)
     address, wrong = f"{web.url}/a.zip", "0" * 64
@@ -210,8 +212,8 @@ def test_a_digest_is_checked_with_or_without_member(
 
 @pytest.mark.parametrize("digest", ["", _sha256(b"12")])
 def test_a_begun_file_is_gone_on_with_where_a_digest_is_known(
-    digest: str, options: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    digest: str, options: Any, tmp_path: Path, monkeypatch: Patch
+):
     def download(url: str, output: str, resume: bool, **_: Any) -> None:
         begun = Path(f"{output}.part")
         if not begun.exists():
@@ -229,7 +231,7 @@ def test_a_begun_file_is_gone_on_with_where_a_digest_is_known(
     assert _paths(tmp_path / "out") == {"x": "12" if digest else "2"}
 
 
-def test_processes_that_want_the_same_fetch_it_once(web: Any, options: Any, tmp_path: Path) -> None:
+def test_processes_that_want_the_same_fetch_it_once(web: Any, options: Any, tmp_path: Path):
     (web.folder / "x.bin").write_bytes(bytes(2**20))
     (tmp_path / ".0.partial" / "of-a-killed-run").mkdir(parents=True)
     context = multiprocessing.get_context("fork")
@@ -254,8 +256,8 @@ def test_processes_that_want_the_same_fetch_it_once(web: Any, options: Any, tmp_
 )
 def test_offline_says_where_to_put_what_is_missing(
     address: str, put: str, variable: str, web: Any, options: Any, tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+    monkeypatch: Patch,
+):  # fmt: skip
     given = options(offline=not variable)
     by_hand = cache_path(address, given)
     monkeypatch.setenv(variable or "UNUSED", "1")
@@ -271,7 +273,7 @@ def test_offline_says_where_to_put_what_is_missing(
     assert (tmp_path / "out" / member).exists()
 
 
-def test_drive(web: Any, options: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_drive(web: Any, options: Any, tmp_path: Path, monkeypatch: Patch):
     listed = [SimpleNamespace(id=f"{n}", path=path) for n, path in enumerate(["a", "in/b", "in/c"])]
     fetched: list[str] = []
 
@@ -295,7 +297,7 @@ def test_drive(web: Any, options: Any, tmp_path: Path, monkeypatch: pytest.Monke
         fetch(f"{FOLDER}#in/b/", tmp_path / "none", options(cache=str(tmp_path / "other")))
 
 
-def test_the_hub(web: Any, options: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_hub(web: Any, options: Any, tmp_path: Path, monkeypatch: Patch):
     names = ["config.json", "model.safetensors", "pytorch_model.bin", "tf_model.h5", ".gitattr"]
     names += ["best_peft/adapter_config.json"]
     asked: list[tuple[str, str]] = []
@@ -341,21 +343,21 @@ EVIL = {
 
 
 @pytest.mark.parametrize(("content", "line"), EVIL.values(), ids=EVIL)
-def test_archives_that_are_refused(content: bytes, line: str, tmp_path: Path) -> None:
+def test_archives_that_are_refused(content: bytes, line: str, tmp_path: Path):
     (tmp_path / "archive").write_bytes(content)
     with pytest.raises(InputError, match=line):
         unpack(tmp_path / "archive", tmp_path / "in" / "out")
     assert not list((tmp_path / "in").iterdir())
 
 
-def test_nothing_of_a_zip_lands_outside(tmp_path: Path) -> None:
+def test_nothing_of_a_zip_lands_outside(tmp_path: Path):
     (tmp_path / "a.zip").write_bytes(_zip({"../evil": "x", "/tmp/evil": "x", "a/b": "1"}))
     unpack(tmp_path / "a.zip", tmp_path / "in" / "out")
     assert _paths(tmp_path / "in") == {"out/a/b": "1"}
     assert not Path("/tmp/evil").exists()
 
 
-def test_what_is_an_archive(tmp_path: Path) -> None:
+def test_what_is_an_archive(tmp_path: Path):
     import torch
 
     torch.save({"a": torch.zeros(2)}, tmp_path / "checkpoint.zip")
@@ -367,7 +369,7 @@ def test_what_is_an_archive(tmp_path: Path) -> None:
         assert is_archive(tmp_path / "a")
 
 
-def test_what_a_symbolic_link_leads_to_is_copied(tmp_path: Path) -> None:
+def test_what_a_symbolic_link_leads_to_is_copied(tmp_path: Path):
     (tmp_path / "secret").write_text("x")
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "a").symlink_to(tmp_path / "secret")
@@ -378,7 +380,7 @@ def test_what_a_symbolic_link_leads_to_is_copied(tmp_path: Path) -> None:
     assert (tmp_path / "out" / "a").read_text() == "x"
 
 
-def test_digests_go_along_with_the_address_of_a_configuration() -> None:
+def test_digests_go_along_with_the_address_of_a_configuration():
     raw = yaml.safe_load((Path(__file__).parents[1] / "config.yaml").read_text())
     raw["model"]["base"] = "hf://a/b#part"
     digests = {"hf://a/b#part/x": "0" * 64, "hf://a/b#y": "1" * 64, "hf://a/c#x": "2" * 64}

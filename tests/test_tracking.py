@@ -14,11 +14,14 @@ import torch
 from citepipe.options import TrackingOptions
 from citepipe.tracking import Tracker
 
+Captured = pytest.CaptureFixture[str]
+Patch = pytest.MonkeyPatch
+
 KEY = "0123456789abcdef0123456789abcdef01234567"
 
 
 @pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def home(tmp_path: Path, monkeypatch: Patch) -> Path:
     """A home directory with nothing of wandb's in it or in the environment."""
     for name in [name for name in os.environ if name.startswith("WANDB") or name == "NETRC"]:
         monkeypatch.delenv(name)
@@ -27,8 +30,8 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_an_offline_run_that_was_cut_off_has_one_id_all_figures_and_no_secret(
-    home: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
+    home: Path, monkeypatch: Patch, capfd: Captured
+):
     monkeypatch.setenv("WANDB_API_KEY", KEY)
     monkeypatch.setenv("SOME_PASSWORD", "sesame-open")
     before = random.getstate(), torch.get_rng_state().tolist()
@@ -58,7 +61,7 @@ def test_an_offline_run_that_was_cut_off_has_one_id_all_figures_and_no_secret(
 
 
 @pytest.fixture
-def fake(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+def fake(monkeypatch: Patch) -> SimpleNamespace:
     """wandb that notes the settings of its runs in `begun` and the figures in `logged`."""
     wandb = SimpleNamespace(begun=[], logged=[], Settings=dict)
     run = SimpleNamespace(
@@ -72,7 +75,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     return wandb
 
 
-def test_a_key_names_a_run_that_begins_with_its_first_figure(fake: SimpleNamespace) -> None:
+def test_a_key_names_a_run_that_begins_with_its_first_figure(fake: SimpleNamespace):
     for key in ("a", "a", "b"):
         with Tracker(key, mode="offline") as tracker:
             tracker.samples(0, [])
@@ -98,8 +101,8 @@ def test_a_key_names_a_run_that_begins_with_its_first_figure(fake: SimpleNamespa
 )
 def test_a_run_is_sent_only_when_configured_or_when_logged_in(
     configured: str, environment: str | None, logged_in: bool, mode: str | None,
-    fake: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
+    fake: SimpleNamespace, monkeypatch: Patch, capsys: Captured,
+):  # fmt: skip
     if environment:
         monkeypatch.setenv("WANDB_MODE", environment)
     if logged_in:
@@ -112,9 +115,9 @@ def test_a_run_is_sent_only_when_configured_or_when_logged_in(
 
 @pytest.mark.parametrize("failing", ["init", "log", "finish"])
 def test_a_failure_is_logged_once_and_training_continues(
-    failing: str, fake: SimpleNamespace, monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
+    failing: str, fake: SimpleNamespace, monkeypatch: Patch,
+    capsys: Captured,
+):  # fmt: skip
     def fail(*_: object, **__: object) -> None:
         raise ConnectionError("no way\nthrough")
 
@@ -126,7 +129,7 @@ def test_a_failure_is_logged_once_and_training_continues(
     assert capsys.readouterr() == ("", line)
 
 
-def test_off_is_the_word_that_yaml_reads_as_false() -> None:
+def test_off_is_the_word_that_yaml_reads_as_false():
     assert TrackingOptions.model_validate({"wandb": False}).wandb == "off"
     with Tracker() as tracker:
         tracker.log(1, {"reward": 0.5})

@@ -138,7 +138,8 @@ class LoopbackServer(HttpServer):
         answer: tokens with their log-probabilities for a request's body; it may go on for ever.
         decode: from token ids to text.
         end_id: the model's end of sequence.
-        has_ids: token ids are returned.
+        model: the name that it is served under; `root` is what was loaded.
+        adapters: paths by name.
         left: counts clients that left in the middle of a stream.
     """
 
@@ -147,14 +148,10 @@ class LoopbackServer(HttpServer):
         answer: Callable[[Body], Iterable[tuple[int, float]]],
         decode: Callable[[list[int]], str],
         end_id: int,
-        model: str = "base",
         root: str = "base",
-        has_ids: bool = True,
-        adapters_by_request: bool = True,
     ) -> None:
         self.answer, self.decode, self.end_id = answer, decode, end_id
-        self.model, self.root, self.has_ids = model, root, has_ids
-        self.adapters_by_request = adapters_by_request
+        self.model, self.root = "base", root
         self.adapters: dict[str, str] = {}
         self.left = threading.Semaphore(0)
         self.respond = self.serve
@@ -176,7 +173,7 @@ class LoopbackServer(HttpServer):
         elif path == "load_lora_adapter" and name in self.adapters:
             message = f"The lora adapter '{name}' has already been loaded."
             handler.send(400, {"error": {"message": message}})
-        elif path == "load_lora_adapter" and self.adapters_by_request:
+        elif path == "load_lora_adapter":
             self.adapters[name] = body["lora_path"]
             handler.send(200, "Success: LoRA adapter added.")
         elif path != "completions":
@@ -204,10 +201,8 @@ class LoopbackServer(HttpServer):
             if ended or stops or len(ids) == body["max_tokens"]:
                 finish = "stop" if ended or stops else "length"
             piece = {"text": text[len(shown) :], "finish_reason": finish, "stop_reason": reason}
-            if self.has_ids:
-                piece |= {"token_ids": [token_id], "logprobs": {"token_logprobs": [log_prob]}}
             shown = text
-            yield piece
+            yield piece | {"token_ids": [token_id], "logprobs": {"token_logprobs": [log_prob]}}
             if finish is not None:
                 return
 
@@ -215,10 +210,9 @@ class LoopbackServer(HttpServer):
         """A whole answer, with changes in its only choice."""
         pieces = list(self.pieces(body))
         choice = {**pieces[-1], "text": "".join(p["text"] for p in pieces)}
-        if self.has_ids:
-            choice["token_ids"] = [i for p in pieces for i in p["token_ids"]]
-            log_probs = [x for p in pieces for x in p["logprobs"]["token_logprobs"]]
-            choice["logprobs"] = {"token_logprobs": log_probs}
+        choice["token_ids"] = [i for p in pieces for i in p["token_ids"]]
+        log_probs = [x for p in pieces for x in p["logprobs"]["token_logprobs"]]
+        choice["logprobs"] = {"token_logprobs": log_probs}
         return {"choices": [choice | changes]}
 
     def send_stream(self, handler: Handler, body: Body, most: int | None = None) -> None:

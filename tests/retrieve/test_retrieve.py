@@ -23,6 +23,8 @@ from citepipe.retrieve import (
 )
 from citepipe.text.sentences import load_splitter
 
+Captured = pytest.CaptureFixture[str]
+
 
 def _options(**more: object) -> RetrievalOptions:
     return RetrievalOptions.model_validate(
@@ -38,7 +40,7 @@ def _texts(found: list[Document]) -> list[str]:
     return [document.text for document in found]
 
 
-def test_scores_by_hand() -> None:
+def test_scores_by_hand():
     retriever = _retriever("river bank river", "bank money", "sky", k1=1, b=0.5)
     # Three passages of 3, 2 and 1 words, 2 on average. `river` is in one of them, `bank` in two.
     river, bank = math.log(1 + 2.5 / 1.5), math.log(1 + 1.5 / 2.5)
@@ -48,14 +50,14 @@ def test_scores_by_hand() -> None:
     assert retriever.scores(["bank", "bank"]) == pytest.approx([2 * bank / 2.25, bank, 0])
 
 
-def test_ties_stand_as_the_passages_do() -> None:
+def test_ties_stand_as_the_passages_do():
     texts = ["b a", "a b", "c a", "a", "a c b"] * 20
     found = _retriever(*texts, b=0).find(["a b"], 45)[0]
     # `a` and `b` in any order tie: 60 passages; they come before those with `a` alone.
     assert _texts(found) == (["b a", "a b", "a c b"] * 15)
 
 
-def test_sums_in_another_order_tie() -> None:
+def test_sums_in_another_order_tie():
     # All words are equally rare and passages equally long: the scores are the same three numbers
     # added in another order, which rounding makes different in the last digit for some k1.
     texts = ["a a a b b c", "c c c a a b", "b b b c c a", "a b b c c c"]
@@ -63,7 +65,7 @@ def test_sums_in_another_order_tie() -> None:
         assert _texts(_retriever(*texts, k1=k1).find(["a b c"], 4)[0]) == texts
 
 
-def test_words_are_stemmed_and_stop_words_left_out() -> None:
+def test_words_are_stemmed_and_stop_words_left_out():
     texts = ["He was directing films.", "The director is here."]
     documents = [Document("", text) for text in texts]
     retriever = Retriever(documents, RetrievalOptions(passages=["x"]))
@@ -87,13 +89,13 @@ def test_words_are_stemmed_and_stop_words_left_out() -> None:
         ("C-3PO", "3po"),
     ],
 )
-def test_words_of_other_scripts_and_forms_are_found(text: str, question: str) -> None:
+def test_words_of_other_scripts_and_forms_are_found(text: str, question: str):
     # The title is searched as the text is.
     passages = [Document("", "something else"), Document(text, "Text.")]
     assert Retriever(passages, _options()).find([question], 1) == [passages[1:]]
 
 
-def test_only_examples_without_documents_get_some(capsys: pytest.CaptureFixture[str]) -> None:
+def test_only_examples_without_documents_get_some(capsys: Captured):
     retriever = _retriever("red house", "green house", "blue sky")
     examples = [
         Example("1", "eli5", "What house?", (Document("T", "own"),)),
@@ -114,7 +116,7 @@ def test_only_examples_without_documents_get_some(capsys: pytest.CaptureFixture[
     assert capsys.readouterr().err == ""
 
 
-def test_passages_without_words_are_one_clear_line() -> None:
+def test_passages_without_words_are_one_clear_line():
     with pytest.raises(InputError, match=r"^x: expected passages with words in them to look for"):
         Retriever([Document("", "?!"), Document("the", "and")], RetrievalOptions(passages=["x"]))
 
@@ -132,9 +134,7 @@ def _write(folder: Path, files: dict[str, str | bytes]) -> Path:
     return folder
 
 
-def test_a_folder_is_read_in_the_order_of_its_names(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_folder_is_read_in_the_order_of_its_names(tmp_path: Path, capsys: Captured):
     folder = _write(
         tmp_path,
         {
@@ -166,14 +166,14 @@ def test_a_folder_is_read_in_the_order_of_its_names(
     )
 
 
-def test_ids_tell_passages_of_several_folders_and_files_apart(tmp_path: Path) -> None:
+def test_ids_tell_passages_of_several_folders_and_files_apart(tmp_path: Path):
     _write(tmp_path / "one", {"a.txt": "One.", "p.jsonl": '{"id": 1, "text": "Row one."}'})
     _write(tmp_path / "two", {"a.txt": "Two.", "p.jsonl": '{"id": 1, "text": "Row two."}'})
     found = _read(tmp_path / "one", tmp_path / "two", tmp_path / "two" / "a.txt")
     assert [d.id for d in found] == ["one/a.txt#1", "1", "two/a.txt#1", "two/p.jsonl#1"]
 
 
-def test_rows_are_cut_on_request_only(tmp_path: Path) -> None:
+def test_rows_are_cut_on_request_only(tmp_path: Path):
     text = "One two three four five. " * 2 + "Six seven eight nine ten. " * 3
     _write(tmp_path, {"a.jsonl": json.dumps({"id": "x", "title": "T", "text": text})})
     assert [d.text for d in _read(tmp_path, words=10)] == [text.strip()]
@@ -182,7 +182,7 @@ def test_rows_are_cut_on_request_only(tmp_path: Path) -> None:
     assert [d.id for d in _read(tmp_path / "b.txt", words=10, cut="nothing")] == ["b.txt#1"]
 
 
-def test_texts_of_windows_are_read(tmp_path: Path) -> None:
+def test_texts_of_windows_are_read(tmp_path: Path):
     _write(
         tmp_path,
         {
@@ -196,7 +196,7 @@ def test_texts_of_windows_are_read(tmp_path: Path) -> None:
     assert found == "Title: Äpfel. Title: Birnen. c: Kirschen. T: Trauben."
 
 
-def test_links_in_a_circle_are_followed_once(tmp_path: Path) -> None:
+def test_links_in_a_circle_are_followed_once(tmp_path: Path):
     _write(tmp_path / "real", {"a.txt": "Text."})
     (tmp_path / "real" / "back").symlink_to(tmp_path, target_is_directory=True)
     assert [d.text for d in _read(tmp_path)] == ["Text."]
@@ -215,7 +215,7 @@ def test_links_in_a_circle_are_followed_once(tmp_path: Path) -> None:
         ("title\ttext\na\tb\tc", "a.tsv, line 2: expected 2 columns (title, text), got 3"),
     ],
 )
-def test_a_bad_file_is_one_clear_line(tmp_path: Path, content: str | bytes, message: str) -> None:
+def test_a_bad_file_is_one_clear_line(tmp_path: Path, content: str | bytes, message: str):
     _write(tmp_path, {message.partition(":")[0].partition(",")[0]: content})
     with pytest.raises(InputError) as error:
         _read(tmp_path)
@@ -223,7 +223,7 @@ def test_a_bad_file_is_one_clear_line(tmp_path: Path, content: str | bytes, mess
     assert "\n" not in str(error.value)
 
 
-def test_paths_that_hold_no_passages_are_one_clear_line(tmp_path: Path) -> None:
+def test_paths_that_hold_no_passages_are_one_clear_line(tmp_path: Path):
     with pytest.raises(InputError, match=r"none: expected a folder, or a file that ends"):
         _read(tmp_path / "none")
     with pytest.raises(InputError, match=r"no\.txt: cannot be read: No such file"):
@@ -241,7 +241,7 @@ def test_paths_that_hold_no_passages_are_one_clear_line(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
 @pytest.mark.parametrize("path", ["a", "c.txt", "d.jsonl"])
-def test_what_may_not_be_read_is_one_clear_line(path: str, tmp_path: Path) -> None:
+def test_what_may_not_be_read_is_one_clear_line(path: str, tmp_path: Path):
     _write(tmp_path, {"a/b.txt": "Text.", "c.txt": "Text.", "d.jsonl": '{"text": "a"}'})
     (tmp_path / path).chmod(0)
     with pytest.raises(InputError, match=f"{path}: cannot be read: Permission denied"):
@@ -269,12 +269,12 @@ def _cut(text: str, words: int) -> list[str]:
 )
 def test_texts_are_cut_at_the_ends_of_paragraphs_and_sentences(
     text: str, words: int, passages: list[str]
-) -> None:
+):
     assert _cut(text, words) == passages
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_nothing_is_lost_and_nothing_too_long(seed: int) -> None:
+def test_nothing_is_lost_and_nothing_too_long(seed: int):
     rng = random.Random(seed)
     ends = [".", "!", "?", "", ",", ".\n\n", "\n- ", "\n\n"]
     text = "Begin.\n\n" + " ".join(f"{rng.choice('abC')}{i}{rng.choice(ends)}" for i in range(200))
@@ -292,7 +292,7 @@ PLAIN = [
 
 
 @pytest.mark.parametrize(("text", "title", "blocks"), PLAIN)
-def test_the_title_of_a_plain_text(text: str, title: str | None, blocks: list[str]) -> None:
+def test_the_title_of_a_plain_text(text: str, title: str | None, blocks: list[str]):
     assert list(read_plain(text, Path("a.txt"))) == [("a.txt", title, blocks, None)]
 
 
@@ -313,5 +313,5 @@ def test_the_title_of_a_plain_text(text: str, title: str | None, blocks: list[st
         ("#" + " word" * 31 + "\nBody.", None, ["word " * 30 + "word: Body."]),
     ],
 )
-def test_markdown(text: str, title: str | None, blocks: list[str]) -> None:
+def test_markdown(text: str, title: str | None, blocks: list[str]):
     assert list(read_markdown(text, Path("a.md"))) == [("a.md", title, blocks, None)]

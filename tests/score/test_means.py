@@ -39,29 +39,20 @@ def test_means(scores: list[dict[str, float]], expected: dict[str, float]):
 def test_equal_weight_goes_to_statements_citations_items_and_answers():
     # One of one statement and one of four are supported: 2 of 5. Citations: 1 of 1 and 0 of 3.
     # Lists: 1 of 1 and 1 of 3 items; 1 of 2 and 1 of 8 answers, of five expected 1 and 1.
-    scores = [
-        {"citation_rec": 100.0, "citation_prec": 100.0, "str_em": 50.0}
-        | {"qampari_prec": 100.0, "qampari_rec": 50.0, "qampari_rec_top5": 50.0},
-        {"citation_rec": 25.0, "citation_prec": 0.0, "str_em": 100.0}
-        | {"qampari_prec": 100 / 3, "qampari_rec": 12.5, "qampari_rec_top5": 20.0},
-    ]
+    names = ("citation_rec", "citation_prec", "str_em")
+    names += ("qampari_prec", "qampari_rec", "qampari_rec_top5")
+    values = [(100.0, 100.0, 50.0, 100.0, 50.0, 50.0), (25.0, 0.0, 100.0, 100 / 3, 12.5, 20.0)]
+    scores = [dict(zip(names, own, strict=True)) for own in values]
     counts = [
         {"statements": 1, "citations": 1, "items": 1, "gold": 2, "gold_top5": 2},
         {"statements": 4, "citations": 3, "items": 3, "gold": 8, "gold_top5": 5},
     ]
     means = columns(scores, counts).means()
-    assert {k: means[k] for k in means if "_eq_w" in k} == pytest.approx(
-        {
-            "citation_rec_eq_w": 40,
-            "citation_prec_eq_w": 25,
-            "str_em_eq_w": (2 * 50 + 8 * 100) / 10,
-            "qampari_prec_eq_w": 50,
-            "qampari_rec_eq_w": 20,
-            "qampari_rec_top5_eq_w": 200 / 7,
-            "qampari_f1_eq_w": 2 * 50 * 20 / 70,
-            "qampari_f1_top_5_eq_w": 2 * 50 * (200 / 7) / (50 + 200 / 7),
-        }
-    )
+    expected = dict(zip(names, (40, 25, (2 * 50 + 8 * 100) / 10, 50, 20, 200 / 7), strict=True))
+    assert {name: means[f"{name}_eq_w"] for name in names} == pytest.approx(expected)
+    assert means["qampari_f1_eq_w"] == pytest.approx(2 * 50 * 20 / 70)
+    top = 2 * 50 * (200 / 7) / (50 + 200 / 7)
+    assert means["qampari_f1_top_5_eq_w"] == pytest.approx(top)
     assert columns(scores, [NOTHING] * 2).means()["citation_prec_eq_w"] == 0
 
 
@@ -86,12 +77,9 @@ def test_the_seed_decides():
         assert found[0] == found[1] != found[2]
 
 
-def test_equal_systems_do_not_differ():
+def test_a_constant_difference_is_certain_in_size_and_as_rare_as_all_swaps_alike():
     found = paired_differences(lengths(1, 2, 3), lengths(1, 2, 3), 99, 0.95, 0)["length"]
     assert found == {"a": 2, "b": 2, "difference": 0, "interval": [0, 0], "p": 1}
-
-
-def test_a_constant_difference_is_certain_in_size_and_as_rare_as_all_swaps_alike():
     # Of 2^4 ways to swap, the 2 that swap none or all give a difference of 1: p is about 1/8.
     found = paired_differences(lengths(1, 2, 3, 9), lengths(2, 3, 4, 10), 8000, 0.95, 0)["length"]
     assert found["interval"] == [pytest.approx(1)] * 2

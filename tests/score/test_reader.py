@@ -14,6 +14,8 @@ from citepipe.models.pretrained import Checkpoint
 from citepipe.score import reader as reader_module
 from citepipe.score.reader import Reader, best_span, qa_scores, word_f1
 
+Patch = pytest.MonkeyPatch
+
 PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "where", "who", "zu", "##rich", "paris", "in"]
 PIECES += ["anna", "berg", "film", "##s", "!", "?"]
 
@@ -139,7 +141,7 @@ LONG = "in " * 20 + "Paris" + " in" * 20
 )
 def test_the_most_probable_words_as_they_are_written(
     odds: dict[str, float], context: str, answer: str, tokenizer: Any,
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: Patch,
 ):  # fmt: skip
     checkpoint = Checkpoint("spotter", None, True, "float32", Spotter(odds), tokenizer)  # type: ignore[arg-type]
     monkeypatch.setattr(reader_module, "load_checkpoint", lambda *_: checkpoint)
@@ -147,7 +149,7 @@ def test_the_most_probable_words_as_they_are_written(
 
 
 def test_batches_of_a_real_model_change_no_answer(
-    tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tokenizer: Any, tmp_path: Path, monkeypatch: Patch
 ):
     import torch
     from transformers import BertConfig, BertForQuestionAnswering

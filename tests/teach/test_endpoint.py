@@ -25,6 +25,8 @@ from citepipe.teach.endpoint import Endpoint
 from tests.generate.loopback_server import ChatServer, Wrong, chat, status
 from tests.teach.test_teacher import outputs_of, run_teach
 
+Patch = pytest.MonkeyPatch
+
 pytestmark = pytest.mark.usefixtures("pauses")
 
 EXAMPLES = [
@@ -64,25 +66,19 @@ def says(*answer: Any) -> Wrong:
     return status(200, chat(*answer))
 
 
-def test_what_is_sent(server: ChatServer, ask: Ask) -> None:
+def test_what_is_sent(server: ChatServer, ask: Ask):
     assert ask(EXAMPLES[:1], temperature=0.25, max_tokens=77)[0] == [YES]
     question = "Question 0?\n\nDocument [1](Title: T): Text 0.\n\nAnswer:"
     [(path, _, body)] = server.requests
     assert path == "/v1/chat/completions"
-    assert body == {
-        "model": "m",
-        "messages": [
-            {"role": "system", "content": EndpointOptions().system},
-            {"role": "user", "content": f"Say.\n\nQuestion: {question}"},
-        ],
-        "max_tokens": 77,
-        "temperature": 0.25,
-    }
+    messages = [
+        {"role": "system", "content": EndpointOptions().system},
+        {"role": "user", "content": f"Say.\n\nQuestion: {question}"},
+    ]
+    assert body == {"model": "m", "messages": messages, "max_tokens": 77, "temperature": 0.25}
 
 
-def test_what_was_answered_is_not_requested_again(
-    server: ChatServer, ask: Ask, tmp_path: Path
-) -> None:
+def test_what_was_answered_is_not_requested_again(server: ChatServer, ask: Ask, tmp_path: Path):
     assert ask([EXAMPLES[0], *EXAMPLES[:4]])[0] == [YES] * 5
     assert len(server.requests) == 4
     journal = tmp_path / "journal.jsonl"
@@ -98,7 +94,7 @@ def test_what_was_answered_is_not_requested_again(
 
 
 @pytest.mark.parametrize("answer", [{"error": {"message": "busy"}}, {"choices": []}, [1]])
-def test_what_is_no_answer_is_requested_again(answer: Any, server: ChatServer, ask: Ask) -> None:
+def test_what_is_no_answer_is_requested_again(answer: Any, server: ChatServer, ask: Ask):
     server.wrong.extend([status(200, answer)] * 2)
     assert ask(EXAMPLES[:2])[0] == [YES] * 2
     server.wrong.extend([says("Yes.")] * 3 + [status(200, answer)] * 3)
@@ -109,7 +105,7 @@ def test_what_is_no_answer_is_requested_again(answer: Any, server: ChatServer, a
 
 def test_what_is_refused_or_cut_off_is_counted(
     server: ChatServer, ask: Ask, capsys: pytest.CaptureFixture[str]
-) -> None:
+):
     answers = [("Yes.",), (None, "content_filter"), ("Yes and", "length"), ("  ",)]
     server.wrong.extend([*(says(*answer) for answer in answers), error("too long")])
     outputs, endpoint = ask()
@@ -125,8 +121,8 @@ def test_what_is_refused_or_cut_off_is_counted(
 
 
 def test_nothing_but_refusals_is_the_requests_fault(
-    server: ChatServer, ask: Ask, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    server: ChatServer, ask: Ask, monkeypatch: Patch
+):
     monkeypatch.setattr(module, "REFUSALS_IN_A_ROW", 3)
     server.wrong.extend([error("no"), error("no"), says("Yes."), error("no"), error("no such")])
     assert ask()[0] == [None, None, "Yes.", None, None, YES]
@@ -139,7 +135,7 @@ def test_nothing_but_refusals_is_the_requests_fault(
         ask()
 
 
-def test_spending_ends_before_the_cap(server: ChatServer, ask: Ask) -> None:
+def test_spending_ends_before_the_cap(server: ChatServer, ask: Ask):
     # Each costs (100 x 10 + 10 x 1000) / 1e6 = 0.011; at most, the prompt's 150 bytes or so and
     # all of max_tokens, 0.1 and a little.
     prices = {"price_input": 10.0, "price_output": 1000.0, "max_tokens": 100}
@@ -158,7 +154,7 @@ def test_spending_ends_before_the_cap(server: ChatServer, ask: Ask) -> None:
     assert cheap.spent == pytest.approx(0.066 + 0.00001)
 
 
-def test_questions_wait_for_each_other_at_the_cap(server: ChatServer, ask: Ask) -> None:
+def test_questions_wait_for_each_other_at_the_cap(server: ChatServer, ask: Ask):
     # Two fit at their most, 0.1 each, and all six at what they cost, 0.01 each.
     under_way: list[int] = []
     most: list[int] = []
@@ -202,13 +198,13 @@ CAPS: dict[str, tuple[Callable[[dict[str, Any]], Any], dict[str, float], str]] =
 @pytest.mark.parametrize(("answer", "options", "line"), CAPS.values(), ids=CAPS)
 def test_what_may_be_spent_counts(
     answer: Any, options: dict[str, float], line: str, server: ChatServer, ask: Ask
-) -> None:
+):
     server.answer = answer
     with pytest.raises(InputError, match=line):
         ask([replace(e, docs=(Document("T", "汉字" * 100),)) for e in EXAMPLES], **options)
 
 
-def test_options_that_make_no_sense() -> None:
+def test_options_that_make_no_sense():
     with pytest.raises(ValidationError, match="max_cost: expected price_input or price_output"):
         EndpointOptions(max_cost=1.0)
     raw_config = yaml.safe_load((Path(__file__).parents[2] / "config.yaml").read_text())
@@ -219,8 +215,8 @@ def test_options_that_make_no_sense() -> None:
 
 
 def test_a_key_in_an_answer_is_written_nowhere(
-    server: ChatServer, ask: Ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    server: ChatServer, ask: Ask, tmp_path: Path, monkeypatch: Patch
+):
     monkeypatch.setenv("TEACHER_KEY", "sk-secret")
     server.answer = lambda _: chat("The key is sk-secret [1].")
     assert ask(EXAMPLES[:1], api_key_variable="TEACHER_KEY")[0] == ["The key is *** [1]."]
@@ -241,9 +237,7 @@ ODD = {
 
 
 @pytest.mark.parametrize(("sent", "output"), ODD.values(), ids=ODD)
-def test_odd_answers_are_paid_once(
-    sent: Any, output: str | None, server: ChatServer, ask: Ask
-) -> None:
+def test_odd_answers_are_paid_once(sent: Any, output: str | None, server: ChatServer, ask: Ask):
     server.answer = lambda _: sent
     assert ask(EXAMPLES[:1])[0] == [output]
     # What was written down is read again.
@@ -259,20 +253,16 @@ def test_odd_answers_are_paid_once(
 
 
 @pytest.mark.parametrize("record", [5, {"asked": "x", "reply": {"text": "Yes [1]."}}])
-def test_a_journal_that_is_none(record: Any, ask: Ask, tmp_path: Path) -> None:
+def test_a_journal_that_is_none(record: Any, ask: Ask, tmp_path: Path):
     (tmp_path / "journal.jsonl").write_text(json.dumps(record) + "\n")
     with pytest.raises(InputError, match=r"journal\.jsonl: expected the journal of a teacher"):
         ask()
 
 
-def test_demonstrations_may_have_turns_of_their_own(server: ChatServer, tmp_path: Path) -> None:
-    file = {
-        "instruction": "Say.",
-        "demo_sep": "\n\n",
-        "demo_prompt": "{INST} {Q}\n{D}\nAnswer: {A}",
-        "doc_prompt": "[{ID}] {T}: {P}\n",
-        "demos": [{"question": "D?", "answer": " So [1].", "docs": [{"title": "A", "text": "B."}]}],
-    }
+def test_demonstrations_may_have_turns_of_their_own(server: ChatServer, tmp_path: Path):
+    demo = {"question": "D?", "answer": " So [1].", "docs": [{"title": "A", "text": "B."}]}
+    file = {"instruction": "Say.", "demo_sep": "\n\n", "demos": [demo]}
+    file |= {"demo_prompt": "{INST} {Q}\n{D}\nAnswer: {A}", "doc_prompt": "[{ID}] {T}: {P}\n"}
     (tmp_path / "p.json").write_text(json.dumps(file))
     layout = PromptOptions(files={"asqa": str(tmp_path / "p.json")}, shots=1, demo_turns=True)
     options = EndpointOptions(url=server.url, model="m", system=None)
@@ -297,7 +287,7 @@ def stage(
 
 def test_the_stage_requests_what_is_missing_and_writes_an_account(
     server: ChatServer, tmp_path: Path
-) -> None:
+):
     given = Example("x", "asqa", "Given?", EXAMPLES[0].docs, output="Given [1].")
     examples = [given, *EXAMPLES[:2]]
     server.wrong.extend([says("Yes.")] + [error("gone", 403)] * 8)
@@ -313,7 +303,7 @@ def test_the_stage_requests_what_is_missing_and_writes_an_account(
     assert json.loads((tmp_path / "account.json").read_text())["cost"] == pytest.approx(2e-5)
 
 
-def test_mistakes_are_found_before_anything_is_sent(server: ChatServer, tmp_path: Path) -> None:
+def test_mistakes_are_found_before_anything_is_sent(server: ChatServer, tmp_path: Path):
     with pytest.raises(InputError, match=r"^teacher\.endpoint\.model: missing"):
         stage({"url": server.url, "model": None}, tmp_path)
     with pytest.raises(InputError, match=r"^teacher\.prompt\.files\.asqa: missing"):
@@ -321,7 +311,7 @@ def test_mistakes_are_found_before_anything_is_sent(server: ChatServer, tmp_path
     assert not server.requests
 
 
-def test_a_run_that_is_killed_pays_for_nothing_twice(server: ChatServer, tmp_path: Path) -> None:
+def test_a_run_that_is_killed_pays_for_nothing_twice(server: ChatServer, tmp_path: Path):
     five = threading.Event()
 
     def answer(_: Any) -> Any:

@@ -54,13 +54,13 @@ DOCS = (Document("A", "red green"), Document("B", "blue"), Document("C", "blue w
         ("Red blue.", {"at_most": 1}, None),
     ],
 )
-def test_attribution(answer: str, options: dict[str, object], attributed: str | None) -> None:
+def test_attribution(answer: str, options: dict[str, object], attributed: str | None):
     example = Example("0", "eli5", "?", DOCS, answer=answer)
     teacher = TeacherOptions.model_validate({"citations": "attribute", **options})
     assert attribute([example], AllWords(), SPLITTER, teacher)[0].output == attributed
 
 
-def test_every_attributed_sentence_is_read_as_one_statement_with_its_citations() -> None:
+def test_every_attributed_sentence_is_read_as_one_statement_with_its_citations():
     answer = 'Anna said "red." (Blue is green.) He asked "is it red?" "Blue!" she said.'
     docs = (Document("A", "anna said red blue is green he asked is it she"),)
     example = Example("0", "eli5", "?", docs, answer=answer)
@@ -84,7 +84,7 @@ def test_every_attributed_sentence_is_read_as_one_statement_with_its_citations()
         ("In the U.S.", "In the U.S [1][3]."),
     ],
 )
-def test_citations_stand_in_front_of_the_stop(sentence: str, cited: str) -> None:
+def test_citations_stand_in_front_of_the_stop(sentence: str, cited: str):
     assert with_citations(sentence, (0, 2)) == cited
 
 
@@ -109,7 +109,7 @@ def outputs_of(folder: Path) -> list[str | None]:
     return [example.output for example in read_examples(folder / "train.json")]
 
 
-def test_given_answers_are_kept_and_questions_without_one_too(tmp_path: Path) -> None:
+def test_given_answers_are_kept_and_questions_without_one_too(tmp_path: Path):
     examples = [
         Example("0", "eli5", "?", DOCS, output="Red [1].", answer="Blue."),
         Example("1", "eli5", "??", DOCS, answer="Blue."),
@@ -128,14 +128,14 @@ RIGHT = "Silver River was directed by Anna Berg [1]."
 WRONG = "Golden Hill was directed by Paul Stone [1]."
 
 
-def test_the_training_verifier_attributes_real_sentences(tmp_path: Path) -> None:
+def test_the_training_verifier_attributes_real_sentences(tmp_path: Path):
     answer = "Golden Hill was directed by Paul Stone."
     examples = [Example("0", "eli5", "Who directed Golden Hill?", DIRECTED, answer=answer)]
     run_teach(tmp_path, examples, citations="attribute")
     assert outputs_of(tmp_path) == ["Golden Hill was directed by Paul Stone [2]."]
 
 
-def test_answers_that_earn_too_little_are_left_out(tmp_path: Path) -> None:
+def test_answers_that_earn_too_little_are_left_out(tmp_path: Path):
     # Right: + 0.2 for the sentence and + 0.2 for the citation; wrong: the same with a minus.
     outputs = [RIGHT, WRONG, f"{RIGHT} {WRONG}"]
     examples = [
