@@ -24,8 +24,8 @@ Captured = pytest.CaptureFixture[str]
 
 
 def row(output: Any = "Anna Berg was born in Oslo [1].", **fields: Any) -> dict[str, Any]:
-    answers = {"qa_pairs": [{"question": "Where?", "short_answers": ["Oslo"]}]}
-    return {"question": "Where was she born?", "docs": DOCS, "output": output} | answers | fields
+    answers = [{"question": "Where?", "short_answers": ["Oslo"]}]
+    return {"question": "Where?", "docs": DOCS, "output": output, "qa_pairs": answers} | fields
 
 
 @pytest.fixture
@@ -164,9 +164,9 @@ def test_json_is_readable_whatever_standard_output_can_encode(tmp_path: Path, mo
     monkeypatch.setattr(sys, "stdout", stream)
     command = ["reward", str(tmp_path / "eli5.json"), "--verifier", "lexical"]
     assert main([*command, "--json", "-"]) == 0
-    assert json.loads(stream.buffer.getvalue())["per_example"][0]["id"] == "é"  # type: ignore[attr-defined]
+    assert json.loads(stream.buffer.getvalue())["per_example"][0]["id"] == "é"
     assert main(command) == 0
-    assert b"\\xe9" in stream.buffer.getvalue()  # type: ignore[attr-defined]
+    assert b"\\xe9" in stream.buffer.getvalue()
 
 
 def test_reward_prints_totals(answers: Path, capsys: Captured):
@@ -238,8 +238,7 @@ def test_merge_records_what_the_configuration_says(
     printed(capsys, "merge", trained, out, "--configfile", config)
     card = (out / "README.md").read_text()
     record = json.loads(card.partition("```json")[2].partition("```")[0])["training"]
-    assert (record["system"], record["seed"]) == ("mine", 3)
-    assert record["options"]["epochs"] == 7
+    assert (record["system"], record["seed"], record["options"]["epochs"]) == ("mine", 3, 7)
     assert record["data"]["train"] == ["a.json"]
     line = fails(capsys, "merge", tiny_base, tmp_path / "other", "--configfile", config)
     assert "expected the model of a system of" in line

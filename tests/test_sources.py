@@ -93,18 +93,14 @@ def _zip(files: dict[str, str]) -> bytes:
     return packed.getvalue()
 
 
-def _tar(*members: tuple[str, bytes, str], mode: str = "w:gz") -> bytes:
-    """An archive of members by name, kind, and content (of a link, what it leads to)."""
+def _tar(name: str, content: str, kind: bytes = tarfile.REGTYPE) -> bytes:
+    """An archive of one member; of a link, the content is what it leads to."""
     packed = io.BytesIO()
-    with tarfile.open(fileobj=packed, mode=mode) as archive:  # type: ignore[call-overload]
-        for name, kind, content in members:
-            info = tarfile.TarInfo(name)
-            info.type = kind
-            if kind == tarfile.REGTYPE:
-                info.size = len(content)
-            else:
-                info.linkname = content
-            archive.addfile(info, io.BytesIO(content.encode()))
+    with tarfile.open(fileobj=packed, mode="w:gz") as archive:
+        info = tarfile.TarInfo(name)
+        info.type, info.linkname = kind, content
+        info.size = len(content) if kind == tarfile.REGTYPE else 0
+        archive.addfile(info, io.BytesIO(content.encode()))
     return packed.getvalue()
 
 
@@ -176,7 +172,7 @@ def test_an_archive_is_unpacked_whatever_its_name(web: Any, options: Any, tmp_pa
         ("/absent.json", None, "cannot be fetched: 404 .* \\(or put it at .*absent.json\\)"),
         ("/x.json", b"\n<!DOCTYPE html>Log in", "sent a web page where a file was expected"),
         ("/a.zip", _zip({"a": "x" * 900})[:100], "expected an archive; remove .* fetched anew"),
-        ("/a.tgz", _tar(("a", tarfile.REGTYPE, "xyz" * 999))[:-40], "expected an archive; remove"),
+        ("/a.tgz", _tar("a", "xyz" * 999)[:-40], "expected an archive; remove"),
         ("/a.zip#../x", None, "expected a path inside of it"),
     ],
 )
@@ -306,7 +302,7 @@ def test_the_hub(web: Any, options: Any, tmp_path: Path, monkeypatch: Patch):
         asked.append((repo_type, revision))
         return SimpleNamespace(sha="c0ffee", siblings=[SimpleNamespace(rfilename=n) for n in names])
 
-    def snapshot(revision: str, local_dir: Path, allow_patterns: Any, **_: Any) -> None:
+    def snapshot(revision: str, local_dir: Path, allow_patterns: Any, **_: Any):
         assert revision == "c0ffee"
         for name in [*allow_patterns, ".cache/huggingface/x"]:
             (local_dir / name).parent.mkdir(parents=True, exist_ok=True)
@@ -333,11 +329,11 @@ def test_the_hub(web: Any, options: Any, tmp_path: Path, monkeypatch: Patch):
 
 
 EVIL = {
-    "above, tar": (_tar(("a/../../evil", tarfile.REGTYPE, "x")), "would be extracted"),
-    "link": (_tar(("l", tarfile.SYMTYPE, "/etc")), "'l' is a link or device, no file"),
-    "device": (_tar(("d", tarfile.CHRTYPE, "")), "'d' is a link or device, no file"),
+    "above, tar": (_tar("a/../../evil", "x"), "would be extracted"),
+    "link": (_tar("l", "/etc", tarfile.SYMTYPE), "'l' is a link or device, no file"),
+    "device": (_tar("d", "", tarfile.CHRTYPE), "'d' is a link or device, no file"),
     "bomb, zip": (_zip({"zeros": "0" * 2**27}), "it would be larger than it may"),
-    "bomb, tar": (_tar(("zeros", tarfile.REGTYPE, "0" * 2**27)), "it would be larger than it may"),
+    "bomb, tar": (_tar("zeros", "0" * 2**27), "it would be larger than it may"),
     "changed": (_zip({"a": "a" * 50}).replace(b"K", b"L", 1)[:-9], "expected an archive"),
 }
 
@@ -362,22 +358,19 @@ def test_what_is_an_archive(tmp_path: Path):
 
     torch.save({"a": torch.zeros(2)}, tmp_path / "checkpoint.zip")
     (tmp_path / "json.tar").write_text("[]")
-    for name in ("checkpoint.zip", "json.tar"):
-        assert not is_archive(tmp_path / name)
-    for mode in ("w", "w:gz", "w:bz2", "w:xz"):
-        (tmp_path / "a").write_bytes(_tar(("top/a", tarfile.REGTYPE, "1"), mode=mode))
-        assert is_archive(tmp_path / "a")
+    (tmp_path / "a").write_bytes(_tar("top/a", "1"))
+    assert [is_archive(tmp_path / n) for n in ("checkpoint.zip", "json.tar", "a")] == [0, 0, 1]
 
 
 def test_what_a_symbolic_link_leads_to_is_copied(tmp_path: Path):
-    (tmp_path / "secret").write_text("x")
-    (tmp_path / "folder").mkdir()
-    (tmp_path / "folder" / "a").symlink_to(tmp_path / "secret")
-    (tmp_path / "folder" / "b").write_text("y")
-    link(tmp_path / "folder", tmp_path / "out")
-    assert (tmp_path / "out" / "b").samefile(tmp_path / "folder" / "b")
-    assert not (tmp_path / "out" / "a").samefile(tmp_path / "secret")
-    assert (tmp_path / "out" / "a").read_text() == "x"
+    folder, out, secret = tmp_path / "folder", tmp_path / "out", tmp_path / "secret"
+    folder.mkdir()
+    secret.write_text("x")
+    (folder / "a").symlink_to(secret)
+    (folder / "b").write_text("y")
+    link(folder, out)
+    assert (out / "b").samefile(folder / "b")
+    assert (_paths(out)["a"], (out / "a").samefile(secret)) == ("x", False)
 
 
 def test_digests_go_along_with_the_address_of_a_configuration():

@@ -71,7 +71,7 @@ def fake(monkeypatch: Patch) -> SimpleNamespace:
     wandb.run = run
     wandb.init = lambda **settings: wandb.begun.append(settings) or run
     wandb.login = lambda **_: bool(os.environ.get("WANDB_API_KEY"))
-    monkeypatch.setitem(sys.modules, "wandb", wandb)  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "wandb", wandb)
     return wandb
 
 

@@ -30,7 +30,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def setup(self) -> None:
         super().setup()
-        self.owner: Any = self.server.owner  # type: ignore[attr-defined]
+        self.owner: Any = self.server.owner
         self.owner.connections.append(self.request)
 
     def log_message(self, format: str, *args: object) -> None:
@@ -92,7 +92,7 @@ class HttpServer:
         """Listen, on the port of before if there was one."""
         self.connections: list[socket.socket] = []
         self.listener = _Listener(("127.0.0.1", self.port), Handler)
-        self.listener.owner = self  # type: ignore[attr-defined]
+        self.listener.owner = self
         self.port = self.listener.server_address[1]
         self.url = f"http://127.0.0.1:{self.port}/v1"
         threading.Thread(target=self.listener.serve_forever, args=(0.005,), daemon=True).start()

@@ -43,16 +43,11 @@ def runs(tmp_path: Path) -> Runs:
     ]
 
 
-def lines(axes: Any) -> list[tuple[list[float], list[float]]]:
-    """The curves of a panel, thin ones first, without the dots."""
-    drawn = [line for line in axes.get_lines() if line.get_marker() == "None"]
+def lines(axes: Any, marker: str = "None") -> list[tuple[list[float], list[float]]]:
+    """The curves of a panel, thin ones first, or its dots."""
+    drawn = [line for line in axes.get_lines() if line.get_marker() == marker]
     drawn.sort(key=lambda line: line.get_linewidth())
     return [(list(line.get_xdata()), list(line.get_ydata())) for line in drawn]
-
-
-def dots(axes: Any) -> list[tuple[float, float]]:
-    marks = [line for line in axes.get_lines() if line.get_marker() == "o"]
-    return [(line.get_xdata()[0], line.get_ydata()[0]) for line in marks]
 
 
 def test_the_points_are_tidy(runs: Runs, tmp_path: Path):
@@ -93,10 +88,10 @@ def test_seeds_are_thin_and_their_mean_reaches_as_far_as_all_of_them(runs: Runs)
 
 def test_the_kept_step_is_the_first_of_the_best_on_dev(runs: Runs):
     loss, reward, parts, f1, kl, entropy = curves.draw(curves.read(runs)).axes
-    assert dots(loss) == [(4, 1.25)]
-    assert dots(reward) == [(2, 1.0), (0, 0.5)]
-    assert dots(f1) == [(2, 100.0), (0, 50.0)]
-    assert dots(parts) == dots(kl) == dots(entropy) == []
+    assert lines(loss, "o") == [([4], [1.25])]
+    assert lines(reward, "o") == [([2], [1.0]), ([0], [0.5])]
+    assert lines(f1, "o") == [([2], [100.0]), ([0], [50.0])]
+    assert lines(parts, "o") == lines(kl, "o") == lines(entropy, "o") == []
 
 
 def test_the_same_input_makes_the_same_bytes(runs: Runs, tmp_path: Path):

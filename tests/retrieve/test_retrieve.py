@@ -7,6 +7,7 @@ import math
 import os
 import random
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,14 +27,12 @@ from citepipe.text.sentences import load_splitter
 Captured = pytest.CaptureFixture[str]
 
 
-def _options(**more: object) -> RetrievalOptions:
-    return RetrievalOptions.model_validate(
-        {"passages": ["x"], "stemmer": None, "stop_words": None, **more}
-    )
+PLAINLY = {"stemmer": None, "stop_words": None}
 
 
-def _retriever(*texts: str, **more: object) -> Retriever:
-    return Retriever([Document("", text) for text in texts], _options(**more))
+def _retriever(*texts: str, **options: Any) -> Retriever:
+    given = RetrievalOptions(passages=["x"], **PLAINLY | options)
+    return Retriever([Document("", text) for text in texts], given)
 
 
 def _texts(found: list[Document]) -> list[str]:
@@ -67,13 +66,15 @@ def test_sums_in_another_order_tie():
 
 def test_words_are_stemmed_and_stop_words_left_out():
     texts = ["He was directing films.", "The director is here."]
-    documents = [Document("", text) for text in texts]
-    retriever = Retriever(documents, RetrievalOptions(passages=["x"]))
+    usual = {name: RetrievalOptions.model_fields[name].default for name in PLAINLY}
+    retriever = _retriever(*texts, **usual)
     assert _texts(retriever.find(["Who directed the film?"], 2)[0]) == [texts[0]]
     assert retriever.find(["is the"], 2) == [[]]
-    own = Retriever(documents, RetrievalOptions(passages=["x"], stop_words=["Films"]))
+    own = _retriever(*texts, **usual | {"stop_words": ["Films"]})
     assert own.find(["films"], 2) == [[]]
     assert _texts(own.find(["is the"], 2)[0]) == [texts[1]]
+    with pytest.raises(InputError, match=r"^x: expected passages with words in them to look for"):
+        _retriever("?!", "the and", **usual)
 
 
 @pytest.mark.parametrize(
@@ -92,7 +93,9 @@ def test_words_are_stemmed_and_stop_words_left_out():
 def test_words_of_other_scripts_and_forms_are_found(text: str, question: str):
     # The title is searched as the text is.
     passages = [Document("", "something else"), Document(text, "Text.")]
-    assert Retriever(passages, _options()).find([question], 1) == [passages[1:]]
+    assert Retriever(passages, RetrievalOptions(passages=["x"], **PLAINLY)).find([question], 1) == [
+        passages[1:]
+    ]
 
 
 def test_only_examples_without_documents_get_some(capsys: Captured):
@@ -116,21 +119,14 @@ def test_only_examples_without_documents_get_some(capsys: Captured):
     assert capsys.readouterr().err == ""
 
 
-def test_passages_without_words_are_one_clear_line():
-    with pytest.raises(InputError, match=r"^x: expected passages with words in them to look for"):
-        Retriever([Document("", "?!"), Document("the", "and")], RetrievalOptions(passages=["x"]))
-
-
-def _read(*paths: Path | str, **more: object) -> list[Document]:
-    options = {"passages": list(map(str, paths)), **more}
-    return read_passages(RetrievalOptions.model_validate(options))
+def _read(*paths: Path, **more: Any) -> list[Document]:
+    return read_passages(RetrievalOptions(passages=list(map(str, paths)), **more))
 
 
 def _write(folder: Path, files: dict[str, str | bytes]) -> Path:
     for name, content in files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        data = content.encode() if isinstance(content, str) else content
-        (folder / name).write_bytes(data)
+        (folder / name).write_bytes(content.encode() if isinstance(content, str) else content)
     return folder
 
 

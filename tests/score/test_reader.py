@@ -64,7 +64,7 @@ def test_scores_by_hand():
         asqa(("who?", ("Anna Berg",)), ("when?", ("1995", "in 1995")), ("why?", ())),
     ]
     reader = Answers("Berg", "Paris", "Berg", "the 1995", "x")
-    scores = qa_scores(examples, ["one", "two", ""], reader)  # type: ignore[arg-type]
+    scores = qa_scores(examples, ["one", "two", ""], reader)
     # `Berg` has 2/3 in common with `Anna Berg` (1 of 1, 1 of 2), and without its article `A. Berg`
     # is the same. No alias is ever found.
     assert scores == [
@@ -75,11 +75,8 @@ def test_scores_by_hand():
     # ALCE reads a space where there is no answer.
     blank = [("who?", " "), ("when?", " "), ("why?", " ")]
     assert reader.queries == [("who?", "one"), ("where?", "one"), *blank]
-
-
-def test_a_reading_without_a_question():
     with pytest.raises(InputError, match=r"example 7, field qa_pairs\[1\]\.question: missing"):
-        qa_scores([asqa(("who?", ("x",)), ("", ("y",)))], ["x"], Answers())  # type: ignore[arg-type]
+        qa_scores([asqa(("who?", ("x",)), ("", ("y",)))], ["x"], Answers())
 
 
 def test_spans_by_hand():
@@ -143,7 +140,7 @@ def test_the_most_probable_words_as_they_are_written(
     odds: dict[str, float], context: str, answer: str, tokenizer: Any,
     monkeypatch: Patch,
 ):  # fmt: skip
-    checkpoint = Checkpoint("spotter", None, True, "float32", Spotter(odds), tokenizer)  # type: ignore[arg-type]
+    checkpoint = Checkpoint("spotter", None, True, "float32", Spotter(odds), tokenizer)
     monkeypatch.setattr(reader_module, "load_checkpoint", lambda *_: checkpoint)
     assert Reader("spotter", "cpu").answers([("where?", context)]) == [answer]
 

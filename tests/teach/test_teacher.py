@@ -91,17 +91,10 @@ def test_citations_stand_in_front_of_the_stop(sentence: str, cited: str):
 def run_teach(folder: Path, examples: list[Example], **options: object) -> str:
     """The stage on these questions, as train and dev; `train.json` has the training examples."""
     write_examples(folder / "in.json", examples)
-    return teach(
-        folder / "in.json",
-        folder / "in.json",
-        TeacherOptions.model_validate(options),
-        "lexical",
-        RewardOptions(),
-        None,
-        folder / "cache" / "teacher.jsonl",
-        folder / "train.json",
-        folder / "dev.json",
-    )
+    given, journal = folder / "in.json", folder / "cache" / "teacher.jsonl"
+    outs = folder / "train.json", folder / "dev.json"
+    teacher = TeacherOptions.model_validate(options)
+    return teach(given, given, teacher, "lexical", RewardOptions(), None, journal, *outs)
 
 
 def outputs_of(folder: Path) -> list[str | None]:
@@ -120,33 +113,23 @@ def test_given_answers_are_kept_and_questions_without_one_too(tmp_path: Path):
         run_teach(tmp_path, [Example("0", "eli5", "?", DOCS)])
 
 
-DIRECTED = (
-    Document("Silver River", "Silver River was directed by Anna Berg."),
-    Document("Golden Hill", "Golden Hill was directed by Paul Stone."),
-)
-RIGHT = "Silver River was directed by Anna Berg [1]."
-WRONG = "Golden Hill was directed by Paul Stone [1]."
+SILVER, GOLDEN = "Silver River was directed by Anna Berg", "Golden Hill was directed by Paul Stone"
+DIRECTED = (Document("Silver River", f"{SILVER}."), Document("Golden Hill", f"{GOLDEN}."))
+RIGHT, WRONG = f"{SILVER} [1].", f"{GOLDEN} [1]."
 
 
 def test_the_training_verifier_attributes_real_sentences(tmp_path: Path):
-    answer = "Golden Hill was directed by Paul Stone."
-    examples = [Example("0", "eli5", "Who directed Golden Hill?", DIRECTED, answer=answer)]
+    examples = [Example("0", "eli5", "Who directed it?", DIRECTED, answer=f"{GOLDEN}.")]
     run_teach(tmp_path, examples, citations="attribute")
-    assert outputs_of(tmp_path) == ["Golden Hill was directed by Paul Stone [2]."]
+    assert outputs_of(tmp_path) == [f"{GOLDEN} [2]."]
 
 
 def test_answers_that_earn_too_little_are_left_out(tmp_path: Path):
     # Right: + 0.2 for the sentence and + 0.2 for the citation; wrong: the same with a minus.
     outputs = [RIGHT, WRONG, f"{RIGHT} {WRONG}"]
-    examples = [
-        Example(str(n), "eli5", f"{n}?", DIRECTED, output=output)
-        for n, output in enumerate(outputs)
-    ]
-    for least, kept in (
-        (-0.4, outputs),
-        (0.0, [RIGHT, None, outputs[2]]),
-        (0.4, [RIGHT, None, None]),
-    ):
+    examples = [Example(x, "eli5", f"{x}?", DIRECTED, output=x) for x in outputs]
+    kept_from = {-0.4: outputs, 0.0: [RIGHT, None, outputs[2]], 0.4: [RIGHT, None, None]}
+    for least, kept in kept_from.items():
         run_teach(tmp_path, examples, min_reward=least)
         assert outputs_of(tmp_path) == kept
     with pytest.raises(InputError, match=r"3 answers earn less than teacher\.min_reward"):
