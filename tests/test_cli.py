@@ -52,7 +52,9 @@ def fails(capsys: Captured, *arguments: object) -> str:
     return written.err.removeprefix("citepipe: ")
 
 
-def test_score_prints_a_table_and_writes_json(answers: Path, tmp_path: Path, capsys: Captured):
+def test_score_prints_a_table_or_json_under_chosen_rules_and_metrics(
+    answers: Path, tmp_path: Path, capsys: Captured
+):
     out = tmp_path / "new" / "scores.json"
     lines = printed(capsys, "score", answers, "--json", out)
     assert "3 answers, 3 statements, 2 citations; verifier lexical" in lines

@@ -98,8 +98,8 @@ def _tar(name: str, content: str, kind: bytes = tarfile.REGTYPE) -> bytes:
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w:gz") as archive:
         info = tarfile.TarInfo(name)
-        info.type, info.linkname = kind, content
-        info.size = len(content) if kind == tarfile.REGTYPE else 0
+        info.type, info.size = kind, len(content) if kind == tarfile.REGTYPE else 0
+        info.linkname = "" if info.size else content
         archive.addfile(info, io.BytesIO(content.encode()))
     return packed.getvalue()
 

@@ -382,11 +382,10 @@ def server() -> Iterator[LoopbackServer]:
         yield running
 
 
-@pytest.mark.parametrize("host", ["", "ho st", "-\N{SNOWMAN}-", "host:99999", "user:key@host"])
-def test_urls_that_are_none(host: str):
-    for url in (f"http://{host}/v1", "host:8000/v1", "ftp://host/v1", "http://host/v1?key=1"):
-        with pytest.raises(ValidationError, match=r"expected an? (http or https )?URL"):
-            ServerOptions(url=url)
+@pytest.mark.parametrize("url", ["http:///v1", "ftp://h/v1", "http://h/v1?k=1", "http://u:k@h/v1"])
+def test_urls_that_are_none(url: str):
+    with pytest.raises(ValidationError, match=r"expected an? (http or https )?URL"):
+        ServerOptions(url=url)
 
 
 def test_the_key_is_sent_and_never_shown(
