@@ -26,6 +26,8 @@ def home(tmp_path: Path, monkeypatch: Patch) -> Path:
     for name in [name for name in os.environ if name.startswith("WANDB") or name == "NETRC"]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path))
+    # Where another test has imported openai, wandb would print a line about a product of its own.
+    monkeypatch.setenv("WANDB_DISABLE_WEAVE", "true")
     return tmp_path
 
 

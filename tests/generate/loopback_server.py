@@ -209,10 +209,11 @@ class LoopbackServer(HttpServer):
     def completion(self, body: Body, **changes: Any) -> Body:
         """A whole answer, with changes in its only choice."""
         pieces = list(self.pieces(body))
-        choice = {**pieces[-1], "text": "".join(p["text"] for p in pieces)}
-        choice["token_ids"] = [i for p in pieces for i in p["token_ids"]]
-        log_probs = [x for p in pieces for x in p["logprobs"]["token_logprobs"]]
-        choice["logprobs"] = {"token_logprobs": log_probs}
+        choice = pieces.pop()
+        for piece in reversed(pieces):
+            choice["text"] = piece["text"] + choice["text"]
+            choice["token_ids"][:0] = piece["token_ids"]
+            choice["logprobs"]["token_logprobs"][:0] = piece["logprobs"]["token_logprobs"]
         return {"choices": [choice | changes]}
 
     def send_stream(self, handler: Handler, body: Body, most: int | None = None) -> None:

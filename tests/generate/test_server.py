@@ -125,11 +125,8 @@ def test_answers_are_cut_and_placed_by_their_token_ids(
 
 
 def test_a_segments_stream_is_left_as_soon_as_its_end_is_known():
-    def endless(body: dict[str, Any]) -> Iterator[tuple[int, float]]:
-        for i in itertools.chain(encode(" the Paris. is"), itertools.cycle(encode(" the"))):
-            yield i, -0.5
-
-    server = LoopbackServer(endless, DECODE, END)
+    ids = itertools.chain(encode(" the Paris. is"), itertools.cycle(encode(" the")))
+    server = LoopbackServer(lambda _: ((i, -0.5) for i in ids), DECODE, END)
     with server, make_generator(server) as generator:
         request = make_request(segment_end=sentence_end, max_new_tokens=10**9)
         [[completion]] = generator.generate([request])
@@ -168,11 +165,9 @@ def test_ends_of_answers(end: int, their_end: int, our_end: int, change: list[Wr
 
 
 def test_results_are_in_order_and_delivered_one_by_one():
-    def answer(body: dict[str, Any]) -> Iterator[tuple[int, float]]:
-        return saying(" the" * body["prompt"][0])(body)
-
     delivered: dict[tuple[int, int], Completion] = {}
-    with LoopbackServer(answer, DECODE, END) as server, make_generator(server) as generator:
+    server = LoopbackServer(lambda b: saying(" the" * b["prompt"][0])(b), DECODE, END)
+    with server, make_generator(server) as generator:
         requests = [make_request(n, samples=n % 3) for n in range(9)]
         requests.append(make_request(max_new_tokens=0))
         found = generator.generate(requests, lambda n, i, c: delivered.update({(n, i): c}))

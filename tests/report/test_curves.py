@@ -64,17 +64,14 @@ def test_the_points_are_tidy(runs: Runs, tmp_path: Path):
 
 def test_a_panel_per_fitted_system_and_a_row_per_reinforced_one(runs: Runs):
     loss, *row = curves.draw(curves.read(runs)).axes
-    assert loss.get_title() == "dist"
-    assert loss.get_ylabel() == "loss (nats)"
+    assert (loss.get_title(), loss.get_ylabel()) == ("dist", "loss (nats)")
     assert sorted(lines(loss)) == [([1, 2], [2.0, 1.0]), ([2, 4, 6], [1.5, 1.25, 1.25])]
     labels = ["reward per answer"] * 2 + ["citation F1 (%)", "KL (nats per answer)"]
     assert [axes.get_ylabel() for axes in row] == [*labels, "entropy (nats per token)"]
     assert [text.get_text() for axes in row for text in axes.texts] == ["fg_rl"]
     assert [axes.get_xlabel() for axes in (loss, *row)] == ["step"] * 6
-
-
-def test_seeds_are_thin_and_their_mean_reaches_as_far_as_all_of_them(runs: Runs):
-    _, reward, parts, *_ = curves.draw(curves.read(runs)).axes
+    reward, parts, f1, kl, entropy = row
+    # Seeds are thin, and their mean reaches as far as all of them.
     assert lines(reward) == [
         ([0, 1, 2, 3], [0.5, 0.75, 1.0, 0.625]),
         ([0, 1, 2], [0.5, 0.25, 0.5]),
@@ -84,10 +81,7 @@ def test_seeds_are_thin_and_their_mean_reaches_as_far_as_all_of_them(runs: Runs)
     assert len(lines(parts)) == 6
     legend = [text.get_text() for text in parts.get_legend().get_texts()]
     assert legend == ["citation recall", "correctness"]
-
-
-def test_the_kept_step_is_the_first_of_the_best_on_dev(runs: Runs):
-    loss, reward, parts, f1, kl, entropy = curves.draw(curves.read(runs)).axes
+    # The kept step is the first of the best on dev.
     assert lines(loss, "o") == [([4], [1.25])]
     assert lines(reward, "o") == [([2], [1.0]), ([0], [0.5])]
     assert lines(f1, "o") == [([2], [100.0]), ([0], [50.0])]

@@ -79,8 +79,8 @@ def test_means_over_datasets_are_without_expertqa(tmp_path: Path):
 def test_scores_are_tidy_and_name_a_verifier_only_where_one_was_needed(tmp_path: Path):
     _, rows = tables(tmp_path, FILES)
     assert " ".join(rows[0]) == "system seed dataset metric value low high n verifier"
-    found = {tuple(r[key] for key in ("system", "seed", "dataset", "metric", "verifier")): r
-             for r in rows}  # fmt: skip
+    keys = ("system", "seed", "dataset", "metric", "verifier")
+    found = {tuple(row[key] for key in keys): row for row in rows}
     em = found["late", "0", "asqa", "str_em", ""]
     assert (float(em["value"]), float(em["low"]), float(em["high"]), em["n"]) == (30, 29, 31, "4")
     # Of four answers one has no statements.
