@@ -302,8 +302,8 @@ def test_the_hub(web: Any, options: Any, tmp_path: Path, monkeypatch: Patch):
         asked.append((repo_type, revision))
         return SimpleNamespace(sha="c0ffee", siblings=[SimpleNamespace(rfilename=n) for n in names])
 
-    def snapshot(revision: str, local_dir: Path, allow_patterns: Any, **_: Any):
-        assert revision == "c0ffee"
+    def snapshot(repo_id: str, revision: str, local_dir: Path, allow_patterns: Any, **_: Any):
+        assert (repo_id, revision) == ("a/b", "c0ffee")
         for name in [*allow_patterns, ".cache/huggingface/x"]:
             (local_dir / name).parent.mkdir(parents=True, exist_ok=True)
             (local_dir / name).write_text(name)

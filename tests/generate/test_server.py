@@ -377,7 +377,12 @@ def server() -> Iterator[LoopbackServer]:
         yield running
 
 
-@pytest.mark.parametrize("url", ["http:///v1", "ftp://h/v1", "http://h/v1?k=1", "http://u:k@h/v1"])
+BAD_URLS = "http:///v1 h:80/v1 ftp://h/v1 http://h/v1?key=1 http://u:k@h/v1 http://h:99999/v1"
+    "http:///v1 host:8000/v1 ftp://host/v1 http://host/v1?key=1 http://u:k@h/v1 http://h:99999/v1"
+)
+
+
+@pytest.mark.parametrize("url", BAD_URLS.split())
 def test_urls_that_are_none(url: str):
     with pytest.raises(ValidationError, match=r"expected an? (http or https )?URL"):
         ServerOptions(url=url)

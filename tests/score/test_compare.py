@@ -48,7 +48,7 @@ def test_files_of_the_workflow_have_verifiers_and_datasets(tmp_path: Path):
 
 @pytest.mark.parametrize(
     "content",
-    ["[]", '{"metrics": {}}', '{"per_example": [{"id": "1"}], "provenance": {}}'],
+    ["[]", "{}", *(f'{{"per_example": {x}, "provenance": {{}}}}' for x in ("[]", '[{"id": "1"}]'))],
 )
 def test_what_is_no_score_file_is_named(tmp_path: Path, content: str):
     good, bad = written(tmp_path / "good", row("1", length=1)), tmp_path / "bad"
