@@ -378,8 +378,6 @@ def server() -> Iterator[LoopbackServer]:
 
 
 BAD_URLS = "http:///v1 h:80/v1 ftp://h/v1 http://h/v1?key=1 http://u:k@h/v1 http://h:99999/v1"
-    "http:///v1 host:8000/v1 ftp://host/v1 http://host/v1?key=1 http://u:k@h/v1 http://h:99999/v1"
-)
 
 
 @pytest.mark.parametrize("url", BAD_URLS.split())
