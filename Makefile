@@ -13,10 +13,10 @@ table: $(READY)
 	$(BIN)/snakemake --cores 1 --resources gpu=1 results/table.csv
 
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-all: $(READY)
-	$(BIN)/python -m pytest -m ""
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m ""
 
 lint: $(READY)
 	$(BIN)/ruff check .

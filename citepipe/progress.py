@@ -54,6 +54,7 @@ class Progress:
             initial=done,
             unit=f" {unit}",
             file=sys.stderr if terminal else _Lines(sys.stderr),
+            position=None if terminal else 0,
             mininterval=0.2 if terminal else every,
             miniters=1,
             delay=every if patient else 0.0,

@@ -175,6 +175,7 @@ def test_an_archive_is_unpacked_whatever_its_name(web: Any, options: Any, tmp_pa
         ("/a.tgz", _tar("a", "xyz" * 999)[:-40], "expected an archive; remove"),
         ("/a.zip#../x", None, "expected a path inside of it"),
     ],
+    ids=["absent", "a web page", "half a zip", "half a tar", "a way out"],
 )
 def test_what_cannot_be_fetched(
     path: str, content: bytes | None, line: str, web: Any, options: Any, tmp_path: Path

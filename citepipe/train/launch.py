@@ -9,6 +9,7 @@ import tempfile
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from citepipe.errors import InputError
 
@@ -33,8 +34,8 @@ def launch(processes: int, threads: int) -> str:
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
-    own = {"rdzv_backend": "c10d", "rdzv_endpoint": "127.0.0.1:0", "max_restarts": 0}
-    settings = LaunchConfig(1, 1, processes, monitor_interval=0.1, **own)  # type: ignore[arg-type]
+    own: dict[str, Any] = {"rdzv_backend": "c10d", "rdzv_endpoint": "127.0.0.1:0", "run_id": "0"}
+    settings = LaunchConfig(1, 1, processes, max_restarts=0, monitor_interval=0.1, **own)
     with tempfile.TemporaryDirectory() as folder:
         os.environ |= {FOLDER: folder, "OMP_NUM_THREADS": str(max(1, threads // processes))}
         try:

@@ -175,7 +175,7 @@ def test_two_processes_train_what_one_does(project: Path, tmp_path: Path) -> Non
     (folder / "models/base/config.json").write_text("{}")
     done = snakemake(folder, *two, "--allowed-rules", "rl", "--forcerun", "rl", "--", targets[1])
     assert done.returncode == 1
-    assert "rl fg_rs_rl seed0: process 0 of 2: model.base models/base: no " in done.stdout
+    assert "rl fg_rs_rl seed0: process 0 of 2: models/base/config.json: expected" in done.stdout
     assert "Traceback" not in done.stdout
 
 
