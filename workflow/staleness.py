@@ -47,6 +47,7 @@ class Stages:
         self.results = results
         self.makers: list[tuple[list[str], Collection[str], Callable[[Any], Any]]] = []
         self.identity = cache(self._identity)
+        self.is_settled = cache(self._is_settled)
         self.code_of = cache(code_of)
 
     def add(
@@ -71,10 +72,10 @@ class Stages:
             systems: whose outputs it makes, if the patterns have a system.
             absent: files without which its outputs are stale although they can be there.
         """
-        known: dict[str, tuple[dict[str, Any], bool]] = {}
+        known: dict[str, tuple[dict[str, Any], bool, bool]] = {}
 
-        def state(wildcards: Any) -> tuple[dict[str, Any], bool]:
-            """The parameters of a job, and whether its output was made by the same."""
+        def state(wildcards: Any) -> tuple[dict[str, Any], bool, bool]:
+            """A job's parameters, whether its output was made by them, and all before it too."""
             output = makes[0].format(**wildcards)
             if output not in known:
                 made = {"code": self.code_of("stage.py", script, *_at(code, wildcards).split())}
@@ -86,12 +87,14 @@ class Stages:
                 # As a file has it, in a fixed order: Snakemake compares texts.
                 values = json.loads(json.dumps(values, sort_keys=True))
                 same = read_record(record_of(self.results, output)) == values
-                known[output] = values, same and not _at(absent, wildcards)
+                same = same and not _at(absent, wildcards)
+                paths = [path for given in inputs.values() for path in _at(given, wildcards)]
+                known[output] = values, same, same and all(map(self.is_settled, paths))
             return known[output]
 
         def files_of(given: Any) -> Callable[[Any], list[str]]:
             return lambda wildcards: [
-                ancient(path) if state(wildcards)[1] else path
+                ancient(path) if state(wildcards)[2] else path
                 for path in _at(given, wildcards)
                 if not path.startswith(OWN_CODE)
             ]
@@ -102,7 +105,7 @@ class Stages:
             return [str(NEWER)] if there and not state(wildcards)[1] else []
 
         patterns = [re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>[^/]+)", re.escape(path)) for path in makes]
-        self.makers.append((patterns, ("", *systems), lambda wildcards: state(wildcards)[0]))
+        self.makers.append((patterns, ("", *systems), state))
         return (
             {**{name: files_of(given) for name, given in inputs.items()}, STALE: newer},
             {
@@ -111,18 +114,37 @@ class Stages:
             },
         )
 
+    def _maker(self, path: str) -> tuple[str, Wildcards, Any] | None:
+        """What a stage makes that a path is, or is in, with its wildcards and its state."""
+        for place in (path, *map(str, Path(path).parents)):
+            for patterns, systems, state in self.makers:
+                for match in filter(None, (re.fullmatch(made, place) for made in patterns)):
+                    wildcards = Wildcards(match.groupdict())
+                    if wildcards.get("system", "") in systems:
+                        return place, wildcards, state
+        return None
+
     def _identity(self, path: str) -> str:
         """A digest of what a path holds or, if a stage makes it, of what that is made of."""
         if path.startswith(OWN_CODE):
             return code_of_own(path.removeprefix(OWN_CODE))
-        for place in (path, *map(str, Path(path).parents)):
-            for patterns, systems, params in self.makers:
-                for match in filter(None, (re.fullmatch(made, place) for made in patterns)):
-                    wildcards = Wildcards(match.groupdict())
-                    if wildcards.get("system", "") in systems:
-                        whole = str(Path(place).parent) if "scatteritem" in wildcards else place
-                        return digest_of([whole, params(wildcards)])
-        return digest_of_path(Path(path))
+        maker = self._maker(path)
+        if maker is None:
+            return digest_of_path(Path(path))
+        place, wildcards, state = maker
+        whole = str(Path(place).parent) if "scatteritem" in wildcards else place
+        return digest_of([whole, state(wildcards)[0]])
+
+    def _is_settled(self, path: str) -> bool:
+        """Whether nothing has to run for a path: what is made of it need not look at its time.
+
+        Snakemake does not ask jobs behind one that has to run for reasons of their own, so all of
+        them must follow from it.
+        """
+        maker = self._maker(path)
+        if maker is None or "scatteritem" in maker[1]:
+            return True
+        return Path(path).exists() and bool(maker[2](maker[1])[2])
 
 
 def _at(value: Any, wildcards: Any) -> Any:

@@ -160,7 +160,9 @@ def test_two_processes_train_what_one_does(project: Path, tmp_path: Path) -> Non
     shutil.copytree(project, folder)
     targets = [f"results/models/{system}/seed0" for system in ("dist", "fg_rs_rl")]
     two = ("--resources", "gpu=2", "--config", "devices=2")
-    done = snakemake(folder, *two, "--forcerun", *targets, "--", *targets)
+    for target in targets:
+        shutil.rmtree(folder / target)
+    done = snakemake(folder, *two, "--", *targets)
     assert done.returncode == 0, done.stdout
     assert done.stdout.count("== rl fg_rs_rl seed0") == 2, "its begin and its end"
     for target in targets:
@@ -173,7 +175,8 @@ def test_two_processes_train_what_one_does(project: Path, tmp_path: Path) -> Non
     for name, tensor in alone.items():
         torch.testing.assert_close(together[name], tensor, atol=1e-5, rtol=0)
     (folder / "models/base/config.json").write_text("{}")
-    done = snakemake(folder, *two, "--allowed-rules", "rl", "--forcerun", "rl", "--", targets[1])
+    shutil.rmtree(folder / targets[1])
+    done = snakemake(folder, *two, "--allowed-rules", "rl", "--", targets[1])
     assert done.returncode == 1
     assert "rl fg_rs_rl seed0: process 0 of 2: models/base/config.json: expected" in done.stdout
     assert "Traceback" not in done.stdout

@@ -303,6 +303,19 @@ def test_what_a_failed_job_took_away_is_made_again(
     assert project.jobs() == set()
 
 
+def test_what_changed_behind_something_absent_is_not_passed_over(
+    project: InProcess, tmp_path: Path
+) -> None:
+    # Snakemake itself asks no job behind one that has to run for a reason of its own.
+    there, aside = project.project / "results/models/dist/seed0", tmp_path / "aside"
+    shutil.move(there, aside)
+    try:
+        with configured(project.project, {"rl.lam": 0.5}):
+            assert {"sft dist", "rl fg_rs_rl", "table"} <= project.jobs()
+    finally:
+        shutil.move(aside, there)
+
+
 def test_digests_are_kept_beside_snakemakes_own_records(project: InProcess) -> None:
     project.jobs()
     from citepipe.provenance import KEPT, kept
