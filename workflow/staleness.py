@@ -43,8 +43,8 @@ class Wildcards(dict[str, str]):
 class Stages:
     """All stages of a workflow, by what they make."""
 
-    def __init__(self, results: str) -> None:
-        self.results = results
+    def __init__(self, results: str, forced: Callable[[], Any]) -> None:
+        self.results, self.forced = results, forced
         self.makers: list[tuple[list[str], Collection[str], Callable[[Any], Any]]] = []
         self.identity = cache(self._identity)
         self.is_settled = cache(self._is_settled)
@@ -144,7 +144,7 @@ class Stages:
         maker = self._maker(path)
         if maker is None or "scatteritem" in maker[1]:
             return True
-        return Path(path).exists() and bool(maker[2](maker[1])[2])
+        return not self.forced() and Path(path).exists() and bool(maker[2](maker[1])[2])
 
 
 def _at(value: Any, wildcards: Any) -> Any:

@@ -107,7 +107,7 @@ class InProcess:
         monkeypatch.setattr("citepipe.provenance.ROOT", project)
         monkeypatch.chdir(project)
 
-    def jobs(self, *targets: str, executor: str = "dryrun") -> set[str]:
+    def jobs(self, *targets: str, executor: str = "dryrun", forced: str = "") -> set[str]:
         """The jobs that would run, as `rule` or `rule system`."""
         output = OutputSettings(dryrun=executor == "dryrun", quiet={Quietness.ALL})
         with SnakemakeApi(output) as api:
@@ -122,6 +122,7 @@ class InProcess:
                     targets=frozenset(targets or [TABLE]),
                     rerun_triggers=frozenset({RerunTrigger.PARAMS}),
                     forceall=executor == "touch",
+                    forcerun=frozenset(forced.split()),
                 )
             )
             begun = _Begun()

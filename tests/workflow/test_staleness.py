@@ -316,6 +316,14 @@ def test_what_changed_behind_something_absent_is_not_passed_over(
         shutil.move(aside, there)
 
 
+def test_what_follows_from_a_forced_job_runs_too(project: InProcess) -> None:
+    with configured(project.project, {"rl.lam": 0.5}):
+        stale = project.jobs(forced="results/models/dist/seed0")
+    assert stale == EVERYTHING - {"data", "teach"} - of("predict", "released") - of(
+        "score", "released", "people"
+    )
+
+
 def test_digests_are_kept_beside_snakemakes_own_records(project: InProcess) -> None:
     project.jobs()
     from citepipe.provenance import KEPT, kept

@@ -31,7 +31,8 @@ except InputError as error:
     raise WorkflowError(f"Configuration: {error}")
 
 RESULTS = CONFIG.results
-STAGES = Stages(RESULTS)
+# What follows from a job that is forced to run runs too, as Snakemake has it.
+STAGES = Stages(RESULTS, forced=lambda: workflow.dag_settings and workflow.dag_settings.forcerun)
 WORLD = f"{RESULTS}/miniature/world"
 MINIATURE_BASE = f"{RESULTS}/miniature/base"
 DATA = f"{RESULTS}/data"
@@ -84,8 +85,8 @@ def system(wildcards):
     return SYSTEMS[wildcards.system]
 
 
-def systems_of(*kinds):
-    return [name for name in SYSTEMS if isinstance(SYSTEMS[name], kinds)]
+def systems_of(*types):
+    return [name for name in SYSTEMS if isinstance(SYSTEMS[name], types)]
 
 
 # The systems that are trained, that are trained on samples of their own, and that answer here.
