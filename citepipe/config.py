@@ -145,6 +145,14 @@ class OutputsSystem(opt.Options):
     )
 
 
+class ExtractSystem(opt.Options):
+    """Copies from the documents, without a model: what copying alone scores."""
+
+    extract: Literal["first_sentence"] = Field(
+        description="The first sentence of each document with its number; of lists the title."
+    )
+
+
 _KINDS = {"sft": "sft", "dpo": "dpo", "ppo": "rl", "grpo": "rl", "rloo": "rl"}
 
 
@@ -152,7 +160,8 @@ def _kind(value: Any) -> str | None:
     keys = _keys_of(value)
     if "train" in keys:
         return _KINDS.get(keys["train"])
-    return next((kind for kind in ("adapter", "model_of", "outputs") if kind in keys), None)
+    kinds = ("adapter", "model_of", "outputs", "extract")
+    return next((kind for kind in kinds if kind in keys), None)
 
 
 System = Annotated[
@@ -161,12 +170,13 @@ System = Annotated[
     | Annotated[DPOSystem, Tag("dpo")]
     | Annotated[AdapterSystem, Tag("adapter")]
     | Annotated[ModelOfSystem, Tag("model_of")]
-    | Annotated[OutputsSystem, Tag("outputs")],
+    | Annotated[OutputsSystem, Tag("outputs")]
+    | Annotated[ExtractSystem, Tag("extract")],
     Discriminator(
         _kind,
         custom_error_type="system_kind",
         custom_error_message="Input should be one with `train: sft`, `dpo`, `ppo`, `grpo` or "
-        "`rloo`, with `adapter`, `model_of` or `outputs`",
+        "`rloo`, with `adapter`, `model_of`, `outputs` or `extract`",
     ),
 ]
 
@@ -327,9 +337,11 @@ def _check(config: Config) -> None:
     for name, system in config.systems.items():
         if isinstance(system, OutputsSystem):
             continue
-        for section in ("data", "model"):
+        for section in ("data",) if isinstance(system, ExtractSystem) else ("data", "model"):
             if getattr(config, section) is None:
-                raise InputError(f"{section}: required, because systems.{name} has a model")
+                raise InputError(f"{section}: required, because systems.{name} needs it")
+        if isinstance(system, ExtractSystem):
+            continue
         if not isinstance(system, AdapterSystem | ModelOfSystem):
             config.training_options(name)
         steered = config.reward.citation_recall or config.reward.citation_precision
@@ -348,7 +360,7 @@ def _check_parent(config: Config, key: str, name: str) -> None:
     parent, why = config.systems.get(name), ""
     if parent is None:
         expected = f"the name of a system ({', '.join(config.systems)})"
-    elif isinstance(parent, OutputsSystem):
+    elif isinstance(parent, OutputsSystem | ExtractSystem):
         expected, why = "a system with a model", ", which has answers only"
     elif isinstance(parent, ModelOfSystem):
         expected, why = "a system with a model of its own", ", which has that of another"

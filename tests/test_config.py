@@ -75,6 +75,7 @@ def test_every_key_of_the_schema_is_described() -> None:
 
 
 RS = {"train": "sft", "start": "dist", "data": {"sample": "best_of_n", "from": "dist"}}
+COPY = {"extract": "first_sentence"}
 SEARCHED = systems(searched={"model_of": "rl", "decode": "segment_search"})
 OF_A_MODEL = "expected a system with a model, got 'people', which has answers only"
 OF_ITS_OWN = "expected a system with a model of its own, got 'again', which has that of another"
@@ -120,8 +121,9 @@ def test_a_bad_value_is_named_with_its_key_and_what_was_expected(
         ({"train": "grpo", "start": "rs", "reward": "holistic", "options": {"lam": 0.5}},
          "options.lam: no such key"),
         (RS | {"start": "nobody"},
-         "start: expected the name of a system (dist, rs, rl, people, again, odd), got 'nobody'"),
+         "start: expected the name of a system (dist, rs, rl, people, copy, again, odd), got"),
         (RS | {"start": "people"}, f"start: {OF_A_MODEL}"),
+        (RS | {"start": "copy"}, "start: expected a system with a model, got 'copy', which has"),
         (RS | {"start": "again"}, f"start: {OF_ITS_OWN}"),
         ({"model_of": "people"}, f"model_of: {OF_A_MODEL}"),
         ({"model_of": "again"}, f"model_of: {OF_ITS_OWN}"),
@@ -130,14 +132,15 @@ def test_a_bad_value_is_named_with_its_key_and_what_was_expected(
     ],
 )  # fmt: skip
 def test_a_bad_system_is_named_with_its_key(system: dict[str, Any], line: str) -> None:
-    raw = systems(people={"outputs": {"asqa": "people.json"}}, again={"model_of": "rl"}, odd=system)
+    known = {"people": {"outputs": {"asqa": "people.json"}}, "copy": COPY}
+    raw = systems(**known, again={"model_of": "rl"}, odd=system)
     assert mistake(raw).startswith(f"systems.odd.{line}")
 
 
 def test_what_must_hold_between_sections() -> None:
     assert mistake(systems(odd={"train": "trpo"})) == (
         "systems.odd: expected one with `train: sft`, `dpo`, `ppo`, `grpo` or `rloo`, with "
-        "`adapter`, `model_of` or `outputs`, got {'train': 'trpo'}"
+        "`adapter`, `model_of`, `outputs` or `extract`, got {'train': 'trpo'}"
     )
     circle = "systems.rs: expected no circle, got rs -> rl -> rs"
     assert mistake(systems(rs=RS | {"start": "rl"})) == circle
@@ -147,8 +150,14 @@ def test_what_must_hold_between_sections() -> None:
     only_scored = configuration(systems={"people": {"outputs": {"asqa": "people.json"}}})
     del only_scored["model"], only_scored["data"]
     assert load_config(only_scored).model is None
+    assert mistake(only_scored | {"systems": {"copy": COPY}, "data": None}) == (
+        "data: required, because systems.copy needs it"
+    )
+    copied = configuration(systems={"copy": COPY}, seeds=[3, 4])
+    del copied["model"]
+    assert load_config(copied).seeds_of("copy") == [3]
     assert mistake(only_scored | {"systems": configuration()["systems"], "data": None}) == (
-        "data: required, because systems.dist has a model"
+        "data: required, because systems.dist needs it"
     )
 
 

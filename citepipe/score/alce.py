@@ -13,7 +13,7 @@ from citepipe.judge import Judgement, percent, predicted_items
 from citepipe.score.means import EQUALLY_WEIGHTED, HARMONIC
 from citepipe.text.normalize import normalize_answer
 from citepipe.text.sentences import Splitter
-from citepipe.text.statements import remove_citations
+from citepipe.text.statements import is_list, remove_citations, split_answer
 
 Scores = dict[str, float]
 
@@ -22,11 +22,20 @@ CITATIONS = ("citation_rec", "citation_prec")
 READER = ("QA-EM", "QA-F1", "QA-Hit")
 MAUVE = ("mauve",)
 METRICS = (
-    *("length", "rougeLsum", "str_em", "str_hit", "num_preds", "qampari_prec", "qampari_rec"),
+    *(
+        "length",
+        "copied",
+        "rougeLsum",
+        "str_em",
+        "str_hit",
+        "num_preds",
+        "qampari_prec",
+        "qampari_rec",
+    ),
     *("qampari_rec_top5", "qampari_f1", "qampari_f1_top5", *CLAIMS, *CITATIONS),
     *(*EQUALLY_WEIGHTED, *HARMONIC, *READER, *MAUVE),
 )
-"""Every metric by ALCE's name (`*_eq_w`: the paper's; `citation_f1`: ours)."""
+"""Every metric by ALCE's name (`*_eq_w`: the paper's; `copied` and `citation_f1`: ours)."""
 
 # QAMPARI expects no more answers than this in the `_top5` metrics.
 _EXPECTED_ITEMS = 5
@@ -48,7 +57,9 @@ def asks_verifier(metric: str) -> bool:
 def text_scores(
     examples: Sequence[Example], answers: Sequence[str], splitter: Splitter, wanted: Collection[str]
 ) -> list[Scores]:
-    """The metrics of cleaned answers as texts: `length`, and `rougeLsum` of answers in sentences.
+    """The metrics of cleaned answers as texts: `length`, and of answers in sentences `rougeLsum`
+    and `copied`, the share of statements that stand word for word in a document of the question
+    (both as `normalize_answer` leaves them; titles apart, and `sent` in the place of the text).
 
     ALCE gives ROUGE as the middle of a bootstrap, which is the mean with noise of some hundredths
     of a point; here every example has its F-measure and the mean is the mean.
@@ -64,6 +75,14 @@ def text_scores(
         references = example.long_answers or ((example.answer,) if example.answer else ())
         if "rougeLsum" in wanted and references and example.dataset != "qampari":
             own["rougeLsum"] = 100 * rouge.lsum(text, references)
+        # Items of lists are names, which are in the documents anyway.
+        if "copied" in wanted and not is_list(example.dataset):
+            docs = [doc.text if doc.sent is None else doc.sent for doc in example.docs]
+            docs = [f" {normalize_answer(remove_citations(doc))} " for doc in docs]
+            statements = split_answer(answer, example.dataset, splitter)
+            claims = filter(None, (normalize_answer(statement.claim) for statement in statements))
+            if copied := [any(f" {claim} " in doc for doc in docs) for claim in claims]:
+                own["copied"] = percent(copied)
         scores.append(own)
     return scores
 

@@ -5,7 +5,6 @@ Each sentence cites the smallest set of documents that a verifier finds to suppo
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import combinations
@@ -13,10 +12,8 @@ from itertools import combinations
 from citepipe.data.example import Example
 from citepipe.options import TeacherOptions
 from citepipe.text.sentences import Splitter
-from citepipe.text.statements import renumber_citations
+from citepipe.text.statements import renumber_citations, with_citations
 from citepipe.verify.base import Pair, Verifier
-
-_END = re.compile(r"""(?:[.!?][\s"'”’)\]»]*)+$|\s+$""")
 
 
 def attribute(
@@ -58,17 +55,3 @@ def attribute(
         ]
         answers.append(replace(example, output=" ".join(kept) or None))
     return answers
-
-
-def with_citations(sentence: str, docs: Sequence[int]) -> str:
-    """A sentence with citations in front of its final stop, as ALCE's demonstrations have them.
-
-    A stop inside of closing quotation marks or brackets is the final one too: a citation behind
-    them would begin a sentence of its own. Document 0 is cited as [1].
-    """
-    if not docs:
-        return sentence
-    body = _END.sub("", sentence)
-    end = sentence[len(body) :].strip()
-    stop = end if any(mark in end for mark in ".!?") else f"{end}."
-    return f"{body} {''.join(f'[{d + 1}]' for d in docs)}{stop}"

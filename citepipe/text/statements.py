@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from citepipe.text.sentences import Span, Splitter
@@ -12,6 +12,7 @@ from citepipe.text.sentences import Span, Splitter
 _CITATION = re.compile(r"( ?)\[(\d+)(\]?)")
 _GROUP = re.compile(r"\[ *\d+(?: *[,;] *\d+)+ *\]")
 _NUMBER = re.compile(r"\d+")
+_END = re.compile(r"""(?:[.!?][\s"'”’)\]»]*)+$|\s+$""")
 _LONGEST_NUMBER = 18
 _BEYOND_ALL_DOCUMENTS = 10**_LONGEST_NUMBER
 
@@ -106,6 +107,20 @@ def renumber_citations(text: str, renumber: Callable[[int], int | None]) -> str:
         return "" if number is None else f"{space}[{number}{closed}"
 
     return _CITATION.sub(rewritten, text)
+
+
+def with_citations(sentence: str, docs: Sequence[int]) -> str:
+    """A sentence with citations in front of its final stop, as ALCE's demonstrations have them.
+
+    A stop inside of closing quotation marks or brackets is the final one too: a citation behind
+    them would begin a sentence of its own. Document 0 is cited as [1].
+    """
+    if not docs:
+        return sentence
+    body = _END.sub("", sentence)
+    end = sentence[len(body) :].strip()
+    stop = end if any(mark in end for mark in ".!?") else f"{end}."
+    return f"{body} {''.join(f'[{d + 1}]' for d in docs)}{stop}"
 
 
 def separate_groups(text: str) -> str:

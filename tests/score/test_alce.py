@@ -1,8 +1,10 @@
 """ALCE's metrics of one answer, against values worked out by hand."""
 
+from dataclasses import replace
+
 import pytest
 
-from citepipe.data.example import Example, QAPair
+from citepipe.data.example import Document, Example, QAPair
 from citepipe.judge import CitationVerdict, Judgement, StatementVerdict
 from citepipe.score.alce import METRICS, judged_scores, text_scores, unit_counts
 from citepipe.text.sentences import load_splitter
@@ -14,6 +16,7 @@ ASQA = Example(
 ELI5 = Example("1", "eli5", "q", (), claims=("a", "b"))
 # Seven answers with two aliases each.
 QAMPARI = Example("1", "qampari", "q", (), answer="b", answers=tuple((c, c * 2) for c in "bcdefgh"))
+DOCS = (Document("It closed", "A mill closed in 1931."), Document("", "old", sent="It was 1931."))
 NOTHING_RIGHT = dict.fromkeys(
     (
         "num_preds",
@@ -86,12 +89,20 @@ def test_scores_that_follow_from_a_judgement(
     ("example", "answer", "metrics", "expected"),
     [
         # Without its citation, three of four words in common with the better of two references.
-        (ASQA, "a b [1] c e", METRICS, {"length": 4, "rougeLsum": 75}),
+        (ASQA, "a b [1] c e", METRICS, {"length": 4, "rougeLsum": 75, "copied": 0}),
         (ASQA, "a b", ["length"], {"length": 2}),
         (ASQA, "a b", [], {}),
         # No ROUGE of lists and without references.
         (QAMPARI, "b", METRICS, {"length": 1}),
-        (ELI5, "b", METRICS, {"length": 1}),
+        (replace(ELI5, docs=DOCS), "[1][2]", METRICS, {"length": 0}),
+        # Of four statements, whatever they cite, one has other words and one goes on in the next
+        # document; a word is not the beginning of another.
+        (
+            replace(ELI5, docs=DOCS),
+            "The mill, closed [2]. It closed [1]. In 1931. It was 19.",
+            ("copied",),
+            {"copied": 50},
+        ),
     ],
 )
 def test_scores_of_the_text(

@@ -13,7 +13,7 @@ from citepipe.data.files import read_examples, write_examples
 from citepipe.errors import InputError
 from citepipe.judge import judge
 from citepipe.options import JudgeOptions, RewardOptions, TeacherOptions
-from citepipe.teach.attribute import attribute, with_citations
+from citepipe.teach.attribute import attribute
 from citepipe.teach.teacher import teach
 from citepipe.text.sentences import load_splitter
 from citepipe.verify.base import Pair
@@ -68,24 +68,6 @@ def test_every_attributed_sentence_is_read_as_one_statement_with_its_citations()
     [judged] = judge([made], [made.output or ""], AllWords(), SPLITTER, JudgeOptions.sane(3))
     cited = [[c.number for c in v.statement.citations] for v in judged.statements]
     assert cited == [[1]] * len(list(SPLITTER(answer)))
-
-
-@pytest.mark.parametrize(
-    ("sentence", "cited"),
-    [
-        ("It is so.", "It is so [1][3]."),
-        ("Is it?", "Is it [1][3]?"),
-        ("No stop", "No stop [1][3]."),
-        ("Wait...", "Wait [1][3]..."),
-        ('He said "no."', 'He said "no [1][3]."'),
-        ('He said "no".', 'He said "no" [1][3].'),
-        ("(It is so.) ", "(It is so [1][3].)"),
-        ("It is so (really)", "It is so (really) [1][3]."),
-        ("In the U.S.", "In the U.S [1][3]."),
-    ],
-)
-def test_citations_stand_in_front_of_the_stop(sentence: str, cited: str):
-    assert with_citations(sentence, (0, 2)) == cited
 
 
 def run_teach(folder: Path, examples: list[Example], **options: object) -> str:

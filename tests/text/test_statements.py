@@ -14,6 +14,7 @@ from citepipe.text.statements import (
     renumber_citations,
     separate_groups,
     split_answer,
+    with_citations,
 )
 from tests.text.odd_texts import DATASETS, ODD, TEXTS
 
@@ -114,3 +115,21 @@ def test_groups_and_years_change_nothing_but_citations(text: str):
     marks = str.maketrans("", "", "[](),; ")
     assert apart.translate(marks) == text.translate(marks)
     assert separate_groups(apart) == apart
+
+
+@pytest.mark.parametrize(
+    ("sentence", "cited"),
+    [
+        ("It is so.", "It is so [1][3]."),
+        ("Is it?", "Is it [1][3]?"),
+        ("No stop", "No stop [1][3]."),
+        ("Wait...", "Wait [1][3]..."),
+        ('He said "no."', 'He said "no [1][3]."'),
+        ('He said "no".', 'He said "no" [1][3].'),
+        ("(It is so.) ", "(It is so [1][3].)"),
+        ("It is so (really)", "It is so (really) [1][3]."),
+        ("In the U.S.", "In the U.S [1][3]."),
+    ],
+)
+def test_citations_stand_in_front_of_the_stop(sentence: str, cited: str):
+    assert with_citations(sentence, (0, 2)) == cited

@@ -29,6 +29,7 @@ SYSTEMS = {
     "searched": {"model_of": "dist", "decode": "segment_search"},
     "released": {"adapter": "given/adapter.zip"},
     "people": {"outputs": {"asqa": "given/people.json"}},
+    "copy": {"extract": "first_sentence"},
 }
 CONFIG: dict[str, Any] = {
     "data": {
@@ -74,7 +75,9 @@ BEST_OF_N = (
 )
 SEARCH = of("sample", "fg_rs") | of("merge_samples", "fg_rs") | of("sft", "fg_rs")
 SEARCH |= of("rl", "fg_rs_rl") | after("fg_rs", "fg_rs_rl", "searched")
-ANSWERS = of("predict", *TRAINED, "searched", "released")
+ANSWERS = of("predict", *TRAINED, "searched", "released", "copy")
+# The scores of what a model answers here.
+LATER = SCORES - of("score", "people", "copy")
 TRAINING = of("sft", "dist") | SAMPLED | of("rl", "grpo")
 EVERYTHING = {"data", "teach"} | TRAINING | ANSWERS | SCORES
 
@@ -108,7 +111,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for system in ("h_rs", "fg_rs"):
         sampled = ("answers.json", "candidates.jsonl", "shards/1-of-1.jsonl")
         files += [f"samples/{system}/seed0/{name}" for name in sampled]
-    for system in (*TRAINED, "searched", "released"):
+    for system in (*TRAINED, "searched", "released", "copy"):
         files += [f"predictions/{system}/seed0/{name}.json" for name in ("asqa", "eli5")]
     for name in files:
         path = results / name
@@ -211,7 +214,7 @@ def f(path):
         ({"grpo.kl_coef": 0.5}, of("rl", "grpo") | after("grpo")),
         ({"dpo.beta": 0.5}, of("dpo", "dpo") | after("dpo")),
         ({"systems.grpo.options": {"clip_ratio": 0.3}}, of("rl", "grpo") | after("grpo")),
-        ({"predict.max_new_tokens": 9}, ANSWERS | SCORES - of("score", "people")),
+        ({"predict.max_new_tokens": 9}, ANSWERS - of("predict", "copy") | LATER),
         ({"score.resamples": 9}, SCORES),
         ({"score.metrics": ["length"]}, SCORES),
         ({"reward.correctness": 0.9}, SAMPLED | RL | after("h_rs", "fg_rs", "dpo", "searched")),
@@ -239,7 +242,7 @@ def test_a_changed_configuration_reruns_what_it_decides(
     ("name", "stale"),
     [
         ("train.json", EVERYTHING - of("score", "people")),
-        ("base/config.json", TRAINING | ANSWERS | SCORES - of("score", "people")),
+        ("base/config.json", TRAINING | ANSWERS - of("predict", "copy") | LATER),
         ("verifier/config.json", SAMPLED | RL | after("h_rs", "fg_rs", "dpo", "searched")),
         ("adapter.zip", {"weights released"} | after("released")),
         ("people.json", of("score", "people") | {"table"}),
@@ -319,8 +322,8 @@ def test_what_changed_behind_something_absent_is_not_passed_over(
 def test_what_follows_from_a_forced_job_runs_too(project: InProcess) -> None:
     with configured(project.project, {"rl.lam": 0.5}):
         stale = project.jobs(forced="results/models/dist/seed0")
-    assert stale == EVERYTHING - {"data", "teach"} - of("predict", "released") - of(
-        "score", "released", "people"
+    assert stale == EVERYTHING - {"data", "teach"} - of("predict", "released", "copy") - of(
+        "score", "released", "people", "copy"
     )
 
 

@@ -1,4 +1,4 @@
-"""An answer to every test question by every system: the likeliest one, or one that is searched."""
+"""An answer to every test question by every system: the likeliest one, a searched or copied one."""
 
 WEIGHTS_INPUT, WEIGHTS_PARAMS = STAGES.add(
     [WEIGHTS],
@@ -39,26 +39,30 @@ SEARCHING = {
     "reward": resolved(CONFIG.reward),
     "verifier": TRAIN_VERIFIER,
 }
+EXTRACTED = systems_of(kinds.ExtractSystem)
+DECODE = lambda w: "extract" if w.system in EXTRACTED else system(w).decode
 PREDICT_INPUT, PREDICT_PARAMS = STAGES.add(
     ANSWERS,
     "predict.py",
-    lambda w: (
-        "citepipe.sample." + ("predict" if system(w).decode == "greedy" else "segment_search")
-    ),
+    lambda w: f"citepipe.sample.{DECODE(w)}".replace("greedy", "predict"),
     inputs={
         "verifier": lambda w: (
-            [] if system(w).decode == "greedy" else verifier_files(TRAIN_VERIFIER)
+            verifier_files(TRAIN_VERIFIER) if DECODE(w) == "segment_search" else []
         ),
-        "base": base_files,
-        "adapter": lambda w: files(model_path(w.system, w.seed)),
+        "base": lambda w: [] if w.system in EXTRACTED else base_files(w),
+        "adapter": lambda w: ([] if w.system in EXTRACTED else files(model_path(w.system, w.seed))),
         "tests": TEST_FILES,
     },
-    cfg=lambda w: {
-        **generating_cfg(),
-        "adapter": model_path(w.system, w.seed),
-        "predict": resolved(CONFIG.predict),
-        "search": None if system(w).decode == "greedy" else SEARCHING,
-    },
+    cfg=lambda w: (
+        {"splitter": CONFIG.score.splitter}
+        if w.system in EXTRACTED
+        else {
+            **generating_cfg(),
+            "adapter": model_path(w.system, w.seed),
+            "predict": resolved(CONFIG.predict),
+            "search": SEARCHING if DECODE(w) == "segment_search" else None,
+        }
+    ),
     systems=ANSWERING,
 )
 
@@ -76,7 +80,7 @@ rule predict:
         "../../envs/citepipe.yaml"
     threads: 4
     resources:
-        **needs(gb=32, hours=48, gpu=SEARCH_GPUS),
+        **needs(gb=32, hours=48, gpu=lambda w: 0 if w.system in EXTRACTED else SEARCH_GPUS),
     params:
         **PREDICT_PARAMS,
     script:
