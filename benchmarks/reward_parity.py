@@ -1,8 +1,9 @@
 """Are citepipe's rewards those of the paper's programs, and where are they not?
 
 Three of theirs: the rewards on tokens of reinforcement learning (`training/reward.py`), the sums of
-best-of-n and of beam search (`fgrlhf/reward_utils.py`). On well-formed answers all have to agree.
-On malformed ones the differences are counted by class; the classes say why.
+best-of-n and of beam search (`fgrlhf/reward_utils.py`). On well-formed answers all have to agree,
+the end of sequence included. On malformed ones the differences are counted by class; the classes
+say why.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ _PER_DATASET = 60
 _LISTED = 5
 """QAMPARI's questions have at least as many answers; the paper's RL reward relies on it."""
 
-_END_OF_LIST = "theirs has the last item's reward on the full stop behind it, ours on the item"
+_OPEN = "RL: the last statement's reward on its last token; ours: on the end, which closes it"
 Tokens = dict[str, list[float]]
 
 
@@ -94,11 +95,11 @@ MALFORMED = (
     ),
     Malformed("not opened: 1]", _first_citation("1]"), "RL: a citation; the others: none"),
     Malformed("not closed: [1", _first_citation("[1"), "RL: no citation; the others: one"),
-    Malformed("no final stop", _with(lambda text: text.rstrip(".")), "none"),
+    Malformed("no final stop", _with(lambda text: text.rstrip(".")), _OPEN),
     Malformed(
         "citation behind the final stop",
         _with(lambda text: f"{text} [1]"),
-        "the last item of a list may cite a document twice, as above; sentences: none",
+        f"the last item of a list may cite a document twice, as above; {_OPEN}",
     ),
     Malformed("list ends with a comma", _with(lambda text: f"{text.rstrip('.')},"), "none"),
     Malformed(
@@ -118,7 +119,7 @@ MALFORMED = (
     Malformed(
         "cut off in the middle",
         _with(lambda text: text[: len(text) * 2 // 3]),
-        "only where the cut leaves `[1`, as above",
+        f"{_OPEN}; where the cut leaves `[1`, as above",
     ),
     Malformed("alias that normalises to nothing", _empty_alias, "theirs: always hit, ours: never"),
     Malformed(
@@ -187,7 +188,8 @@ class PaperRewards:
             if not length:
                 found.append({component: [] for component in COMPONENTS})
                 continue
-            mask = torch.ones((1, length), dtype=torch.long)
+            # The end of sequence is theirs to mask in: it is not the pad token.
+            mask = torch.ones((1, length + 1), dtype=torch.long)
             rows = [_row(example)]
             first = cited.get_reward(None, None, None, mask, [text], metadata=rows)
             # What the paper's policy hands over as normalised text.
@@ -238,13 +240,12 @@ def compare_rewards(folder: Path, model: Path, splitter: Splitter | None, report
     report("rewards of the paper's programs, trained T5, +-0.2 each")
     differences = 0
     for label, tokenizer in tokenizers.items():
-        changed, placed, moved = _on_tokens(theirs, ours, examples, tokenizer)
-        differences += len(changed)
+        changed, placed = _on_tokens(theirs, ours, examples, tokenizer)
+        differences += changed
         report(
             f"  RL on tokens, {label}: {len(examples)} well-formed answers, {placed} rewards; "
-            f"{len(changed)} answers differ, {moved} only in the end of a list"
+            f"{changed} answers differ"
         )
-    report(f"    the end of a list: {_END_OF_LIST}")
     for label, totals in (("best-of-n", theirs.of_best_of_n), ("beam search", theirs.of_beams)):
         unequal = sum(_unequal(totals(examples), _sums(ours, examples)))
         differences += unequal
@@ -256,12 +257,12 @@ def compare_rewards(folder: Path, model: Path, splitter: Splitter | None, report
     for malformed in MALFORMED:
         made = [malformed.make(example) for example in examples]
         made = [m for m, e in zip(made, examples, strict=True) if m != e]
-        reinforced, _, _ = _on_tokens(theirs, ours, made, tokenizer)
+        reinforced, _ = _on_tokens(theirs, ours, made, tokenizer)
         sums = _sums(ours, made)
         best = sum(_unequal(theirs.of_best_of_n(made), sums))
         beams = sum(_unequal(theirs.of_beams(made), sums))
         report(
-            f"  {malformed.name:<44}{len(made):>8}{len(reinforced):>6}{best:>11}{beams:>7}  "
+            f"  {malformed.name:<44}{len(made):>8}{reinforced:>6}{best:>11}{beams:>7}  "
             f"{malformed.why}"
         )
     return differences
@@ -282,25 +283,17 @@ def _on_tokens(
     ours: Rewarder,
     examples: Sequence[Example],
     tokenizer: PreTrainedTokenizerBase,
-) -> tuple[list[Example], int, int]:
-    """The answers whose rewards on tokens differ, how many rewards there are, and how many answers
-    agree once the last item of a list has its reward where the paper's programs have it."""
+) -> tuple[int, int]:
+    """How many answers have other rewards on tokens, and how many rewards there are."""
     texts = [example.output or "" for example in examples]
     spans = ours.spans(examples, texts)
-    different, placed, moved = [], 0, 0
-    for example, text, own, their in zip(
-        examples, texts, spans, theirs.on_tokens(examples, tokenizer), strict=True
-    ):
+    different, placed = 0, 0
+    for text, own, their in zip(texts, spans, theirs.on_tokens(examples, tokenizer), strict=True):
         encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-        offsets = encoded["offset_mapping"]
+        offsets = [*encoded["offset_mapping"], (len(text), len(text))]
         placed += len(own)
-        if _same(own, offsets, their):
-            continue
-        if example.dataset == "qampari" and _same(_to_the_stop(own, text), offsets, their):
-            moved += 1
-        else:
-            different.append(example)
-    return different, placed, moved
+        different += not _same(own, offsets, their)
+    return different, placed
 
 
 def _same(own: Sequence[Reward], offsets: Sequence[tuple[int, int]], their: Tokens) -> bool:
@@ -311,11 +304,6 @@ def _same(own: Sequence[Reward], offsets: Sequence[tuple[int, int]], their: Toke
             place([reward for reward in own if reward.component == name], offsets), their[name]
         )
     )
-
-
-def _to_the_stop(own: Sequence[Reward], text: str) -> list[Reward]:
-    last = max((i for i, r in enumerate(own) if r.component == "citation_recall"), default=-1)
-    return [r._replace(char=len(text) - 1) if i == last else r for i, r in enumerate(own)]
 
 
 def _sums(ours: Rewarder, examples: Sequence[Example]) -> list[float]:

@@ -147,7 +147,7 @@ def _whitening(peer: Peer, case: Any) -> Compared:
     found: Compared = {"masked mean": (mean, masked_mean(case.advantages, case.mask))}
     for shift in (True, False):
         name = "whitening" if shift else "whitening, mean kept"
-        ours = whiten(case.advantages, case.mask, shift_mean=shift)
+        ours = whiten(case.advantages, case.mask, "zero" if shift else "keep")
         faulty = peer.utils.whiten(case.advantages, case.mask, shift_mean=shift) * case.mask
         with patch.object(peer.utils, "reduce_std", peer.utils.reduce_var):
             corrected = peer.utils.whiten(case.advantages, case.mask, shift_mean=shift) * case.mask
@@ -182,7 +182,7 @@ def _advantages(peer: Peer, case: Any) -> Compared:
     plain, returns = generalized_advantages(
         case.rewards, case.values, case.mask, case.gamma, case.lam
     )
-    rewards = whiten(case.rewards, case.mask, shift_mean=False)
+    rewards = whiten(case.rewards, case.mask, "keep")
     _, of_whitened = generalized_advantages(rewards, case.values, case.mask, case.gamma, case.lam)
     own = peer.ppo.whiten
 

@@ -437,4 +437,4 @@ def _keys(model: type[opt.Options], place: list[str]) -> list[str]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(json_schema(), sort_keys=True))
+    print(json.dumps(json_schema(), sort_keys=True, indent=1))

@@ -517,7 +517,12 @@ class PPOOptions(RLOptions):
     lam: float = Field(0.95, ge=0, le=1, description="Lambda of generalized advantage estimation.")
     clip_value: float = Field(0.2, gt=0, description="Clip of the value's change.")
     value_coef: float = Field(1.0, ge=0, description="Weight of the value loss.")
-    whiten_rewards: bool = Field(True, description="Divide rewards by their standard deviation.")
+    whiten_rewards: Literal["divide", "keep"] | None = Field(
+        "divide",
+        description="divide: rewards less KL penalty are divided by their standard deviation. "
+        "keep: then their mean is put back, as in FineGrainedRLHF, which charges or pays every "
+        "token and so length. null: as they are.",
+    )
     whiten_advantages: bool = Field(True, description="Standardize advantages over the rollout.")
 
 

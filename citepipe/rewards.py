@@ -24,7 +24,7 @@ _REMEMBERED = 50_000  # decisions
 
 
 class Reward(NamedTuple):
-    """A value that belongs to one character of the raw answer."""
+    """A value that belongs to one character of the raw answer, or to its end (`len(raw)`)."""
 
     component: str
     char: int
@@ -36,11 +36,12 @@ def find_rewards(
 ) -> list[Reward]:
     """The rewards of one answer.
 
-    Citation recall stands on the last character of each statement (of a list item: the comma
-    behind it), citation precision on the bracket that closes each citation, correctness for each
-    gold answer on the answer's last character. Of the gold answers of a list only
-    `options.expected_list_items` are expected: hits all count, misses up to what is missing to
-    that number. A component of size 0 gives no rewards. `judgement` is of `clean_output(raw)`.
+    Citation recall stands on the character that closes each statement (`Statement.last`), citation
+    precision on the bracket that closes each citation, correctness for each gold answer on what
+    ends the answer: only there is it decided that nothing else will be said. Of the gold answers of
+    a list only `options.expected_list_items` are expected: hits all count, misses up to what is
+    missing to that number. A component of size 0 gives no rewards. `judgement` is of
+    `clean_output(raw)`.
     """
     rewards: list[Reward] = []
 
@@ -53,12 +54,12 @@ def find_rewards(
         add("citation_recall", verdict.statement.last, verdict.supported)
         for cited in verdict.citations:
             add("citation_precision", cited.citation.end - 1, cited.right)
-    last = max(len(clean_output(raw)) - 1, 0)
+    end = len(clean_output(raw))
     hits, expected = sum(judgement.gold), len(judgement.gold)
     if is_list(example.dataset):
         expected = min(options.expected_list_items, expected)
     for good in [True] * hits + [False] * max(expected - hits, 0):
-        add("correctness", last, good)
+        add("correctness", end, good)
     return rewards
 
 
@@ -82,10 +83,10 @@ def place(
         offsets: per sampled token the characters `[start, end)` of the answer that it wrote, in
             the order of the text. A token that wrote none (the end of sequence, the first bytes
             of a character) has an empty span.
-        placement: `fine_grained` puts each reward on the token that wrote its character; a
-            character that no token wrote (cut off, or stripped) counts as written by the last
-            token that wrote something before it, else by the first one. `holistic` puts the sum
-            on the last token.
+        placement: `fine_grained` puts each reward on the token that wrote its character, and
+            what belongs to the answer's end on the last token (the end of sequence, unless the
+            answer was cut off); a character in a gap between tokens counts as written by the one
+            before it, else by the first one. `holistic` puts the sum on the last token.
 
     Returns:
         len(offsets) values; their sum is the sum of the rewards unless there are no tokens.
@@ -96,11 +97,12 @@ def place(
     if placement == "holistic":
         placed[-1] = sum(reward.value for reward in rewards)
         return placed
-    writing = [token for token, (start, end) in enumerate(offsets) if end > start] or [0]
+    writing = [token for token, (start, end) in enumerate(offsets) if end > start]
     starts = [offsets[token][0] for token in writing]
+    length = offsets[writing[-1]][1] if writing else 0
     for reward in rewards:
         nearest = max(bisect_right(starts, reward.char) - 1, 0)
-        placed[writing[nearest]] += reward.value
+        placed[writing[nearest] if reward.char < length else -1] += reward.value
     return placed
 
 

@@ -23,15 +23,17 @@ def clean_output(raw: str) -> str:
 
 
 def raw_char(raw: str, char: int) -> int:
-    """Where character `char` of `clean_output(raw)` stands in `raw`; what would stand behind the
-    end, as in an answer of which nothing is left, is at its last character (0 in an empty one)."""
+    """Where character `char` of `clean_output(raw)` stands in `raw`. What stands behind its last
+    one is what ends the answer: the first line's end, or `len(raw)`, the end of the text."""
     kept = _kept(raw)
-    return kept[char] if char < len(kept) else max(len(raw) - 1, 0)
+    return kept[min(char, len(kept) - 1)]
 
 
 @lru_cache(maxsize=16)
 def _kept(raw: str) -> list[int]:
-    """The places in a text of what cleaning leaves: all but spaces in front and end marks."""
+    """The places in a text of what cleaning leaves, then that of what ends it."""
     marks = {i for mark in re.finditer(re.escape(_END_MARK), raw) for i in range(*mark.span())}
     first = len(raw) - len(raw.lstrip())
-    return [i for i in range(first, len(raw)) if i not in marks]
+    end = raw.find("\n", first)
+    kept = [i for i in range(first, len(raw)) if i not in marks]
+    return [*kept[: len(clean_output(raw))], end if end >= 0 else len(raw)]

@@ -10,6 +10,8 @@ from citepipe.text.sentences import Span, Splitter
 
 # ALCE reads `[` and digits, whatever follows them: of `[1, 2]` only `[1` is a citation.
 _CITATION = re.compile(r"( ?)\[(\d+)(\]?)")
+# A stop, and quotes or brackets that close with it.
+_CLOSED = re.compile(r"[.!?…]['\")’”]*\s*$")
 _GROUP = re.compile(r"\[ *\d+(?: *[,;] *\d+)+ *\]")
 _NUMBER = re.compile(r"\d+")
 _END = re.compile(r"""(?:[.!?][\s"'”’)\]»]*)+$|\s+$""")
@@ -32,8 +34,8 @@ class Statement(NamedTuple):
     Attributes:
         text: the characters, citations included.
         citations: in the order of the text.
-        last: the character that ends it: for an item the comma behind it if there is one, else
-            the last of its characters (0 in an empty answer).
+        last: the character that closes it: of a sentence its own last one, of an item the comma
+            or the stop behind it; `len(answer)` if nothing does but the end of the answer.
     """
 
     start: int
@@ -62,13 +64,18 @@ def split_answer(answer: str, dataset: str, splitter: Splitter) -> list[Statemen
     empty item.
     """
     if not is_list(dataset):
-        return [_statement(answer, start, end, end - 1) for start, end in splitter(answer)]
+        spans = splitter(answer)
+        closed = bool(_CLOSED.search(answer))
+        return [
+            _statement(answer, start, end, end - (closed or i < len(spans)))
+            for i, (start, end) in enumerate(spans, 1)
+        ]
     statements = []
     for start, end in _items(answer):
         item = answer[start:end]
         first = start + len(item) - len(item.lstrip())
         behind = max(first, start + len(item.rstrip()))
-        last = end if answer[end : end + 1] == "," else max(behind - 1, 0)
+        last = end if answer[end : end + 1] in {",", "."} else len(answer)
         statements.append(_statement(answer, first, behind, last))
     return statements
 

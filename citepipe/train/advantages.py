@@ -8,6 +8,8 @@ other, `count` of them; `dense` says that rewards stay on the tokens that earned
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 
 
@@ -16,17 +18,24 @@ def masked_mean(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     return (values * mask).sum() / mask.sum()
 
 
-def whiten(values: torch.Tensor, mask: torch.Tensor, shift_mean: bool = True) -> torch.Tensor:
-    """Values (B, T) with standard deviation 1, and mean 0 or, without `shift_mean`, theirs.
+Mean = Literal["zero", "keep", "divide"]
 
-    FineGrainedRLHF's `whiten` divides by the square root of the standard deviation
-    (`fgrlhf/utils.py`); this divides by the standard deviation.
+
+def whiten(values: torch.Tensor, mask: torch.Tensor, mean: Mean = "zero") -> torch.Tensor:
+    """Values (B, T) with standard deviation 1.
+
+    Their mean becomes 0 or is kept, by adding the same to all: FineGrainedRLHF's `whiten` with and
+    without `shift_mean` (`fgrlhf/utils.py`), which divides by the square root of the standard
+    deviation, where this divides by the standard deviation. With `divide` nothing is added: what
+    was 0 stays 0.
     """
-    mean = masked_mean(values, mask)
-    variance = masked_mean((values - mean) ** 2, mask)
-    whitened = (values - mean) * torch.rsqrt(variance + 1e-8)
-    if not shift_mean:
-        whitened = whitened + mean
+    average = masked_mean(values, mask)
+    scale = torch.rsqrt(masked_mean((values - average) ** 2, mask) + 1e-8)
+    whitened = values * scale
+    if mean != "divide":
+        whitened = whitened - average * scale
+    if mean == "keep":
+        whitened = whitened + average
     return whitened * mask
 
 

@@ -91,7 +91,7 @@ def ppo(rollout: Rollout, options: PPOOptions, kl_coef: float, dense: bool) -> T
     assert rollout.values is not None
     rewards, mask = _penalized(rollout, kl_coef), rollout.mask
     if options.whiten_rewards:
-        rewards = advantages.whiten(rewards, mask, shift_mean=False)
+        rewards = advantages.whiten(rewards, mask, options.whiten_rewards)
     estimated, returns = advantages.generalized_advantages(
         rewards, rollout.values, mask, options.gamma, options.lam
     )

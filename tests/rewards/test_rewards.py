@@ -1,5 +1,6 @@
 import itertools
 import json
+import re
 import zlib
 from collections import Counter
 from collections.abc import Sequence
@@ -56,8 +57,8 @@ def test_rewards_of_sentences_stand_on_the_raw_answer():
         Reward("citation_precision", answer.index("[1]") + 2, 0.2),
         Reward("citation_precision", answer.index("[2]") + 2, -0.2),
         Reward("citation_recall", answer.index("\n") - 1, -0.2),
-        Reward("correctness", answer.index("\n") - 1, 0.2),
-        Reward("correctness", answer.index("\n") - 1, -0.2),
+        Reward("correctness", answer.index("\n"), 0.2),
+        Reward("correctness", answer.index("\n"), -0.2),
     ]
 
 
@@ -65,10 +66,9 @@ def test_rewards_of_items_stand_on_their_commas():
     answer = " Silver River [1], Golden Door [2]."
     found = rewards(LIST, answer)
     assert found[0] == Reward("citation_recall", answer.index(","), 0.2)
-    assert found[2] == Reward("citation_recall", answer.rindex("]"), -0.2)
+    assert found[2] == Reward("citation_recall", answer.index("."), -0.2)
     # One hit, and misses only up to five expected answers although seven exist.
-    last = len(answer) - 1
-    hit, miss = (Reward("correctness", last, value) for value in (0.2, -0.2))
+    hit, miss = (Reward("correctness", len(answer), value) for value in (0.2, -0.2))
     assert found[4:] == [hit, miss, miss, miss, miss]
     # All hits count.
     assert total(rewards(LIST, "Silver River, B, C, D, E, F"))["correctness"] == pytest.approx(1.2)
@@ -117,9 +117,9 @@ def test_the_rewarder_remembers_what_was_decided():
 
 @ODD
 @given(TEXTS, st.sampled_from([ASQA, LIST]))
-def test_every_reward_stands_on_a_character_of_the_answer(answer: str, example: Example):
+def test_every_reward_stands_on_a_character_of_the_answer_or_its_end(answer: str, example: Example):
     (found,) = Rewarder(Counting(), RewardOptions()).spans([example], [answer])
-    assert all(0 <= reward.char < max(len(answer), 1) for reward in found)
+    assert all(0 <= reward.char <= len(answer) for reward in found)
     count = Counter(reward.component for reward in found)
     statements = split_answer(clean_output(answer), example.dataset, load_splitter())
     assert count["citation_recall"] == len(statements)
@@ -131,6 +131,50 @@ def test_every_reward_stands_on_a_character_of_the_answer(answer: str, example: 
 
 
 # -- on tokens
+
+PARTS = (
+    "Silver River was directed by Anna Berg",
+    "Golden Door is old",
+    "Otto Lind",
+    "Eve",
+    "It is",
+)
+CITED = st.lists(st.sampled_from([" [1]", "[1]", "[2]", " [7]"]), max_size=3).map("".join)
+STATEMENTS = st.lists(st.tuples(st.sampled_from(PARTS), CITED).map("".join), max_size=5)
+
+
+@ODD
+@given(STATEMENTS, st.sampled_from([ASQA, LIST]), st.sampled_from(["", ".", "!", ","]))
+def test_stopping_anywhere_returns_what_the_stopped_answer_is_worth(
+    statements: list[str], example: Example, close: str
+):
+    """What tokens before a stop have earned does not depend on whether the answer stops there; the
+    end of sequence earns all the rest. The citations of a statement that is not closed yet are the
+    exception: they are judged with what the statement says in the end."""
+    answer = (", " if example is LIST else ". ").join(statements) + close
+    rewarder = Rewarder(Counting(), RewardOptions(correctness=0.3))
+    words = [found.span() for found in re.finditer(r" ?(?:\w+|\W)", answer)]
+    stops = [0, *(end for _, end in words)]
+    found = rewarder.spans([example] * len(stops), [answer[:stop] for stop in stops])
+    whole = place(found[-1], [*words, (len(answer), len(answer))])
+    for count, (stop, own) in enumerate(zip(stops, found, strict=True)):
+        closing = [r.char for r in own if r.component == "citation_recall"]
+        closed = max((char + 1 for char in closing if char < stop), default=0)
+        tokens = [*words[:count], (stop, stop)]
+        placed = place(own, tokens)
+        earned = [value for value, (_, end) in zip(placed, tokens, strict=True) if end <= closed]
+        assert earned[:count] == pytest.approx(whole[: len(earned[:count])])
+        still_open = sum(
+            reward.value
+            for reward in own
+            if reward.component == "citation_precision" and reward.char >= closed
+        )
+        stopping = sum(r.value for r in own) - sum(earned[:count]) - still_open
+        assert placed[-1] == pytest.approx(stopping)
+        misses_and_hits = sum(r.value for r in own if r.component == "correctness")
+        if closed == stop > 0:
+            assert placed[-1] == pytest.approx(misses_and_hits)
+
 
 # "Par" "is" " [" "1" "]" ".", and the end of sequence.
 OFFSETS = [(0, 3), (3, 5), (5, 7), (7, 8), (8, 9), (9, 10), (10, 10)]
@@ -147,13 +191,16 @@ def at(char: int, value: float = 1.0) -> Reward:
         ([at(8), at(9, 2.0), at(4, -1.0)], OFFSETS, [0, -1, 0, 0, 1, 2, 0]),
         # Two on one token add up.
         ([at(5), at(6, 0.5)], OFFSETS, [0, 0, 1.5, 0, 0, 0, 0]),
+        # The end of the answer is the last token: the end of sequence, or where it was cut off.
+        ([at(10)], OFFSETS, [0, 0, 0, 0, 0, 0, 1]),
+        ([at(10)], OFFSETS[:-1], [0, 0, 0, 0, 0, 1]),
         # A character that no token wrote counts as of the token before, else of the first.
-        ([at(99)], OFFSETS, [0, 0, 0, 0, 0, 1, 0]),
         ([at(3)], [(0, 2), (4, 6)], [1, 0]),
         ([at(0)], [(2, 4), (4, 6)], [1, 0]),
         # The bytes of one character are written by the last of them.
         ([at(1)], [(0, 1), (1, 1), (1, 1), (1, 2), (2, 3)], [0, 0, 0, 1, 0]),
         # No text, and no tokens.
+        ([at(0)], [(0, 0), (0, 0)], [0, 1]),
         ([at(0)], [(0, 0)], [1]),
         ([at(0)], [], []),
     ],
@@ -180,7 +227,8 @@ def test_no_reward_is_lost(lengths: list[int], values: list[tuple[int, float]]):
     assert sum(fine) == pytest.approx(sum(value for _, value in values), abs=1e-9)
     assert sum(holistic) == pytest.approx(sum(fine), abs=1e-9)
     if ends[-1]:
-        assert not any(value for value, length in zip(fine, lengths, strict=True) if not length)
+        silent = [value for value, length in zip(fine, lengths, strict=True) if not length]
+        assert not any(silent[: -1 if not lengths[-1] else None])
 
 
 @ODD
@@ -221,8 +269,8 @@ def test_a_file_of_rewards_has_every_verdict_and_every_reward(tmp_path: Path):
     assert [(r["char"], r["value"]) for r in own["rewards"][1:]] == [
         (23, 0.2),
         (33, -0.2),
-        (33, 0.5),
-        (33, -0.5),
+        (34, 0.5),
+        (34, -0.5),
     ]
     assert result["means"] == own["totals"]
     assert own["totals"] == pytest.approx(

@@ -19,8 +19,9 @@ def test_clean_output_takes_the_first_line_and_drops_the_end_mark():
 def test_raw_char_counts_what_was_taken_out():
     raw = "  ab<|im_end|>cd"
     assert [raw_char(raw, i) for i in range(4)] == [2, 3, 14, 15]
-    # Where nothing is left the last character stands for it.
-    assert [raw_char(empty, 0) for empty in ("", "\n ", "<|im_end|>")] == [0, 1, 9]
+    # Behind the last one: the first line's end, or that of the text.
+    assert [raw_char(raw, 4), raw_char("\na \nb", 9), raw_char("a ", 1)] == [16, 3, 2]
+    assert [raw_char(empty, 0) for empty in ("", "\n ", "<|im_end|>")] == [0, 2, 10]
 
 
 @ODD

@@ -40,7 +40,7 @@ def test_items_end_at_their_comma():
     one, two, three = split_answer(answer, "qampari", SPLIT)
     assert (one.text, one.start, one.end, one.last) == ("Paris [1]", 0, 9, 9)
     assert (two.text, two.start, two.last) == ("Rome [2]", 12, 20)
-    assert (three.text, three.last) == ("Oslo", 25)
+    assert (three.text, three.last) == ("Oslo", 26)
     assert two.citations == (Citation(17, 20, 2),)
 
 
@@ -50,6 +50,23 @@ def test_a_list_loses_its_end_and_keeps_empty_items():
     assert split_answer("a, b,", "qampari", SPLIT)[1].last == 4
 
 
+@pytest.mark.parametrize(
+    ("answer", "dataset", "last"),
+    [
+        ("Paris. Rome", "asqa", [5, 11]),
+        ("Paris. Rome [1]", "asqa", [5, 15]),
+        ('He said "Paris."', "asqa", [15]),
+        ("a, b", "qampari", [1, 4]),
+        ("a, b ...", "qampari", [1, 5]),
+        ("", "qampari", [0]),
+    ],
+)
+def test_what_no_stop_or_comma_closes_the_end_of_the_answer_closes(
+    answer: str, dataset: str, last: list[int]
+):
+    assert [statement.last for statement in split_answer(answer, dataset, SPLIT)] == last
+
+
 @ODD
 @given(TEXTS, DATASETS)
 def test_spans_lie_inside_the_answer_and_inside_each_other(answer: str, dataset: str):
@@ -57,7 +74,7 @@ def test_spans_lie_inside_the_answer_and_inside_each_other(answer: str, dataset:
     for statement in split_answer(answer, dataset, SPLIT):
         assert end <= statement.start <= statement.end <= len(answer)
         assert answer[statement.start : statement.end] == statement.text
-        assert 0 <= statement.last < max(len(answer), 1)
+        assert 0 <= statement.last <= len(answer)
         end = statement.end
         for citation in statement.citations:
             assert statement.start <= citation.start < citation.end <= statement.end

@@ -13,13 +13,14 @@ from citepipe.train.advantages import (
 )
 
 
-def test_whitening_divides_by_the_standard_deviation_and_can_keep_the_mean() -> None:
+def test_whitening_divides_by_the_standard_deviation_and_moves_the_mean_or_not() -> None:
     # 1, 3, 5 have mean 3 and variance 8/3; the 9 is padding.
     values = torch.tensor([[1.0, 3.0, 9.0], [5.0, 9.0, 9.0]])
     mask = torch.tensor([[1.0, 1.0, 0.0], [1.0, 0.0, 0.0]])
     expected = torch.tensor([[-2.0, 0.0, 0.0], [2.0, 0.0, 0.0]]) / (8 / 3) ** 0.5
     torch.testing.assert_close(whiten(values, mask), expected)
-    torch.testing.assert_close(whiten(values, mask, shift_mean=False), expected + 3 * mask)
+    torch.testing.assert_close(whiten(values, mask, "keep"), expected + 3 * mask)
+    torch.testing.assert_close(whiten(values, mask, "divide"), values * mask / (8 / 3) ** 0.5)
 
 
 def test_the_kl_penalty_comes_off_each_token() -> None:

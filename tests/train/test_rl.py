@@ -200,5 +200,7 @@ def test_a_loss_that_is_not_finite_names_the_step_and_keeps_the_last_state(
 
 def test_a_runaway_policy_stops_the_run(ppo: Stage, tmp_path: Path) -> None:
     out = ppo.run(tmp_path, max_kl=1e-9, learning_rate=1e-2)
-    steps = [entry["step"] for entry in read_jsonl(out / "metrics.jsonl") if "kl" in entry]
-    assert steps == [1, 2], "the first rollout is the reference's own"
+    kl = [entry["kl"] for entry in read_jsonl(out / "metrics.jsonl") if "kl" in entry]
+    *before, last = kl
+    assert last > 1e-9 >= max(before), "the first rollout is the reference's own"
+    assert len(kl) < 4
