@@ -6,11 +6,14 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 READY := .venv/.ready
+GPU := $(if $(wildcard /dev/nvidia0),--resources gpu=1)
 
 .PHONY: table test test-all lint schema
 
+# As many jobs side by side as there are cores, each on one: more do not help a model as small as the
+# default's. A GPU, where there is one, takes one job at a time.
 table: $(READY)
-	$(BIN)/snakemake --cores 1 --resources gpu=1 results/table.csv
+	$(BIN)/snakemake --cores all --max-threads 1 $(GPU) results/table.csv
 
 test: $(READY)
 	$(BIN)/python -m pytest -n 2 --dist loadfile
