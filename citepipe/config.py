@@ -11,7 +11,7 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import (
     BeforeValidator,
@@ -20,6 +20,7 @@ from pydantic import (
     StringConstraints,
     Tag,
     ValidationError,
+    model_validator,
 )
 
 from citepipe import options as opt
@@ -46,6 +47,17 @@ class Verifiers(opt.Options):
     report: dict[Name, str] = Field(
         min_length=1, description="For scores: the first by plain names, others with a suffix."
     )
+    watch: Name | None = Field(
+        None,
+        description="One of `report` that judges dev answers during reinforcement learning too and "
+        "rewards nothing: where it stays behind, the policy games the one that rewards.",
+    )
+
+    @model_validator(mode="after")
+    def _check_watch(self) -> Self:
+        if self.watch is not None and self.watch not in self.report:
+            raise ValueError(f"watch: expected one of {', '.join(self.report)}, got {self.watch!r}")
+        return self
 
 
 Decoding = Annotated[

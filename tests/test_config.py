@@ -92,6 +92,10 @@ OF_ITS_OWN = "expected a system with a model of its own, got 'again', which has 
         ({"shards": 1.5}, "shards: expected "),
         ({"server": {"url": "localhost"}}, "server.url: expected an http or https URL"),
         ({"server": {"ulr": ""}}, "server.ulr: no such key, did you mean url?"),
+        (
+            {"verifiers": {"train": "lexical", "report": {"lexical": "lexical"}, "watch": "true"}},
+            "verifiers: watch: expected one of lexical, got 'true'",
+        ),
         ({"seeds": [-1]}, "seeds.0: expected "),
         ({"seeds": [True]}, "seeds.0: expected "),
         ({"seeds": [2**32]}, "seeds.0: expected "),

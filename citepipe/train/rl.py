@@ -13,6 +13,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 from torch import nn
 from torch.nn.utils.rnn import pad_sequence
@@ -48,6 +49,7 @@ def run(
     placement: Placement,
     verifier: str,
     cache: Path | None,
+    watch: tuple[str, str] | None = None,
 ) -> str:
     """Train a policy on rewards of its own answers; returns a line with the run's figures.
 
@@ -63,7 +65,8 @@ def run(
         reward: the size of each reward.
         placement: rewards on the tokens that earned them, or their sum on the last token.
         verifier: which entailment verifier finds the rewards.
-        cache: file of the verifier's decisions, or None.
+        cache: file of the verifiers' decisions, or None.
+        watch: name and spec of another verifier, which judges dev answers and rewards nothing.
 
     Raises:
         InputError: bad input, a loss that is not finite (the message names the step; the last
@@ -92,6 +95,8 @@ def run(
     learner = Learner(
         method, options, placement, actor, generator, rewarder, pad_id, job.seed, processes
     )
+    if watch is not None:
+        learner.judges[f"_{watch[0]}"] = Rewarder(watch[1], reward, cache)
     parameters, optimizer = actor.policy_parameters() | actor.value_parameters(), learner.optimizer
     run = Run(method, job, options, processes, parameters, optimizer, actor.save_policy)
     run.at.kl_coef = options.kl_coef
@@ -177,6 +182,7 @@ class Learner:
     def __post_init__(self) -> None:
         options = self.options
         self.snapshot = Snapshot(kl_coef=options.kl_coef)
+        self.judges = {"": self.rewarder}
         section = METHODS[self.method].section
         self.budget = TokenBudget(options.tokens_per_pass, self.actor.model.device, section)
         value_rate = getattr(options, "value_learning_rate", None)
@@ -322,35 +328,38 @@ class Learner:
         """Figures of greedy answers to dev questions, and the first few answers with their rewards.
 
         They are `dev_reward` and its components, means over questions; `dev_citation_f1`, `_rec`
-        and `_prec` in percent, means over datasets, judged as the rewards are; and `dev_tokens` per
-        answer.
+        and `_prec` in percent, means over datasets, judged as the rewards are, and the same with
+        the name behind them by a verifier that rewards nothing; and `dev_tokens` per answer.
         """
         mine = self.processes.share(range(len(prompts)))
         requests = [Request(prompts[i], f"dev/{i}", self.options.max_new_tokens) for i in mine]
         with self.actor.sampling():
             answers = [own[0] for own in self.generator.generate(requests)]
-        judged = self.rewarder.judged([examples[i] for i in mine], [own.text for own in answers])
+        judged = {
+            suffix: judge.judged([examples[i] for i in mine], [own.text for own in answers])
+            for suffix, judge in self.judges.items()
+        }
         own = []
-        for i, answer, (judgement, rewards) in zip(mine, answers, judged, strict=True):
-            parts = total(rewards)
+        for place_of, (i, answer) in enumerate(zip(mine, answers, strict=True)):
+            parts = total(judged[""][place_of][1])
             row: dict[str, Any] = {"question": examples[i].question, "answer": answer.text}
             row |= {"reward": sum(parts.values()), **parts}
-            own.append((row, judgement.citation_rec, judgement.citation_prec, answer.token_ids))
-        rows, recalls, precisions, tokens = zip(*self.processes.gather(own), strict=True)
+            verdicts = {suffix: found[place_of][0] for suffix, found in judged.items()}
+            cited = {s: (v.citation_rec, v.citation_prec) for s, v in verdicts.items()}
+            own.append((row, cited, len(answer.token_ids)))
+        rows, cited_by, tokens = zip(*self.processes.gather(own), strict=True)
         names = ("reward", *sorted(COMPONENTS))
         figures = {f"dev_{name}": _mean([row[name] for row in rows]) for name in names}
-        datasets = [example.dataset for example in examples]
-        means = [
-            [
-                _mean([value for value, own in zip(values, datasets, strict=True) if own == name])
-                for values in (recalls, precisions)
-            ]
-            for name in dict.fromkeys(datasets)
-        ]
-        figures["dev_citation_f1"] = _mean([2 * r * p / (r + p or 1) for r, p in means])
-        figures["dev_citation_rec"] = _mean([recall for recall, _ in means])
-        figures["dev_citation_prec"] = _mean([precision for _, precision in means])
-        figures["dev_tokens"] = _mean([len(own) for own in tokens])
+        frame = pd.DataFrame({"dataset": [example.dataset for example in examples]})
+        for suffix in self.judges:
+            frame[["rec", "prec"]] = [cited[suffix] for cited in cited_by]
+            means = frame.groupby("dataset", sort=False).mean()
+            both = means["rec"] + means["prec"]
+            f1 = 2 * means["rec"] * means["prec"] / both.where(both > 0, 1)
+            figures[f"dev_citation_f1{suffix}"] = float(f1.mean())
+            figures[f"dev_citation_rec{suffix}"] = float(means["rec"].mean())
+            figures[f"dev_citation_prec{suffix}"] = float(means["prec"].mean())
+        figures["dev_tokens"] = _mean(tokens)
         return figures, list(rows[:_SAMPLES_SHOWN])
 
     def _score(self, samples: Sequence[Sample]) -> list[tuple[torch.Tensor, ...]]:

@@ -151,6 +151,9 @@ def test_citation_scores_on_dev_are_means_over_datasets(
     actor: Any = ActorCritic(options, adapter, with_values=False)
     rewarder: Any = SimpleNamespace(judged=lambda *_: judged)
     learner = Learner("grpo", GRPOOptions(), "holistic", actor, generator, rewarder, 1, 0)
+    # Another verifier supports nothing but the last; its rewards are not looked at.
+    none = [(SimpleNamespace(citation_rec=0, citation_prec=0), [])] * 2
+    learner.judges["_strict"] = SimpleNamespace(judged=lambda *_: [*none, judged[2]])  # type: ignore[assignment]
     figures, shown = learner.evaluate(examples, [(5,)] * 3)
     # ASQA: recall 50, precision 75, F1 60.
     assert figures == pytest.approx(
@@ -162,6 +165,9 @@ def test_citation_scores_on_dev_are_means_over_datasets(
             "dev_citation_f1": 40,
             "dev_citation_rec": 35,
             "dev_citation_prec": 47.5,
+            "dev_citation_f1_strict": 10,
+            "dev_citation_rec_strict": 10,
+            "dev_citation_prec_strict": 10,
             "dev_tokens": 1,
         }
     )

@@ -1,12 +1,13 @@
 """Learning from rewards on tokens or on whole answers: PPO, GRPO, RLOO, and DPO on samples."""
 
 RL_VERIFIER = CONFIG.verifiers.rl or TRAIN_VERIFIER
+WATCH = CONFIG.verifiers.watch and CONFIG.verifiers.report[CONFIG.verifiers.watch]
 RL_INPUT, RL_PARAMS = STAGES.add(
     [MODEL],
     "train_rl.py",
     "citepipe.train.rl",
     inputs={
-        "verifier": verifier_files(RL_VERIFIER),
+        "verifier": verifier_files(RL_VERIFIER, *filter(None, [WATCH])),
         "base": base_files,
         "start": lambda w: files(start_of(w)),
         "train": [f"{DATA}/train.json"],
@@ -18,6 +19,7 @@ RL_INPUT, RL_PARAMS = STAGES.add(
         "reward": resolved(CONFIG.reward),
         "placement": system(w).reward,
         "verifier": RL_VERIFIER,
+        "watch": WATCH and [CONFIG.verifiers.watch, WATCH],
     },
     systems=systems_of(kinds.RLSystem),
 )

@@ -16,6 +16,7 @@ def work(job: Job) -> str:
             reward=job.config.reward,
             placement=job.cfg["placement"],
             verifier=job.cfg["verifier"],
+            watch=job.cfg["watch"],
             cache=job.cache,
         )
 
