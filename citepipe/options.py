@@ -431,6 +431,7 @@ class DPOOptions(SupervisedOptions):
     margin: float = Field(0.0, ge=0, description="A pair's rewards differ by more than this.")
 
 
+MinReward = float | Literal["greedy"] | None
 Temperature = Annotated[float, Field(gt=0, description="Divides the logits when sampling.")]
 TopK = Annotated[int, Field(ge=0, description="Sample among the k likeliest tokens; 0 for all.")]
 AnswerTokens = Annotated[int, Field(ge=1, description="Tokens per answer, at most.")]
@@ -440,9 +441,14 @@ class SamplingOptions(Options):
     """How answers to training questions are sampled for a choice among them."""
 
     questions: int | None = Field(None, ge=1, description="Train questions used; null for all.")
-    temperature: Temperature = 1.0
-    top_k: TopK = 50
+    temperature: Temperature = 0.6
+    top_k: TopK = 20
     max_new_tokens: AnswerTokens = 200
+    min_reward: MinReward = Field(
+        "greedy",
+        description="Questions go whose best sample earns no more than this, or than the sampled "
+        "model's own likeliest answer (greedy); null for none.",
+    )
     batch_size: int | None = run_only(
         None, "Sequences generated at once; null for what memory allows.", ge=1
     )

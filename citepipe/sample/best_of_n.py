@@ -33,7 +33,8 @@ def best_of_n(
     The seed, a question's id and the sample's number decide the draws.
 
     Returns:
-        Per question a record with all its `candidates`, best first; of equals the one drawn first.
+        Per question a record with all its `candidates`, best first (of equals the one drawn first)
+        and their `sampled_tokens`.
     """
     sampling = Sampling(options.temperature, options.top_k, seed)
     requests = [
@@ -60,7 +61,14 @@ def best_of_n(
             for answer in answers
         ]
         candidates.sort(key=lambda candidate: -candidate["reward"])
-        records.append({"id": example.id, "dataset": example.dataset, "candidates": candidates})
+        records.append(
+            {
+                "id": example.id,
+                "dataset": example.dataset,
+                "candidates": candidates,
+                "sampled_tokens": sum(candidate["tokens"] for candidate in candidates),
+            }
+        )
     return records
 
 

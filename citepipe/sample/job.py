@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,8 @@ from citepipe.runstate import append_journal, claim, discard, read_journal
 
 Record = dict[str, Any]
 """What is kept of a question: `id`, `dataset`, and `candidates`, best first, each as
-`answer_record` has it; of a search also its `steps`."""
+`answer_record` has it; where answers are sampled for training also `sampled_tokens` and the
+likeliest answer (`greedy`), and of a search its `steps`."""
 
 Ids = tuple[int, ...]
 
@@ -112,14 +113,34 @@ def sample_share(
 ) -> str:
     """Answer a job's share of the questions and write their records; returns a summary line.
 
-    Raises as `answer_questions` does.
+    The likeliest answer to each question is generated and rewarded too. Raises as
+    `answer_questions` does.
     """
+    assert method.rewarder is not None
+    rewarder = method.rewarder
+
+    def sample(
+        examples: Sequence[Example], prompts: Sequence[Ids], generator: Generator
+    ) -> list[Record]:
+        requests = greedy_requests(examples, prompts, options.max_new_tokens)
+        beside = _Beside(generator, requests)
+        records = method.sample(examples, prompts, beside)
+        likeliest = [said for [said] in beside.found]
+        rewards = rewarder.reward(examples, [said.text for said in likeliest])
+        return [
+            record | {"greedy": answer_record(said.text, len(said.token_ids), said.finish, own)}
+            for record, said, own in zip(records, likeliest, rewards, strict=True)
+        ]
+
     chosen = choose_questions(share.questions, options.questions, job.seed)
     examples = chosen[share.shard :: share.shards]
-    records, figures = answer_questions(job, examples, options.batch_size, method)
+    records, figures = answer_questions(
+        job, examples, options.batch_size, replace(method, sample=sample)
+    )
     write_jsonl(share.out, records)
     discard(job.state)
-    return summary(method.label, {"questions": len(records), **figures})
+    tokens = sum(record["sampled_tokens"] for record in records)
+    return summary(method.label, {"questions": len(records), "tokens sampled": tokens, **figures})
 
 
 def answer_questions(
@@ -237,6 +258,38 @@ class _Counting:
             self._report()
 
         return self._generator.generate(requests, count, keep)
+
+
+class _Beside:
+    """A generator that completes some requests more beside the first it is given.
+
+    `found` is what they came to.
+    """
+
+    def __init__(self, generator: Generator, more: Sequence[Request]) -> None:
+        self._generator, self._more = generator, list(more)
+        self.capacity = generator.capacity
+        self.close = generator.close
+        self.found: list[list[Completion]] = []
+
+    def generate(
+        self, requests: Sequence[Request], done: Done | None = None, keep: bool = False
+    ) -> list[list[Completion]]:
+        """See `Generator.generate`."""
+        completed = self._generator.generate([*requests, *self._more], done, keep)
+        self.found += completed[len(requests) :]
+        self._more = []
+        return completed[: len(requests)]
+
+
+def greedy_requests(
+    examples: Sequence[Example], prompts: Sequence[Ids], max_new_tokens: int
+) -> list[Request]:
+    """What to request for the likeliest answer to each question."""
+    return [
+        Request(prompt, name_of(example.dataset, example.id), max_new_tokens)
+        for example, prompt in zip(examples, prompts, strict=True)
+    ]
 
 
 def answer_record(

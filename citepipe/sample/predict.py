@@ -9,11 +9,19 @@ from typing import Any
 
 from citepipe.data.example import Example
 from citepipe.data.files import read_examples, write_result
-from citepipe.generate.completion import Generator, Request
+from citepipe.generate.completion import Generator
 from citepipe.options import PredictOptions
 from citepipe.progress import summary
 from citepipe.runstate import discard
-from citepipe.sample.job import Ids, Job, Method, Record, answer_questions, answer_record, name_of
+from citepipe.sample.job import (
+    Ids,
+    Job,
+    Method,
+    Record,
+    answer_questions,
+    answer_record,
+    greedy_requests,
+)
 
 
 def run(
@@ -24,10 +32,7 @@ def run(
     def sample(
         examples: Sequence[Example], prompts: Sequence[Ids], generator: Generator
     ) -> list[Record]:
-        requests = [
-            Request(prompt, name_of(example.dataset, example.id), options.max_new_tokens)
-            for example, prompt in zip(examples, prompts, strict=True)
-        ]
+        requests = greedy_requests(examples, prompts, options.max_new_tokens)
         return [
             {
                 "id": example.id,

@@ -8,6 +8,8 @@ Decided otherwise than there, on purpose:
 
 - The score of a beam is the reward of its whole partial answer. There it is the sum of what each
   segment earns by itself, where a gold answer that takes two segments to be said is missed.
+- As many first segments are drawn as at every other level, `beams` x `samples_per_beam`; there only
+  `beams` are, and all of them stay.
 - An answer ends at a line's end, at which ALCE cuts it; there it goes on behind it.
 - `max_new_tokens` is the length of an answer; there it is that of each segment.
 - A segment ends where a sentence does; at every full stop, as there, only with
@@ -66,6 +68,7 @@ class Searched:
         depth: segments that an answer may have.
         dice: draws which parents are dropped.
         beams: its partial answers, best first.
+        tokens: how many were sampled.
         steps: what was drawn and kept at each level, for the record.
     """
 
@@ -74,6 +77,7 @@ class Searched:
     depth: int
     dice: random.Random
     beams: list[Beam] = field(default_factory=list)
+    tokens: int = 0
     steps: list[dict[str, Any]] = field(default_factory=list)
 
     @property
@@ -119,18 +123,18 @@ def segment_search(
 ) -> list[Record]:
     """Search for well rewarded answers to all questions, level by level.
 
-    At each level every open beam is continued by `samples_per_beam` segments (by `beams` segments
-    at the first). Old and new beams compete; the `beams` best stay: of equals the newer, of those
-    the ones behind the later parent, and of one parent's those drawn first. For lists an open
-    parent is dropped with a probability that falls linearly to 0, so that the search goes on. Every
-    draw depends on the seed and the question only.
+    At each level every open beam is continued by `samples_per_beam` segments, and an answer begun
+    by as many as `beams` of them are. Old and new beams compete; the `beams` best stay: of equals
+    the newer, of those the ones behind the later parent, and of one parent's those drawn first. For
+    lists an open parent is dropped with a probability that falls linearly to 0, so that the search
+    goes on. Every draw depends on the seed and the question only.
 
     Returns:
-        Per question a record: its final beams as `candidates`, best first, and its `steps`: per
-        level all segments that were `drawn`, with the place of the beam that they continue
-        (`parent`, None at the first level), their own `text`, and rewards and `tokens` of the
-        partial answer with them; and which beams were `kept`, best first: `["drawn", i]`, or
-        `["before", j]` for the j-th beam of before.
+        Per question a record: its final beams as `candidates`, best first; how many tokens were
+        sampled (`sampled_tokens`); and its `steps`: per level all segments that were `drawn`, with
+        the place of the beam that they continue (`parent`, None at the first level), their own
+        `text`, and rewards and `tokens` of the partial answer with them; and which beams were
+        `kept`, best first: `["drawn", i]`, or `["before", j]` for the j-th beam of before.
     """
     searched = [
         Searched(
@@ -167,6 +171,7 @@ def segment_search(
                 answer_record(beam.text, len(beam.token_ids), beam.finish, beam.rewards)
                 for beam in own.beams
             ],
+            "sampled_tokens": own.tokens,
             "steps": own.steps,
         }
         for own in searched
@@ -187,7 +192,7 @@ def _draw(
     keep: bool,
 ) -> list[list[Drawn]]:
     """Per question the continuations of its open beams by one segment, in the parents' order."""
-    count = options.beams if level == 0 else options.samples_per_beam
+    count = options.samples_per_beam * (1 if level else options.beams)
     sampling = Sampling(options.temperature, options.top_k, seed)
     rule = None if options.split_at_every_stop else splitter
     parents = [(q, *found) for q, own in enumerate(searched) for found in own.open_beams(level)]
@@ -207,6 +212,7 @@ def _draw(
     found = generator.generate(requests, keep=keep) if requests else []
     for (q, place, parent), completions in zip(parents, found, strict=True):
         for completion in completions:
+            searched[q].tokens += len(completion.token_ids)
             token_ids = parent.token_ids + completion.token_ids
             ended = (
                 completion.finished

@@ -24,7 +24,7 @@ from citepipe.errors import InputError
 from citepipe.models.load import computing, device, language_model_of, load_trainable
 from citepipe.models.save import save_model
 from citepipe.options import SupervisedOptions
-from citepipe.progress import Progress
+from citepipe.progress import Progress, say
 from citepipe.train.batch import (
     Row,
     TokenBudget,
@@ -83,7 +83,10 @@ class Trainer:
         self._language_model = language_model_of(self.model)
 
     def fit(self, items: Sequence[Item], dev_items: Sequence[Item]) -> dict[str, Any]:
-        """Train from the last checkpoint on, and publish; returns figures for the summary line."""
+        """Train from the last checkpoint on, and publish; returns figures for the summary line.
+
+        Where no step has a lower dev loss than the start, that is published, unchanged.
+        """
         options, optimizer, run = self.options, self._optimizer, self._run
         of_a_pass = -(-len(items) // options.batch_size)
         steps = options.max_steps or max(1, round(options.epochs * of_a_pass))
@@ -93,6 +96,8 @@ class Trainer:
         at, read = run.at, 0
         progress = Progress(self.stage, steps, "steps", done=at.step)
         shown: dict[str, float] = {}
+        if at.step == 0:
+            shown["dev_loss"] = self._evaluate(dev_items)
         while at.step < steps:
             # 1. Compute the gradient of a batch, and clip it.
             batch = batch_of_step(items, options.batch_size, at.step, self.job.seed)
@@ -110,16 +115,12 @@ class Trainer:
             shown |= {"loss": figures["loss"], "tokens/s": read / max(progress.elapsed, 1e-9)}
             # 3. Compute the dev loss now and then; 4. save.
             if at.step == steps or at.step % max(1, steps // options.evaluations) == 0:
-                self.model.eval()
-                with torch.no_grad():
-                    dev = {f"eval_{name}": own for name, own in self._means(dev_items).items()}
-                self._check_finite(dev, at.step)
-                run.report(dev)
-                run.keep_best(-dev["eval_loss"])
-                shown["dev_loss"] = dev["eval_loss"]
+                shown["dev_loss"] = self._evaluate(dev_items)
             if at.step < steps:
                 run.save_if_due()
             progress.advance(1, **shown)
+        if at.best_step == 0:
+            say(f"{self.stage}: no step has a lower dev loss than the start, which is kept")
         run.publish(self.tokenizer)
         best = {"best step": at.best_step, "best dev loss": -at.best_score}
         return {"steps": steps, **best, "tokens/s": shown["tokens/s"]}
@@ -149,6 +150,18 @@ class Trainer:
             own += zip(chosen, scores.tolist(), strict=True)
         parts = self.processes.gather([own])
         return [tuple(scores) for _, scores in sorted(pair for part in parts for pair in part)]
+
+    @torch.no_grad()
+    def _evaluate(self, dev_items: Sequence[Item]) -> float:
+        """Report the dev loss, keep the weights if it is the lowest, and return it."""
+        self.model.eval()
+        where = f"step {self._run.at.step}"
+        means = self._budget.keep(where, lambda: self._means(dev_items))
+        figures = {f"eval_{name}": own for name, own in means.items()}
+        self._check_finite(figures, self._run.at.step)
+        self._run.report(figures)
+        self._run.keep_best(-figures["eval_loss"])
+        return figures["eval_loss"]
 
     def _means(self, items: Sequence[Item]) -> dict[str, float]:
         """The mean figures over all processes; with gradients enabled, also the gradients."""

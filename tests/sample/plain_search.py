@@ -60,6 +60,7 @@ def plain_search(
     dice = random.Random(f"{seed}/{name}/drop")
     beams: list[dict[str, Any]] = []
     steps: list[dict[str, Any]] = []
+    tokens = 0
     for level in range(depth):
         if level and all(beam["ended"] for beam in beams):
             break
@@ -70,10 +71,11 @@ def plain_search(
             if parent["ended"]:
                 continue
             block = []
-            for i in range(options.samples_per_beam if level else options.beams):
+            for i in range(options.samples_per_beam * (1 if level else options.beams)):
                 key = f"{name}/{level}/{place}/{i}"
                 left = options.max_new_tokens - len(parent["ids"])
                 said = speak(Place(prompt, parent["ids"], key, left, listing, options, seed))
+                tokens += len(said.ids)
                 child: dict[str, Any] = {
                     "ids": parent["ids"] + said.ids,
                     "text": parent["text"] + said.text,
@@ -105,6 +107,7 @@ def plain_search(
         "id": example.id,
         "dataset": example.dataset,
         "candidates": [_record(beam) for beam in beams],
+        "sampled_tokens": tokens,
         "steps": steps,
     }
 

@@ -29,4 +29,6 @@ def test_all_samples_are_kept_the_best_first() -> None:
                 }
             )
         expected.sort(key=lambda candidate: -candidate["reward"])
-        assert record == {"id": example.id, "dataset": "asqa", "candidates": expected}
+        tokens = sum(candidate["tokens"] for candidate in expected)
+        head = {"id": example.id, "dataset": "asqa"}
+        assert record == head | {"candidates": expected, "sampled_tokens": tokens}

@@ -12,7 +12,13 @@ from citepipe.data.files import read_examples, read_json, read_jsonl, write_exam
 from citepipe.data.prompts import Prompt
 from citepipe.errors import InputError
 from citepipe.generate.completion import Completion, Generator, Request
-from citepipe.options import BestOfNOptions, ModelOptions, PredictOptions, PromptOptions
+from citepipe.options import (
+    BestOfNOptions,
+    MinReward,
+    ModelOptions,
+    PredictOptions,
+    PromptOptions,
+)
 from citepipe.sample import best_of_n, predict
 from citepipe.sample.job import Ids, Job, Method, Record, Share, choose_questions, chunk_by_chunk
 from citepipe.sample.merge import merge
@@ -114,20 +120,59 @@ def test_shares_are_put_together_in_the_questions_order(
         options = BestOfNOptions(n=2, max_new_tokens=3)
         best_of_n.run(job, Share(questions, shard, shards, part), options)
         assert not job.state.exists()
-    silent, *others = read_jsonl(parts[0])
-    write_jsonl(parts[0], [silent | {"candidates": []}, *others])
+        assert [len(record["candidates"]) for record in read_jsonl(part)] == [2] * len(
+            QUESTIONS[shard::shards]
+        )
     files = tmp_path / "answers.json", tmp_path / "candidates.jsonl"
-    said = merge(questions, None, 3, parts, *files)
-    merged = read_jsonl(files[1])
-    assert [f"{r['dataset']}/{r['id']}" for r in merged] == NAMES
-    expected = [
-        (name, record["candidates"][0]["text"])
-        for name, record in zip(NAMES[1:], merged[1:], strict=True)
-        if record["candidates"][0]["text"]
+    merge(questions, None, None, 3, parts, *files)
+    assert [f"{r['dataset']}/{r['id']}" for r in read_jsonl(files[1])] == NAMES
+
+
+def _candidate(reward: float, text: str = "Yes.", finish: str = "end") -> Record:
+    return {"text": text, "reward": reward, "tokens": 3, "finish": finish}
+
+
+@pytest.mark.parametrize(
+    ("min_reward", "chosen", "dropped"),
+    [
+        ("greedy", {"q0": "Yes.", "q3": "No."}, {"cut_off": 1, "no_better_than_greedy": 1}),
+        (0.2, {"q3": "No."}, {"cut_off": 1, "not_above_0.2": 2}),
+        (None, {"q0": "Yes.", "q2": "Yes.", "q3": "No."}, {"cut_off": 1}),
+    ],
+)
+def test_what_is_learnt_has_an_end_and_earns_more_than_the_least(
+    tmp_path: Path, min_reward: MinReward, chosen: dict[str, str], dropped: dict[str, int]
+) -> None:
+    """q0 is better than greedy, q1 only cut off, q2 as good as greedy, q3 best when cut off."""
+    asked = [Example(f"q{i}", "asqa", "?", ()) for i in range(5)]
+    write_examples(tmp_path / "questions.json", asked)
+    best = [_candidate(0.1)], [_candidate(0.6, finish="length")], [_candidate(0.2)]
+    samples = [*best, [_candidate(0.9, finish="length"), _candidate(0.4, "No.")]]
+    samples.append([_candidate(0.9, text="")])
+    greedy = [-0.1, 0.0, 0.2, 0.3, 0.0]
+    records = [
+        {"id": e.id, "dataset": "asqa", "candidates": own, "sampled_tokens": 3 * len(own)}
+        | {"greedy": _candidate(least)}
+        for e, own, least in zip(asked, samples, greedy, strict=True)
     ]
-    found = [(f"{e.dataset}/{e.id}", e.output) for e in read_examples(files[0])]
-    assert found == expected
-    assert f"questions 6, without answer {6 - len(expected)}" in said
+    write_jsonl(tmp_path / "part.jsonl", records)
+    files = tmp_path / "answers.json", tmp_path / "candidates.jsonl"
+    said = merge(
+        tmp_path / "questions.json", None, min_reward, 0, [tmp_path / "part.jsonl"], *files
+    )
+    assert {e.id: e.output for e in read_examples(files[0])} == chosen
+    account = read_json(tmp_path / "account.json")
+    means = account.pop("mean_reward_of_the_chosen"), account.pop("of_their_greedy_answers")
+    counts = {"questions": 5, "chosen": len(chosen), "without_answer": 1, "tokens_sampled": 18}
+    assert account == counts | dropped
+    taken = [int(name[1]) for name in chosen]
+    rewards = [[0.1, 0.6, 0.2, 0.4][i] for i in taken], [greedy[i] for i in taken]
+    assert means == tuple(pytest.approx(sum(own) / len(own)) for own in rewards)
+    assert "tokens sampled 18, mean reward of the chosen" in said
+    if min_reward == "greedy":
+        line = "of 5 there is none: 1 without answer, 1 cut off, 3 not above 0.6"
+        with pytest.raises(InputError, match=line):
+            merge(tmp_path / "questions.json", None, 0.6, 0, [tmp_path / "part.jsonl"], *files)
 
 
 def test_a_question_that_no_share_has_is_named(tmp_path: Path) -> None:
@@ -138,7 +183,7 @@ def test_a_question_that_no_share_has_is_named(tmp_path: Path) -> None:
     write_jsonl(parts[1], read_jsonl(parts[1])[:1])
     out = tmp_path / "answers.json"
     with pytest.raises(InputError, match=r"1\.jsonl: expected the question asqa/q3, it is not"):
-        merge(tmp_path / "questions.json", None, 0, parts, out, tmp_path / "candidates.jsonl")
+        merge(tmp_path / "questions.json", None, None, 0, parts, out, tmp_path / "candidates.jsonl")
     assert not out.exists()
 
 

@@ -110,8 +110,8 @@ def test_a_level_is_one_call_with_a_request_per_open_beam() -> None:
     first, second = speaker.calls
     assert speaker.keeps == [True, False], "the second level goes on from the first"
     assert [(r.key, r.prompt, r.prefix, r.samples) for r in first] == [
-        ("asqa/a/0/0", (1,), (), 2),
-        ("qampari/b/0/0", (2,), (), 2),
+        ("asqa/a/0/0", (1,), (), 6),
+        ("qampari/b/0/0", (2,), (), 6),
     ]
     drawn = {record["dataset"]: record["steps"][0]["drawn"] for record in found}
     going = [

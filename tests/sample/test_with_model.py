@@ -94,7 +94,7 @@ def _sample(
         run = best_of_n.run if isinstance(options, BestOfNOptions) else segment_search.run
         run(job, Share(folder / "questions.json", shard, shards, parts[-1]), options)
     files = out / "answers.json", out / "candidates.jsonl"
-    merge(folder / "questions.json", None, SEED, parts, *files)
+    merge(folder / "questions.json", None, None, SEED, parts, *files)
     return files[0].read_bytes(), files[1].read_bytes()
 
 
@@ -120,7 +120,12 @@ def test_the_search_is_that_of_a_plain_program(
     options = SegmentSearchOptions(**SEARCH)
     _sample(given, tmp_path, options)
     records = read_jsonl(tmp_path / "candidates.jsonl")
-    assert records == _plainly(given, read_examples(given[0] / "questions.json"), options, REWARD)
+    examples = read_examples(given[0] / "questions.json")
+    _, greedy = _predict(given, tmp_path / "greedy", None)
+    likeliest = {e.id: e.output for path in greedy.values() for e in read_examples(path)}
+    for record in records:
+        assert record.pop("greedy")["text"] == likeliest[record["id"]]
+    assert records == _plainly(given, examples, options, REWARD)
     ends = {d["finish"] for r in records for step in r["steps"] for d in step["drawn"]}
     assert {"segment", "length"} <= ends, "the model ends segments, and answers run into the limit"
     assert any(len(record["steps"]) == 3 for record in records)

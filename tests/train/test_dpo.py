@@ -64,7 +64,8 @@ def test_training_prefers_the_rewarded_answers(preferring: Stage, tmp_path: Path
     # The policy begins as the reference, although the adapter was trained with dropout.
     assert steps[0]["loss"] == pytest.approx(math.log(2), abs=1e-4)
     assert steps[0]["reward_margin"] == pytest.approx(0, abs=1e-4)
-    assert [entry["step"] for entry in evaluations] == [3, 6]
+    assert [entry["step"] for entry in evaluations] == [0, 3, 6]
+    assert evaluations[0]["eval_loss"] == pytest.approx(math.log(2), abs=1e-4)
     assert evaluations[-1]["eval_loss"] < math.log(2)
     assert evaluations[-1]["eval_reward_margin"] > 0.1
     assert evaluations[-1]["eval_reward_accuracy"] == 1

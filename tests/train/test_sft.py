@@ -10,12 +10,14 @@ from typing import Any
 import pytest
 import torch
 from peft import PeftModel
+from safetensors.torch import load_file
 
 from citepipe.data.files import read_examples, read_jsonl, write_examples
 from citepipe.errors import InputError
 from citepipe.models.load import load_base, load_for_inference, load_tokenizer
 from citepipe.options import ModelOptions, PromptOptions
 from citepipe.train import sft
+from citepipe.train.trainer import Item
 from tests.train.conftest import ADAPTER, GOOD, Stage, assert_close
 
 
@@ -66,11 +68,12 @@ def test_losses_are_means_over_tokens_of_answers_and_tracked(
             total, tokens = total + float(mean) * len(row.answer), tokens + len(row.answer)
         return total / tokens
 
-    first, evaluation = read_jsonl(out / "metrics.jsonl")
+    start, first, evaluation = read_jsonl(out / "metrics.jsonl")
+    assert start == {"step": 0, "eval_loss": pytest.approx(loss(base), abs=1e-5)}
     assert first["loss"] == pytest.approx(loss(base), abs=1e-5)
     trained = PeftModel.from_pretrained(base, out).eval()
     assert evaluation["eval_loss"] == pytest.approx(loss(trained), abs=1e-5)
-    assert logged == [first, evaluation]
+    assert logged == [start, first, evaluation]
 
 
 def test_all_weights_can_be_trained_and_gone_on_from(
@@ -86,15 +89,63 @@ def test_all_weights_can_be_trained_and_gone_on_from(
     assert_close(out / "last" / "model.safetensors", again / "model.safetensors", atol=1e-6)
 
 
-def test_rows_without_answers(
-    supervised: Stage, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_rows_without_answers(supervised: Stage, tmp_path: Path) -> None:
     empty = tmp_path / "empty.json"
     examples = read_examples(supervised.call["dev"])
     write_examples(empty, [replace(example, output=None) for example in examples])
-    with pytest.raises(InputError, match=r"empty\.json: expected rows with an answer"):
-        supervised.run(tmp_path, train=empty)
+    for place in ("train", "dev"):
+        with pytest.raises(InputError, match=r"empty\.json: expected rows with an answer"):
+            supervised.run(tmp_path, **{place: empty})
     assert not (tmp_path / "state").exists()
-    # Without answers to dev questions every tenth of the twelve others is kept.
-    supervised.run(tmp_path, dev=empty, max_steps=2)
-    assert "no dev question has an answer; 2 others choose" in capsys.readouterr().err
+
+
+def test_of_sampled_answers_every_tenth_is_held_out(
+    supervised: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fitted: list[list[float]] = []
+
+    def fit(_: Any, *parts: list[Item]) -> dict[str, Any]:
+        fitted.extend([item.weight for item in part] for part in parts)
+        return {}
+
+    monkeypatch.setattr(sft.Trainer, "fit", fit)
+    examples = read_examples(supervised.call["train"])
+    written = [replace(e, output="a" * (i + 1)) for i, e in enumerate(examples)]
+    file = tmp_path / "sampled.json"
+    write_examples(file, written)
+    supervised.run(tmp_path, train=file, dev=None)
+    tokenizer = load_tokenizer(supervised.call["model"])
+    weights = [len(tokenizer(f" {e.output}")["input_ids"]) + 1 for e in written]
+    assert fitted == [[w for i, w in enumerate(weights) if i not in (0, 10)], weights[::10]]
+    write_examples(file, written[:1])
+    with pytest.raises(InputError, match=r"sampled\.json: expected two answers"):
+        supervised.run(tmp_path, train=file, dev=None)
+
+
+@pytest.mark.parametrize("is_fresh", [True, False])
+def test_a_start_that_no_step_betters_is_kept_unchanged(
+    is_fresh: bool,
+    supervised: Stage,
+    adapter: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    coming = iter([1.0, 2.0, 1.0, 1.5])
+    means = sft.Trainer._means
+
+    def faked(own: sft.Trainer, items: Any) -> dict[str, float]:
+        return means(own, items) if torch.is_grad_enabled() else {"loss": next(coming)}
+
+    monkeypatch.setattr(sft.Trainer, "_means", faked)
+    out = supervised.run(tmp_path, start=None if is_fresh else adapter)
+    assert "sft: no step has a lower dev loss than the start, which is kept" in (
+        capsys.readouterr().err
+    )
+    for name, value in load_file(out / ADAPTER).items():
+        if not is_fresh:
+            assert torch.equal(value, load_file(adapter / ADAPTER)[name])
+        elif "lora_B" in name:
+            assert not value.any()
+    losses = [r["eval_loss"] for r in read_jsonl(out / "metrics.jsonl") if "eval_loss" in r]
+    assert losses == [1.0, 2.0, 1.0, 1.5]

@@ -210,6 +210,8 @@ def f(path):
          | after("h_rs", "fg_rs", "fg_rs_rl")),
         ({"best_of_n.n": 3}, BEST_OF_N | after("h_rs", "dpo")),
         ({"segment_search.beams": 3}, SEARCH),
+        ({"segment_search.min_reward": 0.1}, of("merge_samples", "fg_rs") | of("sft", "fg_rs")
+         | of("rl", "fg_rs_rl") | after("fg_rs", "fg_rs_rl")),
         ({"rl.lam": 0.5}, of("rl", "fg_rs_rl") | after("fg_rs_rl")),
         ({"grpo.kl_coef": 0.5}, of("rl", "grpo") | after("grpo")),
         ({"dpo.beta": 0.5}, of("dpo", "dpo") | after("dpo")),

@@ -80,7 +80,7 @@ def write_models(folder: Path, texts: list[str]) -> None:
     torch.manual_seed(0)
     tokenizer = train_tokenizer(texts, 320, 512)
     tokenizer.save_pretrained(folder / "base")
-    LlamaForCausalLM(
+    base = LlamaForCausalLM(
         LlamaConfig(
             vocab_size=len(tokenizer),
             hidden_size=16,
@@ -92,7 +92,10 @@ def write_models(folder: Path, texts: list[str]) -> None:
             eos_token_id=tokenizer.eos_token_id,
             pad_token_id=tokenizer.pad_token_id,
         )
-    ).save_pretrained(folder / "base")
+    )
+    # Its answers end, one early, the other late.
+    torch.nn.init.normal_(base.lm_head.weight[tokenizer.eos_token_id], std=2)
+    base.save_pretrained(folder / "base")
     tokenizer.save_pretrained(folder / "verifier")
     verifier = T5ForConditionalGeneration(
         T5Config(
@@ -125,6 +128,8 @@ def write_project(folder: Path) -> None:
     texts = [json.dumps(row) for row in rows("asqa", 0, 20)]
     write_models(folder / "models", texts)
     short = {"max_new_tokens": 12}
+    # What a random model says is seldom better than what it says first.
+    sampled = {"max_new_tokens": 24, "min_reward": None, "temperature": 1.0, "top_k": 0}
     sft = {"max_steps": 2, "batch_size": 4, "max_output_tokens": 64, "evaluations": 1}
     rl = {
         "episodes": 8,
@@ -150,8 +155,9 @@ def write_project(folder: Path) -> None:
         },
         "sft": sft,
         "rs_sft": sft,
-        "best_of_n": {"questions": 6, "n": 6} | short,
-        "segment_search": {"questions": 2, "beams": 1, "samples_per_beam": 2, "depth": 1} | short,
+        "best_of_n": {"questions": 6, "n": 6} | sampled,
+        "segment_search": {"questions": 12, "beams": 1, "samples_per_beam": 2, "depth": 1}
+        | sampled,
         "rl": rl,
         "grpo": dict(rl),
         "dpo": {"max_steps": 2, "batch_size": 2, "evaluations": 1},

@@ -172,6 +172,13 @@ def generating_cfg():
     return {**model_cfg(), "server": CONFIG.server and resolved(CONFIG.server)}
 
 
+def sampling_options(method):
+    """What answers are sampled by, without what only the choice among them depends on."""
+    options = resolved(getattr(CONFIG, method))
+    del options["min_reward"]
+    return options
+
+
 def training_cfg(wildcards):
     options = resolved(CONFIG.training_options(wildcards.system))
     return {**model_cfg(), "options": options, "start": start_of(wildcards)}

@@ -56,8 +56,7 @@ SFT_INPUT, SFT_PARAMS = STAGES.add(
                 else f"{SAMPLES}/answers.json".format(**w)
             )
         ],
-        # Without a teacher nobody has answered the dev questions.
-        "dev": [f"{TEACHER}/dev.json" if TAUGHT else f"{DATA}/dev.json"],
+        "dev": lambda w: [f"{TEACHER}/dev.json"] if system(w).data == "teacher" else [],
     },
     cfg=training_cfg,
     systems=systems_of(kinds.SFTSystem),

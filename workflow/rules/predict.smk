@@ -35,7 +35,7 @@ rule weights:
 
 ANSWERS = [f"{PREDICTIONS}/{dataset}.json" for dataset in TESTS]
 SEARCHING = {
-    "search": resolved(CONFIG.segment_search),
+    "search": sampling_options("segment_search"),
     "reward": resolved(CONFIG.reward),
     "verifier": TRAIN_VERIFIER,
 }

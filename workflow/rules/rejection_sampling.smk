@@ -3,6 +3,14 @@
 The questions are shared out among shards, which are put together again in the questions' order.
 """
 
+
+def choice_cfg(wildcards):
+    """The questions, and which of them are learnt from: where answers are compared, all."""
+    options, learns = getattr(CONFIG, system(wildcards).data.sample), systems_of(kinds.SFTSystem)
+    least = options.min_reward if wildcards.system in learns else None
+    return {"questions": options.questions, "min_reward": least}
+
+
 SAMPLE_INPUT, SAMPLE_PARAMS = STAGES.add(
     [SHARD],
     "sample.py",
@@ -17,7 +25,7 @@ SAMPLE_INPUT, SAMPLE_PARAMS = STAGES.add(
         **generating_cfg(),
         "adapter": model_path(system(w).data.from_, w.seed),
         "method": system(w).data.sample,
-        "options": resolved(getattr(CONFIG, system(w).data.sample)),
+        "options": sampling_options(system(w).data.sample),
         "reward": resolved(CONFIG.reward),
         "verifier": TRAIN_VERIFIER,
     },
@@ -53,7 +61,7 @@ MERGE_INPUT, MERGE_PARAMS = STAGES.add(
         "questions": [f"{DATA}/train.json"],
         "parts": lambda w: [p.format(**w) for p in gather.shards(SHARD, allow_missing=True)],
     },
-    cfg=lambda w: {"questions": getattr(CONFIG, system(w).data.sample).questions},
+    cfg=choice_cfg,
     systems=SAMPLED,
 )
 

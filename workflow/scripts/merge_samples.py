@@ -9,6 +9,7 @@ def work(job: Job) -> str:
     return merge(
         questions=job.given("questions"),
         count=job.cfg["questions"],
+        min_reward=job.cfg["min_reward"],
         seed=job.seed,
         parts=job.all_given("parts"),
         out_answers=job.made("answers"),
