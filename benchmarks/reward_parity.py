@@ -101,7 +101,7 @@ MALFORMED = (
         _with(lambda text: f"{text} [1]"),
         f"the last item of a list may cite a document twice, as above; {_OPEN}",
     ),
-    Malformed("list ends with a comma", _with(lambda text: f"{text.rstrip('.')},"), "none"),
+    Malformed("list ends with a comma", _with(lambda text: f"{text.rstrip('.')},"), _OPEN),
     Malformed(
         "repeated", _with(lambda text: f"{text} {text}"), "theirs reward a repeated statement"
     ),
@@ -185,9 +185,6 @@ class PaperRewards:
         for example in examples:
             text = example.output or ""
             length = len(tokenizer.tokenize(text))
-            if not length:
-                found.append({component: [] for component in COMPONENTS})
-                continue
             # The end of sequence is theirs to mask in: it is not the pad token.
             mask = torch.ones((1, length + 1), dtype=torch.long)
             rows = [_row(example)]

@@ -86,6 +86,8 @@ class ActorCritic:
         without_dropout(self.model)
         # Gradient checkpointing works in training mode only.
         self.model.train()
+        self._active: Role | None = None
+        self._trained = [*self.policy_parameters().values(), *self.value_parameters().values()]
         self._activate("policy")
         self.shared = self._reads_shared_prompts()
 
@@ -104,11 +106,12 @@ class ActorCritic:
             self._activate("policy")
 
     def _activate(self, role: Role) -> None:
-        if isinstance(self.model, PeftModel):
+        if role != self._active and isinstance(self.model, PeftModel):
             self.model.set_adapter(role)
             # PEFT freezes every adapter but the active one; policy and value learn together.
-            for parameter in (self.policy_parameters() | self.value_parameters()).values():
+            for parameter in self._trained:
                 parameter.requires_grad_(True)
+        self._active = role
 
     @contextmanager
     def sampling(self) -> Iterator[None]:
