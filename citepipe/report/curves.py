@@ -167,4 +167,7 @@ def _draw_panel(axes: Axes, panel: Panel, own: pd.DataFrame) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(nbins=4, integer=True))
     axes.yaxis.set_major_locator(MaxNLocator(nbins=4))
     if len(drawn) > 1:
-        axes.legend(fontsize=6, frameon=False, handlelength=1, labelspacing=0.2)
+        # Below, where no line is.
+        below: Any = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.28), "borderaxespad": 0}
+        below |= {"fontsize": 6, "frameon": False, "handlelength": 1, "columnspacing": 1}
+        axes.legend(ncols=len(drawn), **below)
