@@ -1,18 +1,23 @@
-"""The table of all systems: a row per system, and every score of every run in tidy form."""
+"""The rows of the table: means over seeds with intervals, and which systems differ."""
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from itertools import product
 from pathlib import Path
 from statistics import fmean
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from citepipe.data.files import atomic_writer, read_json
+import numpy as np
+
+from citepipe.data.example import DATASETS
+from citepipe.data.files import read_json
 from citepipe.errors import InputError
-from citepipe.progress import say
+from citepipe.options import ScoreOptions
+from citepipe.provenance import digest_of
 from citepipe.score.alce import asks_verifier, computed
+from citepipe.score.means import Floats, columns, percentiles, resampled_means
 
 COLUMNS = {
     "str_em": "em_recall",
@@ -23,6 +28,7 @@ COLUMNS = {
     "citation_rec": "citation_recall",
     "citation_prec": "citation_precision",
     "citation_f1": "citation_f1",
+    "copied": "copied",
     "length": "length",
 }
 """The table's metrics: ALCE's name, and the column's after `{dataset}_`."""
@@ -35,11 +41,14 @@ CORRECTNESS = {
 }
 """What counts as the correctness of a dataset's answers."""
 
-MEANS = {"citation_f1": dict.fromkeys(CORRECTNESS, "citation_f1"), "correctness": CORRECTNESS}
-"""What has a mean over datasets: its name, and the metric of each dataset."""
+MEANS = ("citation_f1", "correctness", "copied", "length")
+"""What has a mean over datasets."""
 
 AVERAGED = ("asqa", "qampari", "eli5")
 """The datasets of the means; EXPERTQA is for inference only and stays out."""
+
+Key = tuple[str, str, str]
+"""A figure: of a dataset or the `mean`; its metric; its verifier, empty if it needs none."""
 
 
 class Score(NamedTuple):
@@ -56,145 +65,144 @@ class Score(NamedTuple):
     verifier: str
 
 
-Questions = dict[tuple[str, int, str], frozenset[str]]
-"""The ids of the questions that a run was scored on, by system, seed and dataset."""
+class Run(NamedTuple):
+    """The scores of one run, and of those that the table shows the `values`, and what these are for
+    questions `drawn` anew, (resamples,); ids of the `questions`; a digest of all `verdicts`."""
+
+    scores: dict[Key, Score]
+    values: dict[Key, float]
+    drawn: dict[Key, Floats]
+    questions: dict[str, frozenset[str]]
+    verdicts: str
 
 
-def run(scores: Sequence[tuple[str, int, Path]], out_table: Path, out_scores: Path) -> str:
-    """Write both tables, show the first on stderr and return a line that says what was written.
+class Cell(NamedTuple):
+    """A mean with its interval, and `+` or `-` if it is above or below that of the system that all
+    are held against, and that of the system's start, by an interval without 0."""
 
-    Args:
-        scores: system, seed and score file of every run, in the order of the table.
-        out_table: a row per system, the mean over its seeds. Figures by the first verifier have
-            plain names, those by another end in `_{verifier}`.
-        out_scores: a row per figure, with its bootstrap interval over examples.
-    """
-    import pandas as pd
-
-    figures: list[Score] = []
-    questions: Questions = {}
-    for system, seed, path in scores:
-        figures += read_scores(system, seed, path, questions)
-    rows = table(figures)
-    for out, records in ((out_scores, figures), (out_table, rows)):
-        with atomic_writer(out) as stream:
-            frame = pd.DataFrame(records)
-            frame.to_csv(stream, index=False, float_format="%.4f", lineterminator="\n")
-    for text in show(rows, figures, questions):
-        say(text)
-    return f"table: {len(rows)} systems, {len(figures)} figures, {out_table}"
+    value: float
+    low: float
+    high: float
+    against: str
+    start: str
 
 
-def read_scores(system: str, seed: int, path: Path, questions: Questions) -> list[Score]:
-    """The figures of one score file, `{verifier: {dataset: {"metrics": …, "intervals": …}}}`, those
-    that need no verifier once; what it was scored on is added to `questions`."""
-    figures: dict[tuple[str, str, str], Score] = {}
+class Row(NamedTuple):
+    """A system, how many seeds it has, what it starts from, and whether its verdicts are all those
+    of its start or of a row above, by that one's name (with the seeds, if not in all)."""
+
+    system: str
+    seeds: int
+    start: str
+    same_as: str
+    cells: dict[Key, Cell]
+
+
+def key(place: str, metric: str, verifier: str) -> Key:
+    """Where a figure is: a verifier counts only where the metric needs one; a dataset has another
+    metric for its correctness."""
+    metric = CORRECTNESS.get(place, metric) if metric == "correctness" else metric
+    needed = asks_verifier(metric) or metric == "correctness"
+    return place, metric, verifier if needed else ""
+
+
+def read(system: str, seed: int, path: Path, options: ScoreOptions) -> Run:
+    """The scores in one file, `{verifier: {dataset: {"metrics": …, "intervals": …, …}}}`."""
+    run, verdicts, parts = Run({}, {}, {}, {}, ""), [], computed(COLUMNS)
     try:
         for verifier, datasets in read_json(path).items():
             for dataset, result in datasets.items():
-                rows = result["per_example"]
-                questions[system, seed, dataset] = frozenset(row["id"] for row in rows)
+                # In one order, so that the same questions are drawn for every run.
+                rows = sorted(result["per_example"], key=lambda row: row["id"])
+                verdicts.append([verifier, dataset, rows])
+                run.questions[dataset] = frozenset(row["id"] for row in rows)
                 having = Counter(name for row in rows for name in row)
+                scored = columns(
+                    [{name: row[name] for name in row if name in parts} for row in rows],
+                    [row["counts"] for row in rows],
+                )
+                place = options.seed + DATASETS.index(dataset)
+                drawn = resampled_means(scored, options.resamples, place)
                 for metric, value in result["metrics"].items():
-                    if value is None:
+                    at = key(dataset, metric, verifier)
+                    if value is None or at in run.scores:
                         continue
-                    needed = verifier if asks_verifier(metric) else ""
                     low, high = result["intervals"].get(metric) or (None, None)
                     # MAUVE is of all answers together.
                     n = min(having.get(part, len(rows)) for part in computed([metric]))
-                    figures.setdefault(
-                        (dataset, metric, needed),
-                        Score(system, seed, dataset, metric, value, low, high, n, needed),
-                    )
+                    run.scores[at] = Score(system, seed, *at[:2], value, low, high, n, at[2])
+                    if metric in COLUMNS:
+                        run.values[at], run.drawn[at] = value, drawn[metric]
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path}: expected a score file, broken at {error}") from None
-    return list(figures.values())
+    return run._replace(verdicts=digest_of(verdicts))
 
 
-def table(figures: Sequence[Score]) -> list[dict[str, Any]]:
-    """The rows of the table: per system the means over seeds, of single figures that it has and
-    over those datasets of `AVERAGED` that it was scored on."""
-    verifiers = _distinct(f.verifier for f in figures if f.verifier)
+def table(
+    runs: Mapping[str, Mapping[int, Run]],
+    starts: Mapping[str, str],
+    against: str,
+    options: ScoreOptions,
+) -> list[Row]:
+    """The rows of the table, from the runs of each system by their seeds.
+
+    Systems differ where the interval of their difference, over the same draws of questions and
+    seeds, is without 0. Figures of other questions are not held against each other.
+    """
+    pooled = {system: _pooled(list(own.values()), options) for system, own in runs.items()}
+
+    def sign(system: str, other: str, at: Key) -> str:
+        if system == other or other not in pooled or at not in pooled[other][1]:
+            return ""
+        datasets = AVERAGED if at[0] == "mean" else at[:1]
+        asked, others = (
+            [{run.questions.get(dataset) for run in runs[name].values()} for dataset in datasets]
+            for name in (system, other)
+        )
+        difference = pooled[system][1][at] - pooled[other][1][at]
+        low, high = percentiles(difference, options.confidence)
+        return "" if asked != others else "+" if low > 0 else "-" if high < 0 else ""
+
     rows = []
-    for system in _distinct(f.system for f in figures):
-        own = [f for f in figures if f.system == system]
-        values = defaultdict(list)
-        for f in (f for f in own if f.metric in COLUMNS):
-            values[_column(f.dataset, f.metric, f.verifier, verifiers)].append(f.value)
-        row: dict[str, Any] = {"system": system, "seeds": len({f.seed for f in own})}
-        for (name, metrics), verifier in product(MEANS.items(), verifiers):
-            columns = [_column(d, metrics[d], verifier, verifiers) for d in AVERAGED]
-            means = [fmean(values[column]) for column in columns if column in values]
-            if means:
-                row[f"mean_{name}{_suffix(verifier, verifiers)}"] = fmean(means)
-        datasets = _distinct(f.dataset for f in own)
-        for verifier, dataset, metric in product(verifiers, datasets, COLUMNS):
-            if (column := _column(dataset, metric, verifier, verifiers)) in values:
-                row[column] = fmean(values[column])
-        rows.append(row)
+    for place, (system, own) in enumerate(runs.items()):
+        start, (values, drawn) = starts.get(system, ""), pooled[system]
+        cells = {}
+        for at in sorted(values, key=lambda at: at[0] != "mean"):
+            low, high = percentiles(drawn[at], options.confidence)
+            signs = sign(system, against, at), sign(system, start, at)
+            cells[at] = Cell(values[at], low, high, *signs)
+        same = ""
+        # The start first: training that changed nothing is the likeliest reason.
+        for other in dict.fromkeys([start, *list(runs)[:place]]):
+            theirs = runs.get(other, {})
+            seeds = [s for s in own if s in theirs and theirs[s].verdicts == own[s].verdicts]
+            if seeds and not same:
+                some = max(len(own), len(theirs)) > len(seeds)
+                same = other + f" (seed {', '.join(map(str, seeds))})" * some
+        rows.append(Row(system, len(own), start, same, cells))
     return rows
 
 
-def show(
-    rows: Sequence[Mapping[str, Any]], figures: Sequence[Score], questions: Questions
-) -> list[str]:
-    """The table as lines to read: citation F1 and, if there are gold answers, correctness by
-    dataset, a block per verifier; runs scored on other questions than the first are named."""
-    datasets = _distinct(f.dataset for f in figures)
-    verifiers = _distinct(f.verifier for f in figures if f.verifier)
-    correctness = not {f.metric for f in figures}.isdisjoint(CORRECTNESS.values())
-    parts = list(MEANS.items()) if correctness else list(MEANS.items())[:1]
-    width = max(map(len, ["system", *(row["system"] for row in rows)])) + 2
-    head = "".join(f"{name:>9}" for name in ["mean", *datasets])
-    lines = []
-    for verifier in verifiers:
-        titles = [f"{name.replace('_f1', ' F1'):>{len(head)}}" for name, _ in parts]
-        lines += [
-            "",
-            f"By verifier {verifier}:",
-            f"{'':<{width}}" + "  |".join(titles),
-            f"{'system':<{width}}" + "  |".join([head] * len(parts)),
-        ]
-        for row in rows:
-            blocks = []
-            for name, metrics in parts:
-                columns = [f"mean_{name}{_suffix(verifier, verifiers)}"]
-                columns += [_column(d, metrics[d], verifier, verifiers) for d in datasets]
-                cells = [row.get(column) for column in columns]
-                blocks.append("".join("        -" if c is None else f"{c:9.1f}" for c in cells))
-            lines.append(f"{row['system']:<{width}}" + "  |".join(blocks))
-    counts = {dataset: len(ids) for (_, _, dataset), ids in questions.items()}
-    averaged = ", ".join(name for name in AVERAGED if name in datasets) or "none of these"
-    lines += [
-        "",
-        "Percent, means over seeds; questions: "
-        f"{', '.join(f'{name} {counts[name]}' for name in datasets)}. mean: over {averaged}.",
-        "citation F1: of citation recall (statements that their citations support) and citation",
-        "precision (citations that are right).",
-    ]
-    if correctness:
-        lines[-1] += " correctness: gold answers found; for eli5 and"
-        lines.append("expertqa, claims that the answer supports, as the verifier judges.")
-    first: dict[str, tuple[str, frozenset[str]]] = {}
-    for (system, seed, dataset), ids in questions.items():
-        name, others = first.setdefault(dataset, (f"{system} seed {seed}", ids))
-        if ids != others:
-            lines.append(
-                f"{dataset}: {system} seed {seed} was scored on {len(ids)} questions, {name} on "
-                f"{len(others)}, {len(ids & others)} of them the same: do not compare their figures"
-            )
-    return [*lines, ""]
-
-
-def _column(dataset: str, metric: str, verifier: str, verifiers: Sequence[str]) -> str:
-    """What a figure's column is called; one that needs no verifier has the same under each."""
-    suffix = _suffix(verifier, verifiers) if asks_verifier(metric) else ""
-    return f"{dataset}_{COLUMNS[metric]}{suffix}"
-
-
-def _suffix(verifier: str, verifiers: Sequence[str]) -> str:
-    return "" if verifier == verifiers[0] else f"_{verifier}"
-
-
-def _distinct(names: Iterable[str]) -> list[str]:
-    return list(dict.fromkeys(names))
+def _pooled(
+    runs: Sequence[Run], options: ScoreOptions
+) -> tuple[dict[Key, float], dict[Key, Floats]]:
+    """The means of a system over its seeds, and over those datasets of `AVERAGED` that it has; and
+    these with questions, the same for all seeds, and seeds drawn anew."""
+    values: dict[Key, float] = {}
+    drawn: dict[Key, Floats] = {}
+    for at in dict.fromkeys(at for run in runs for at in run.values):
+        having = [run for run in runs if at in run.values]
+        # Drawn alike for all systems with as many: what has the same seed has the same start.
+        rng = np.random.default_rng([options.seed, len(DATASETS)])
+        seeds = rng.integers(0, len(having), (len(having), options.resamples))
+        by_seed = np.stack([run.drawn[at] for run in having])
+        drawn[at] = np.take_along_axis(by_seed, seeds, axis=0).mean(axis=0)
+        values[at] = fmean(run.values[at] for run in having)
+    verifiers = dict.fromkeys(verifier for *_, verifier in values if verifier) or [""]
+    for name, verifier in product(MEANS, verifiers):
+        found = [at for d in AVERAGED if (at := key(d, name, verifier)) in values]
+        if found:
+            mean = key("mean", name, verifier)
+            values[mean] = fmean(values[at] for at in found)
+            drawn[mean] = np.mean([drawn[at] for at in found], axis=0)
+    return values, drawn

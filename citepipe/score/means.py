@@ -71,7 +71,7 @@ def intervals(
     """The percentile interval `[low, high]` of each mean: the share `confidence` of the means of
     examples drawn with replacement is inside."""
     drawn = resampled_means(scores, resamples, seed)
-    return {name: _percentiles(means, confidence) for name, means in drawn.items()}
+    return {name: percentiles(means, confidence) for name, means in drawn.items()}
 
 
 def paired_differences(
@@ -105,7 +105,7 @@ def paired_differences(
             "a": mean,
             "b": others[name],
             "difference": others[name] - mean,
-            "interval": _percentiles(other[name] - drawn[name], confidence),
+            "interval": percentiles(other[name] - drawn[name], confidence),
             "p": (as_large[name] + 1) / (resamples + 1),
         }
         for name, mean in means.items()
@@ -141,7 +141,8 @@ def _means(names: Sequence[str], weighted: Floats, weights: Floats) -> dict[str,
     return means
 
 
-def _percentiles(resampled: Floats, confidence: float) -> list[float]:
+def percentiles(resampled: Floats, confidence: float) -> list[float]:
+    """`[low, high]` with the share `confidence` of resampled means, (resamples,), inside."""
     tail = 50 * (1 - confidence)
     known = resampled[~np.isnan(resampled)]
     low, high = np.percentile(known, [tail, 100 - tail]) if len(known) else (0.0, 0.0)

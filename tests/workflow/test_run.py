@@ -56,6 +56,10 @@ def test_the_table_has_every_system_and_every_dataset(project: Path) -> None:
         "mean_citation_f1_lexical",
     ):
         assert all(0 <= float(row[column]) <= 100 for row in rows), column
+    assert [row["start"] for row in rows] == ["", "dist", "fg_rs", ""]
+    assert float(rows[-1]["mean_copied"]) == 100
+    for suffix in (".md", ".tex"):
+        assert "copy" in (project / TABLE).with_suffix(suffix).read_text()
 
 
 def test_a_finished_run_leaves_no_state_of_training(project: Path) -> None:

@@ -16,8 +16,9 @@ CHAIN = {
         "data": {"sample": "segment_search", "from": "dist"},
     },
     "fg_rs_rl": {"train": "ppo", "start": "fg_rs", "reward": "fine_grained"},
+    "copy": {"extract": "first_sentence"},
 }
-"""Three systems, each made from the one before."""
+"""Three systems, each made from the one before, and one that copies."""
 
 PLACES = ["Oslo", "Rome", "Lima", "Cairo", "Delhi", "Quito"]
 

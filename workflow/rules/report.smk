@@ -15,12 +15,22 @@ MADE = [*PRODUCTS, *ALL_MODELS, *ALL_SCORES]
 TABLE_INPUT, TABLE_PARAMS = STAGES.add(
     [f"{RESULTS}/table.csv"],
     "report.py",
-    "citepipe.report.table citepipe.report.curves",
+    "citepipe.report.files citepipe.report.curves",
     inputs={"products": PRODUCTS, "models": ALL_MODELS, "scores": ALL_SCORES},
     cfg={
         "runs": [
             [name, seed, name in TRAINED] for name in SYSTEMS for seed in CONFIG.seeds_of(name)
-        ]
+        ],
+        "starts": [
+            [name, start]
+            for name, own in SYSTEMS.items()
+            if (start := getattr(own, "start", getattr(own, "model_of", None)))
+        ],
+        # What is trained on the teacher's answers is what all others are to be better than.
+        "against": next(
+            (n for n in TRAINED if SYSTEMS[n].train == "sft" and SYSTEMS[n].data == "teacher"), ""
+        ),
+        "bootstrap": [CONFIG.score.resamples, CONFIG.score.confidence, CONFIG.score.seed],
     },
     absent=lambda w: [path for path in MADE if not Path(path).exists()],
 )
@@ -31,6 +41,8 @@ rule table:
         **TABLE_INPUT,
     output:
         table=shown("table.csv", "systems", "table", "Scores"),
+        markdown=f"{RESULTS}/table.md",
+        latex=f"{RESULTS}/table.tex",
         scores=shown("scores.csv", "all scores", "scores", "Scores"),
         curves=(
             [

@@ -6,7 +6,7 @@ from stage import Job, run_stage
 
 
 def work(job: Job) -> str:
-    from citepipe.report import table
+    from citepipe.report import files
 
     runs = [(name, seed) for name, seed, _ in job.cfg["runs"]]
     trained = [(name, seed) for name, seed, is_trained in job.cfg["runs"] if is_trained]
@@ -17,7 +17,14 @@ def work(job: Job) -> str:
         figure, points = map(Path, job.snakemake.output["curves"])
         curves.run([(*run, path / "metrics.jsonl") for run, path in models], figure, points)
     scores = zip(runs, job.all_given("scores"), strict=True)
-    return table.run([(*run, path) for run, path in scores], job.made("table"), job.made("scores"))
+    return files.run(
+        [(*run, path) for run, path in scores],
+        dict(job.cfg["starts"]),
+        job.cfg["against"],
+        job.config.score,
+        job.made("table"),
+        job.made("scores"),
+    )
 
 
 run_stage(work)
