@@ -14,7 +14,7 @@ from citepipe.errors import InputError
 from citepipe.models.encode import encode_answer, encode_prompt
 from citepipe.models.load import load_tokenizer
 from citepipe.options import PromptOptions, SFTOptions
-from citepipe.progress import summary
+from citepipe.progress import say, summary
 from citepipe.train.batch import Row
 from citepipe.train.job import Job
 from citepipe.train.trainer import Item, Trainer
@@ -42,30 +42,31 @@ def run(job: Job, train: Path, dev: Path | None, options: SFTOptions) -> str:
     """Train on the answers (`output`) of examples; the weights with the lowest dev loss are kept.
 
     Their directory also has the tokenizer, `metrics.jsonl` (figures by step), and the last weights
-    in `last/`. Sampled answers have no `dev`: every tenth is held out for that. The loss of a
-    teacher's answers could only rise where better ones are learnt. Returns a line with the run's
-    figures.
+    in `last/`. Sampled answers have no `dev`, for the loss of a teacher's answers could only rise
+    where better ones are learnt; for them, and where `dev` has no answers, every tenth is held out.
+    Returns a line with the run's figures.
 
     Raises:
-        InputError: no answers, no such model, a loss that is not finite, or too little memory.
+        InputError: no answers, or one where one is held out; no such model, a loss that is not
+            finite, or too little memory.
     """
     torch.set_num_threads(job.threads)
     tokenizer = load_tokenizer(job.model)
 
-    def answers(path: Path) -> list[Item]:
-        found = encode_examples(
-            read_examples(path), job.prompt, tokenizer, options.max_output_tokens
+    items, dev_items = (
+        encode_examples(
+            read_examples(path) if path else [], job.prompt, tokenizer, options.max_output_tokens
         )
-        if not found:
-            raise InputError(f"{path}: expected rows with an answer in field output, none has one")
-        return found
-
-    items = answers(train)
-    if dev is not None:
-        dev_items = answers(dev)
-    elif len(items) > 1:
+        for path in (train, dev)
+    )
+    if dev and not dev_items:
+        say(f"sft: {dev} has no answers; every tenth one of {train} is held out in their place")
+    if not dev_items:
         items, dev_items = [item for i, item in enumerate(items) if i % 10], items[::10]
-    else:
-        raise InputError(f"{train}: expected two answers, one of them to hold out, got one")
+    if not items:
+        raise InputError(
+            f"{train}: expected rows with an answer in field output and another to hold out, got "
+            f"{len(dev_items)}"
+        )
     figures = Trainer("sft", job, options, losses, tokenizer).fit(items, dev_items)
     return summary("sft", {"answers": len(items), "dev answers": len(dev_items), **figures})

@@ -89,14 +89,17 @@ def test_all_weights_can_be_trained_and_gone_on_from(
     assert_close(out / "last" / "model.safetensors", again / "model.safetensors", atol=1e-6)
 
 
-def test_rows_without_answers(supervised: Stage, tmp_path: Path) -> None:
+def test_rows_without_answers(
+    supervised: Stage, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     empty = tmp_path / "empty.json"
     examples = read_examples(supervised.call["dev"])
     write_examples(empty, [replace(example, output=None) for example in examples])
-    for place in ("train", "dev"):
-        with pytest.raises(InputError, match=r"empty\.json: expected rows with an answer"):
-            supervised.run(tmp_path, **{place: empty})
+    with pytest.raises(InputError, match=r"empty\.json: expected rows with an answer"):
+        supervised.run(tmp_path, train=empty)
     assert not (tmp_path / "state").exists()
+    supervised.run(tmp_path, dev=empty, max_steps=2)
+    assert "empty.json has no answers; every tenth one of" in capsys.readouterr().err
 
 
 def test_of_sampled_answers_every_tenth_is_held_out(
@@ -118,7 +121,7 @@ def test_of_sampled_answers_every_tenth_is_held_out(
     weights = [len(tokenizer(f" {e.output}")["input_ids"]) + 1 for e in written]
     assert fitted == [[w for i, w in enumerate(weights) if i not in (0, 10)], weights[::10]]
     write_examples(file, written[:1])
-    with pytest.raises(InputError, match=r"sampled\.json: expected two answers"):
+    with pytest.raises(InputError, match=r"sampled\.json: expected .* another to hold out, got 1"):
         supervised.run(tmp_path, train=file, dev=None)
 
 
