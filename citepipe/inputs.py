@@ -9,9 +9,10 @@ from typing import Any, Literal
 
 from citepipe.config import Config
 from citepipe.errors import InputError
-from citepipe.sources import folder_of, is_remote, local_path, split
+from citepipe.sources import folder_of, is_remote, key_of, local_path, split
 
 Kind = Literal["file", "folder"]
+GGUF = ".gguf"
 
 _NAMED: dict[str, Kind] = {
     "data.train.*": "file",
@@ -23,6 +24,7 @@ _NAMED: dict[str, Kind] = {
     "model.base": "folder",
     "systems.*.adapter": "folder",
     "systems.*.outputs.*": "file",
+    "systems.*.prompt.files.*": "file",
 }
 """The keys that may name a path or an address, `*` standing for any key or place in a list."""
 
@@ -62,6 +64,8 @@ def absent_inputs(config: Config) -> list[str]:
 def localise(config: Config) -> tuple[Config, dict[str, Source]]:
     """Put in place of every address the path where the workflow will have what it leads to.
 
+    A base in GGUF, wherever it is, is such an address: its folder has the model made of it.
+
     Returns:
         the configuration with paths only; what is to be fetched, by the folder where it will lie.
 
@@ -77,14 +81,17 @@ def localise(config: Config) -> tuple[Config, dict[str, Source]]:
     ]
     for kind, place, holder, key in named:
         value = holder[key]
-        if not is_remote(value):
+        plain, _ = split(value)
+        known = {k: v for k, v in config.sources.sha256.items() if split(k)[0] == plain}
+        if place == "model.base" and value.endswith(GGUF):
+            holder[key] = f"{root}/{key_of(value)}-{Path(value).stem}"
+            sources[holder[key]] = Source(value, sha256=known)
+        if not is_remote(holder[key]):
             continue
         try:
             folder, path = folder_of(value, root), local_path(value, root, kind)
         except InputError as error:
             raise InputError(f"{place}: {error}") from None
-        plain, _ = split(value)
-        known = {k: v for k, v in config.sources.sha256.items() if split(k)[0] == plain}
         source = sources.setdefault(folder, Source(plain, sha256=known))
         member = path.removeprefix(folder).strip("/")
         if not member:

@@ -122,10 +122,12 @@ StopWords = Literal[_Latin, _More, "turkish"]
 class RetrievalOptions(Options):
     """BM25 over texts of one's own: questions without documents get the best passages."""
 
-    passages: list[str] = Field(
+    passages: list[str] | None = Field(
+        None,
         min_length=1,
         description="Files, or folders with all below them: texts (.txt, .md) and passages (.jsonl "
-        "with `text` and perhaps `title` and `id`; .tsv with id, text, title).",
+        "with `text` and perhaps `title` and `id`; .tsv with id, text, title). null: each "
+        "question's own documents are cut into passages, of which it keeps the best.",
     )
     cut: Literal["texts", "all", "nothing"] = Field(
         "texts", description="What is cut into passages; rows of .jsonl and .tsv only by `all`."

@@ -160,7 +160,8 @@ def read_passages(options: RetrievalOptions) -> list[Document]:
     passages: dict[str, Document] = {}
     ids: set[str] = set()
     counts: Counter[str] = Counter()
-    for path, name in _sources(options.passages, counts):
+    given = options.passages or []
+    for path, name in _sources(given, counts):
         own: dict[str, str] = {}
         for document, where in _passages(path, name, options, counts):
             identity = str(document.id)
@@ -178,7 +179,7 @@ def read_passages(options: RetrievalOptions) -> list[Document]:
     files = counts.pop("files", 0)
     line = summary("retrieval", {"passages": len(passages), "files": files, **counts})
     if not passages:
-        ends, paths = ", ".join(FORMS), ", ".join(options.passages)
+        ends, paths = ", ".join(FORMS), ", ".join(given)
         raise InputError(f"{paths}: expected texts in files that end in {ends}; {line}")
     say(line)
     return list(passages.values())
@@ -226,7 +227,7 @@ def _passages(
     text = _text(path)
     if text is None:
         # A file that is named itself is meant to be read.
-        if str(path) in options.passages:
+        if str(path) in (options.passages or ()):
             raise InputError(f"{path}: expected text, found a binary file")
         counts["binary files passed over"] += 1
         return
@@ -347,8 +348,8 @@ class Retriever:
         words = words_of([f"{p.title}\n{p.text}" for p in passages], options)
         if not any(words):
             raise InputError(
-                f"{', '.join(options.passages)}: expected passages with words in them to look for, "
-                f"got {len(passages)} passages without any"
+                f"{', '.join(options.passages or ['documents'])}: expected passages with words in "
+                f"them to look for, got {len(passages)} passages without any"
             )
         self._index = BM25(k1=options.k1, b=options.b, dtype="float64")
         self._index.index(words, create_empty_token=False, show_progress=False)
@@ -387,3 +388,24 @@ class Retriever:
         ids = self._index.get_tokens_ids(words)
         scores: NDArray[np.float64] = self._index.get_scores_from_ids(ids)
         return scores
+
+
+def nearest_parts(examples: Sequence[Example], options: RetrievalOptions) -> list[Example]:
+    """The examples with their own documents cut into passages, those nearest to the question first.
+
+    Passages that share no word with it stand behind, in the order of the documents.
+    """
+    splitter, found = load_splitter(), []
+    for example in examples:
+        parts = {
+            (doc.title, text): Document(doc.title, text, id=doc.id)
+            for doc in example.docs
+            for text in cut(_BLOCK_END.split(doc.text), options.words, splitter)
+        }
+        retriever = Retriever(list(parts.values()), options)
+        scores = retriever.scores(words_of([example.question], options)[0]).round(_DECIMALS)
+        best = np.argsort(-scores, kind="stable")
+        found.append(replace(example, docs=tuple(retriever.passages[i] for i in best)))
+    before, after = (sum(len(e.docs) for e in own) for own in (examples, found))
+    say(f"retrieval: {before} documents of {len(found)} questions were cut into {after} passages")
+    return found

@@ -113,7 +113,7 @@ def folder_of(address: str, root: str) -> str:
     """The folder below `root` where a run has what an address, its member aside, leads to."""
     place = parse(address)
     stem = "drive" if place.kind.startswith("drive") else place.name.partition(".")[0].rstrip("-")
-    return f"{root}/{_key(split(address)[0])}-{stem[:40]}"
+    return f"{root}/{key_of(split(address)[0])}-{stem[:40]}"
 
 
 def local_path(address: str, root: str, kind: Literal["file", "folder"]) -> str:
@@ -132,11 +132,12 @@ def cache_path(address: str, options: SourcesOptions) -> Path:
     root = Path(options.cache or Path(home) / "citepipe" / "sources").expanduser()
     (plain, member), place = split(address), parse(address)
     if member and place.is_folder:
-        return root / f"{_key(f'{plain}#{member}')}-{PurePosixPath(member).name}"
-    return root / f"{_key(plain)}-{place.name}"
+        return root / f"{key_of(f'{plain}#{member}')}-{PurePosixPath(member).name}"
+    return root / f"{key_of(plain)}-{place.name}"
 
 
-def _key(address: str) -> str:
+def key_of(address: str) -> str:
+    """What an address is called in the names of files."""
     return hashlib.sha256(address.encode()).hexdigest()[:8]
 
 

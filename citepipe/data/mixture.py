@@ -19,7 +19,7 @@ from citepipe.options import DataOptions, Dataset
 from citepipe.progress import summary
 
 FindDocuments = Callable[[Sequence[Example]], list[Example]]
-"""Gives documents to examples that have none, in their order."""
+"""Gives documents to examples that have none, or others to all of them, in their order."""
 
 _COUNTED = {
     "leaks": "left out as in another split",
@@ -51,7 +51,12 @@ def normalized_question(question: str) -> str:
     return " ".join(plain.split()) or " ".join(folded.split())
 
 
-def mix(options: DataOptions, out: Path, find_documents: FindDocuments | None = None) -> str:
+def mix(
+    options: DataOptions,
+    out: Path,
+    find_documents: FindDocuments | None = None,
+    cut_documents: FindDocuments | None = None,
+) -> str:
     """Write `train.json`, `dev.json`, `test/{dataset}.json` and `mixture.json` under `out`.
 
     Test rows are chosen first, then dev, then train. A question that was chosen before is not
@@ -116,7 +121,9 @@ def mix(options: DataOptions, out: Path, find_documents: FindDocuments | None = 
             without = sum(not row.example.docs for row in rows)
             counts[name]["documents_found"] = len(bare) - without
             rows = _with_documents(rows, options, counts[name], "found none")
-        kept = [replace(row.example, docs=kept_documents(row.example, options)) for row in rows]
+        kept = [row.example for row in rows]
+        kept = cut_documents(kept) if cut_documents is not None else kept
+        kept = [replace(example, docs=kept_documents(example, options)) for example in kept]
         write_examples(out / f"{name}.json", _with_own_ids(kept))
         account[name] = {
             "rows": len(rows),

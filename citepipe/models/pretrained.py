@@ -71,7 +71,7 @@ def read_config(
     check_directory(target, what)
     from transformers import AutoConfig
 
-    with _one_line(target, what, "config.json"):
+    with one_line(target, what, "config.json"):
         return AutoConfig.from_pretrained(target, revision=revision, trust_remote_code=False)
 
 
@@ -109,7 +109,7 @@ def read_tokenizer(target: str, revision: str | None, what: str) -> PreTrainedTo
         raise InputError(f"{what} {target}: it has no tokenizer ({names})")
     from transformers import AutoTokenizer
 
-    with _one_line(target, what, "no tokenizer that loads"):
+    with one_line(target, what, "no tokenizer that loads"):
         return AutoTokenizer.from_pretrained(target, revision=revision, trust_remote_code=False)
 
 
@@ -130,7 +130,7 @@ def read_model(
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    with _one_line(target, what, "no model that loads"):
+    with one_line(target, what, "no model that loads"):
         model, notes = getattr(transformers, auto_class).from_pretrained(
             target,
             revision=revision,
@@ -217,7 +217,7 @@ def first_line(error: BaseException) -> str:
 
 
 @contextmanager
-def _one_line(target: str, what: str, problem: str) -> Iterator[None]:
+def one_line(target: str, what: str, problem: str) -> Iterator[None]:
     """What a bad file makes transformers raise, of many kinds, as an InputError of one line."""
     try:
         yield

@@ -18,6 +18,7 @@ from citepipe.retrieve import (
     Retriever,
     count_words,
     cut,
+    nearest_parts,
     read_markdown,
     read_passages,
     read_plain,
@@ -117,6 +118,23 @@ def test_only_examples_without_documents_get_some(capsys: Captured):
     )
     assert retriever.find_documents(examples[:1], 2) == examples[:1]
     assert capsys.readouterr().err == ""
+
+
+def test_own_documents_are_cut_and_the_nearest_parts_come_first(capsys: Captured):
+    oslo = "Oslo has many trams, and they run there until one at night."
+    harbour = "Its harbour is deep, and large ships lie there in winter too."
+    bergen = "The old harbour of the town is the one which tourists photograph."
+    docs = (Document("A", f"{oslo} {harbour}", id="7"), Document("B", f"{bergen}\n\n{oslo[:-1]}!"))
+    [found, other] = nearest_parts(
+        [Example("1", "eli5", "Which harbour is old?", docs), Example("2", "eli5", "Why?", docs)],
+        RetrievalOptions(words=12),
+    )
+    parts = [(doc.title, doc.text, doc.id) for doc in found.docs]
+    assert parts[:3] == [("B", bergen, None), ("A", harbour, "7"), ("A", oslo, "7")]
+    assert [doc.text for doc in other.docs[:3]] == [oslo, harbour, bergen]
+    assert capsys.readouterr().err == (
+        "retrieval: 4 documents of 2 questions were cut into 8 passages\n"
+    )
 
 
 def _read(*paths: Path, **more: Any) -> list[Document]:

@@ -1,15 +1,22 @@
 """Questions, documents and gold answers; the miniature's world and base model."""
 
+
+def is_gguf(wildcards):
+    """Whether a source is a base model in GGUF, of which a model directory is made."""
+    return bool(CONFIG.model) and CONFIG.model.base == SOURCE.format(**wildcards)
+
+
 FETCH_INPUT, FETCH_PARAMS = STAGES.add(
     [SOURCE],
     "fetch.py",
-    "citepipe.sources",
-    inputs={},
+    lambda w: "citepipe.models.gguf" if is_gguf(w) else "citepipe.sources",
+    inputs={"given": lambda w: files(SOURCES[SOURCE.format(**w)].address)},
     # Where it is kept and how patiently it is fetched is no matter.
     cfg=lambda w: {
         "address": SOURCES[SOURCE.format(**w)].address,
         "members": sorted(SOURCES[SOURCE.format(**w)].members),
         "sha256": SOURCES[SOURCE.format(**w)].sha256,
+        **({"dtype": CONFIG.model.dtype} if is_gguf(w) else {}),
     },
 )
 
@@ -95,7 +102,7 @@ DATA_INPUT, DATA_PARAMS = STAGES.add(
     "citepipe.data.mixture" + (" citepipe.retrieve" if CONFIG.retrieval else ""),
     inputs={
         "files": files(*SPLITS),
-        "passages": files(*CONFIG.retrieval.passages) if CONFIG.retrieval else [],
+        "passages": files(*(CONFIG.retrieval and CONFIG.retrieval.passages or ())),
     },
     cfg={
         "data": CONFIG.data and resolved(CONFIG.data),

@@ -9,13 +9,14 @@ def work(job: Job) -> str:
     from citepipe.data.mixture import mix
 
     options, retrieval = job.config.data, job.config.retrieval
-    find_documents = None
-    if retrieval is not None:
-        from citepipe.retrieve import Retriever, read_passages
+    if retrieval is None:
+        return mix(options, job.out.parent)
+    from citepipe.retrieve import Retriever, nearest_parts, read_passages
 
-        retriever = Retriever(read_passages(retrieval), retrieval)
-        find_documents = partial(retriever.find_documents, k=options.documents)
-    return mix(options, job.out.parent, find_documents)
+    if retrieval.passages is None:
+        return mix(options, job.out.parent, cut_documents=partial(nearest_parts, options=retrieval))
+    retriever = Retriever(read_passages(retrieval), retrieval)
+    return mix(options, job.out.parent, partial(retriever.find_documents, k=options.documents))
 
 
 run_stage(work)
