@@ -6,7 +6,7 @@ Tensors are 0 on padding.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -28,6 +28,8 @@ class Sample(NamedTuple):
     """The sum of each component of the rewards."""
     log_probs: list[float]
     """(T,), as the sampler computed them."""
+    citations: Sequence[bool] = ()
+    """Of each whether it is right, where citations are rewarded."""
 
 
 class Rollout(NamedTuple):
@@ -46,9 +48,10 @@ class Rollout(NamedTuple):
     values: torch.Tensor | None
     """(B, T), by the value model before it learns from this rollout; None without one."""
     figures: dict[str, float]
-    """`reward` and its standard deviation over answers, `reward_{component}`, `kl` and `tokens`,
-    means over answers; `entropy`, the mean over tokens (nats); and `sampler_gap`, the largest
-    difference between a token's log-probability in sampling and in training."""
+    """`reward` and its standard deviation over answers, `reward_{component}`, `kl`, `tokens` and
+    `citations`, means over answers; `citations_right`, the share of the citations; `entropy`, the
+    mean over tokens (nats); and `sampler_gap`, the largest difference between a token's
+    log-probability in sampling and in training."""
 
 
 class Targets(NamedTuple):

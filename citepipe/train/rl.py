@@ -121,6 +121,8 @@ def run(
         rollout = learner.collect(
             [questions[i] for i in chosen], [prompts[i] for i in chosen], f"rollout/{at.step}"
         )
+        if at.step == 0 and reward.citation_precision:
+            say(f"{method}: {whether_citing_pays(rollout.figures['citations_right'], reward)}")
         # 4. Estimate advantages; 5. update policy and value model.
         learnt = learner.learn(rollout, steps)
         at.step += 1
@@ -147,6 +149,13 @@ def run(
             break
     if at.best_step == 0:
         say(f"{method}: no step was better on dev than the start, which is kept")
+    cites = {own["step"]: own["dev_citations"] for own in at.metrics if "dev_citations" in own}
+    before, after = cites.get(0, 0.0), cites.get(at.best_step, 0.0)
+    if after < before:
+        say(
+            f"{method}: the published policy cites less on dev than its start, {after:.2f} "
+            f"citations per answer and not {before:.2f}"
+        )
     run.publish(tokenizer)
     return summary(
         method,
@@ -156,6 +165,7 @@ def run(
             "best step": at.best_step,
             "dev reward at start": at.metrics[0]["dev_reward"],
             "best dev reward": at.best_score,
+            "dev citations per answer": f"{before:.2f} -> {after:.2f}",
             "steps/s": (progress.done - progress.first) / progress.elapsed,
         },
     )
@@ -222,6 +232,7 @@ class Learner:
                 place(rewards, answer.offsets, self.placement),
                 total(rewards),
                 list(answer.log_probs),
+                [own.value > 0 for own in rewards if own.component == "citation_precision"],
             )
             for i, answer, rewards in zip(owners, answers, found, strict=True)
         ]
@@ -329,7 +340,8 @@ class Learner:
 
         They are `dev_reward` and its components, means over questions; `dev_citation_f1`, `_rec`
         and `_prec` in percent, means over datasets, judged as the rewards are, and the same with
-        the name behind them by a verifier that rewards nothing; and `dev_tokens` per answer.
+        the name behind them by a verifier that rewards nothing; and `dev_citations` and
+        `dev_tokens` per answer.
         """
         mine = self.processes.share(range(len(prompts)))
         requests = [Request(prompts[i], f"dev/{i}", self.options.max_new_tokens) for i in mine]
@@ -346,8 +358,9 @@ class Learner:
             row |= {"reward": sum(parts.values()), **parts}
             verdicts = {suffix: found[place_of][0] for suffix, found in judged.items()}
             cited = {s: (v.citation_rec, v.citation_prec) for s, v in verdicts.items()}
-            own.append((row, cited, len(answer.token_ids)))
-        rows, cited_by, tokens = zip(*self.processes.gather(own), strict=True)
+            count = sum(len(own.citations) for own in verdicts[""].statements)
+            own.append((row, cited, count, len(answer.token_ids)))
+        rows, cited_by, counts, tokens = zip(*self.processes.gather(own), strict=True)
         names = ("reward", *sorted(COMPONENTS))
         figures = {f"dev_{name}": _mean([row[name] for row in rows]) for name in names}
         frame = pd.DataFrame({"dataset": [example.dataset for example in examples]})
@@ -359,7 +372,7 @@ class Learner:
             figures[f"dev_citation_f1{suffix}"] = float(f1.mean())
             figures[f"dev_citation_rec{suffix}"] = float(means["rec"].mean())
             figures[f"dev_citation_prec{suffix}"] = float(means["prec"].mean())
-        figures["dev_tokens"] = _mean(tokens)
+        figures["dev_citations"], figures["dev_tokens"] = _mean(counts), _mean(tokens)
         return figures, list(rows[:_SAMPLES_SHOWN])
 
     def _score(self, samples: Sequence[Sample]) -> list[tuple[torch.Tensor, ...]]:
@@ -397,6 +410,23 @@ def questions_of_step(count: int, step: int, per_step: int, seed: int) -> list[i
     return [order(place // count)[place % count] for place in places]
 
 
+def whether_citing_pays(right: float, reward: RewardOptions) -> str:
+    """A line on the share of citations that are right, against the share at which citing pays.
+
+    A statement earns r + c with a right citation, -r - c with a wrong one and -r without any: with
+    one citation a statement, citing pays where P(right) > c / (2 (r + c)).
+    """
+    r, c = reward.citation_recall, reward.citation_precision
+    even = c / (2 * (r + c)) if r + c else 0.0
+    line = f"{right:.0%} of the start's sampled citations are right, citing pays above {even:.0%}"
+    if right > even:
+        return line
+    return (
+        f"{line}: it does not pay, and the policy will learn not to cite; lower "
+        "reward.citation_precision or take a better start"
+    )
+
+
 def learning_rate_factor(update: int, updates: int, warmup: int) -> float:
     """Linear warm-up over `warmup` optimizer steps, then linear decay to 0 at `updates`."""
     if update < warmup:
@@ -429,7 +459,10 @@ def _rollout(scored: Sequence[tuple[Sample, tuple[torch.Tensor, ...]]]) -> Rollo
     log_probs, entropy, reference, *value, rewards, sampled, mask = (
         pad_sequence(list(rows), batch_first=True) for rows in columns
     )
+    cited = list(chain.from_iterable(own.citations for own in samples))
     figures = {
+        "citations": len(cited) / len(samples),
+        "citations_right": sum(cited) / max(len(cited), 1),
         "reward": float(rewards.sum() / len(rewards)),
         "reward_std": float(rewards.sum(dim=1).std(correction=0)),
         **{

@@ -15,7 +15,7 @@ from citepipe.data.example import Example
 from citepipe.data.files import read_jsonl
 from citepipe.errors import InputError
 from citepipe.generate.completion import Completion
-from citepipe.options import GRPOOptions, ModelOptions, PPOOptions
+from citepipe.options import GRPOOptions, ModelOptions, PPOOptions, RewardOptions
 from citepipe.rewards import COMPONENTS, Reward
 from citepipe.train import rl
 from citepipe.train.actor_critic import ActorCritic
@@ -44,6 +44,24 @@ def test_the_kl_penalty_moves_toward_its_target() -> None:
     assert rl.next_kl_coef(0.3, 40.0, 20, options) == pytest.approx(0.3 * 1.04)
     assert rl.next_kl_coef(0.3, 0.0, 20, options) == pytest.approx(0.3 * 0.96)
     assert rl.next_kl_coef(0.3, 40.0, 20, PPOOptions()) == 0.3
+
+
+def test_citing_pays_above_a_share_that_the_sizes_decide() -> None:
+    # Right: 0.3 + 0.1, wrong: -0.4, uncited: -0.3. At 1 in 8: 0.05 - 0.35 = -0.3.
+    reward = RewardOptions(citation_recall=0.3, citation_precision=0.1)
+    line = "13% of the start's sampled citations are right, citing pays above 12%"
+    assert rl.whether_citing_pays(0.13, reward) == line
+    assert rl.whether_citing_pays(0.12, reward).startswith(
+        "12% of the start's sampled citations are right, citing pays above 12%: it does not pay"
+    )
+
+
+def test_of_a_rollout_the_share_of_right_citations_is_told() -> None:
+    totals = dict.fromkeys(COMPONENTS, 0.0)
+    cited = [(True, False, True), (), (False,)]
+    samples = [Sample(Row((5,), (6,)), "", [0.0], totals, [0.0], own) for own in cited]
+    found = rl._rollout([(own, (torch.zeros(1),) * 3) for own in samples])
+    assert (found.figures["citations"], found.figures["citations_right"]) == (4 / 3, 0.5)
 
 
 def test_rewards_are_fractions_also_where_answers_of_one_token_have_none() -> None:
@@ -140,8 +158,12 @@ def test_citation_scores_on_dev_are_means_over_datasets(
     options: ModelOptions, adapter: Path
 ) -> None:
     cited = [("asqa", 100, 100, -0.1), ("asqa", 0, 50, 0.5), ("eli5", 20, 20, 0.5)]
+    verdict = SimpleNamespace(citations=["[1]", "[2]"])
     judged = [
-        (SimpleNamespace(citation_rec=r, citation_prec=p), [Reward("correctness", 0, value)])
+        (
+            SimpleNamespace(citation_rec=r, citation_prec=p, statements=[verdict] * (r > 0)),
+            [Reward("correctness", 0, value)],
+        )
         for _, r, p, value in cited
     ]
     examples = [Example(str(i), own[0], "?", ()) for i, own in enumerate(cited)]  # type: ignore[arg-type]
@@ -168,10 +190,22 @@ def test_citation_scores_on_dev_are_means_over_datasets(
             "dev_citation_f1_strict": 10,
             "dev_citation_rec_strict": 10,
             "dev_citation_prec_strict": 10,
+            "dev_citations": 4 / 3,
             "dev_tokens": 1,
         }
     )
     assert [(row["answer"], row["reward"]) for row in shown] == [("A", own[3]) for own in cited]
+
+
+def test_a_policy_that_cites_less_than_its_start_is_told_of(
+    ppo: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    figures = ((0.0, 2.0), (1.0, 1.5), (0.5, 3.0))
+    found = iter([{"dev_reward": reward, "dev_citations": count} for reward, count in figures])
+    monkeypatch.setattr(Learner, "evaluate", lambda *_: (next(found), []))
+    ppo.run(tmp_path)
+    said = "ppo: the published policy cites less on dev than its start, 1.50 citations per answer"
+    assert said in capsys.readouterr().err
 
 
 def test_the_best_policy_on_dev_is_kept_and_the_last_beside_it(
