@@ -11,7 +11,7 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
 from pydantic import (
     BeforeValidator,
@@ -26,6 +26,7 @@ from pydantic import (
 from citepipe import options as opt
 from citepipe.errors import InputError
 
+T = TypeVar("T", bound=opt.Options)
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]+$")]
 
 
@@ -79,9 +80,27 @@ class Sampled(opt.Options):
     from_: str = Field(alias="from", description="The system that is sampled from.")
 
 
+def _samples(value: Any) -> str:
+    return "samples_of" if "samples_of" in _keys_of(value) else "sampled"
+
+
 def _keys_of(value: Any) -> Mapping[str, Any]:
     """The keys of a section, decoded or read."""
     return value if isinstance(value, Mapping) else getattr(value, "__dict__", {})
+
+
+class SamplesOf(opt.Options):
+    """The answers that another system's training samples, all of them."""
+
+    samples_of: str = Field(description="A system with `data: {sample: ...}`.")
+
+
+class ChosenOf(SamplesOf):
+    """The best of the answers that another system's training samples, chosen by another rule."""
+
+    min_reward: opt.MinReward = Field(
+        None, description="As in the section of its sampling; null for the best of every question."
+    )
 
 
 class SFTSystem(opt.Options):
@@ -90,8 +109,10 @@ class SFTSystem(opt.Options):
     train: Literal["sft"] = Field(description="Supervised fine-tuning.")
     start: str | None = Field(None, description="The system to go on from; null for the base.")
     data: Annotated[
-        Annotated[Literal["teacher"], Tag("teacher")] | Annotated[Sampled, Tag("sampled")],
-        Discriminator(lambda value: "teacher" if isinstance(value, str) else "sampled"),
+        Annotated[Literal["teacher"], Tag("teacher")]
+        | Annotated[Sampled, Tag("sampled")]
+        | Annotated[ChosenOf, Tag("samples_of")],
+        Discriminator(lambda value: "teacher" if isinstance(value, str) else _samples(value)),
     ] = Field(description="What it is trained on: `teacher`, or samples of another system.")
     options: dict[str, Any] = Field(
         default_factory=dict, description="Overrides of `sft` (on samples: of `rs_sft`)."
@@ -113,12 +134,6 @@ class RLSystem(opt.Options):
     decode: Decoding = "greedy"
 
 
-class SamplesOf(opt.Options):
-    """The answers that another system's training samples, all of them."""
-
-    samples_of: str = Field(description="A system with `data: {sample: ...}`.")
-
-
 class DPOSystem(opt.Options):
     """A system trained on pairs of sampled answers, the better by reward preferred."""
 
@@ -126,10 +141,19 @@ class DPOSystem(opt.Options):
     start: str = Field(description="The system to go on from, which is also the reference.")
     data: Annotated[
         Annotated[Sampled, Tag("sampled")] | Annotated[SamplesOf, Tag("samples_of")],
-        Discriminator(lambda value: "samples_of" if "samples_of" in _keys_of(value) else "sampled"),
+        Discriminator(_samples),
     ] = Field(description="Samples drawn for it, or those that another system is trained on.")
     options: dict[str, Any] = Field(default_factory=dict, description="Overrides of `dpo`.")
     decode: Decoding = "greedy"
+
+
+Prompted = Annotated[
+    dict[str, Any],
+    Field(
+        default_factory=dict,
+        description="Overrides of `prompt`, where it answers and where it is sampled from.",
+    ),
+]
 
 
 class AdapterSystem(opt.Options):
@@ -139,6 +163,7 @@ class AdapterSystem(opt.Options):
         description="A PEFT adapter or a whole model: a directory, an archive, or an address; null "
         "for the base model as it is."
     )
+    prompt: Prompted
     decode: Decoding = "greedy"
 
 
@@ -146,6 +171,7 @@ class ModelOfSystem(opt.Options):
     """Another system's model, which answers in another way."""
 
     model_of: str = Field(description="The system that the model is trained for.")
+    prompt: Prompted
     decode: Decoding = "greedy"
 
 
@@ -266,12 +292,25 @@ class Config(opt.Options):
             "sft": self.sft if system.train == "sft" and system.data == "teacher" else self.rs_sft,
             **{"ppo": self.rl, "grpo": self.grpo, "rloo": self.rloo, "dpo": self.dpo},
         }
-        section = sections[system.train]
-        try:
-            return type(section).model_validate(section.model_dump(by_alias=True) | system.options)
-        except ValidationError as error:
-            line = _one_line(error, type(section))
-            raise InputError(f"systems.{name}.options.{line}") from None
+        return _overridden(sections[system.train], system.options, f"systems.{name}.options")
+
+    def prompt_of(self, name: str) -> opt.PromptOptions:
+        """The prompt that a system answers with: `prompt` with its own overrides.
+
+        Raises:
+            InputError: as `training_options`.
+        """
+        system = self.systems[name]
+        model = system.model_of if isinstance(system, ModelOfSystem) else None
+        prompt = self.prompt_of(model) if model else self.prompt
+        return _overridden(prompt, getattr(system, "prompt", {}), f"systems.{name}.prompt")
+
+
+def _overridden(section: T, own: Mapping[str, Any], place: str) -> T:
+    try:
+        return type(section).model_validate(section.model_dump(by_alias=True) | dict(own))
+    except ValidationError as error:
+        raise InputError(f"{place}.{_one_line(error, type(section))}") from None
 
 
 REMOVED_KEYS = {
@@ -364,6 +403,7 @@ def _check(config: Config) -> None:
             )
         for key, parent in _parents(system).items():
             _check_parent(config, f"systems.{name}.{key}", parent)
+        config.prompt_of(name)
     for name in config.systems:
         _check_acyclic(config, name, ())
 

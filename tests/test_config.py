@@ -52,7 +52,9 @@ def mistake(raw: dict[str, Any]) -> str:
 def test_configurations_of_the_project_are_accepted(path: Path) -> None:
     config = load_config(yaml.safe_load(path.read_text()))
     seven = {"dist", "h_rs", "fg_rs", "h_rl", "fg_rl", "h_rs_rl", "fg_rs_rl"}
-    if path.stem == "methods":
+    if path.stem == "smollm2":
+        assert {"base", "base_shot", "copy", "dist"} <= set(config.systems)
+    elif path.stem == "methods":
         assert {"fg_rl", "fg_grpo", "h_grpo", "fg_rloo", "h_rloo", "dpo"} <= set(config.systems)
     elif path.stem == "own-documents":
         assert {"dist", "fg_rs", "fg_rl"} <= set(config.systems)
@@ -213,3 +215,17 @@ def test_overrides_reach_the_section_of_the_systems_stage() -> None:
     assert values("grpo", "samples_per_prompt", "kl_coef") == [16, 0.5]
     assert values("rl", "samples_per_prompt") == [3]
     assert values("dpo", "epochs") == [1]
+
+
+def test_a_system_may_have_a_prompt_of_its_own() -> None:
+    shot = {"files": {"asqa": "p.json"}, "shots": 1}
+    raw = systems(
+        base={"adapter": None, "prompt": {"instruction": "Cite."}},
+        shot={"model_of": "base", "prompt": shot},
+    )
+    config = load_config(raw | {"prompt": {"max_input_tokens": 99}})
+    prompt = config.prompt_of("shot")
+    assert (prompt.instruction, prompt.shots, prompt.max_input_tokens) == ("Cite.", 1, 99)
+    assert config.prompt_of("dist") == config.prompt
+    wrong = systems(base={"adapter": None, "prompt": {"shotz": 1}})
+    assert mistake(wrong) == "systems.base.prompt.shotz: no such key, did you mean shots?"

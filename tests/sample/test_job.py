@@ -169,6 +169,10 @@ def test_what_is_learnt_has_an_end_and_earns_more_than_the_least(
     rewards = [[0.1, 0.6, 0.2, 0.4][i] for i in taken], [greedy[i] for i in taken]
     assert means == tuple(pytest.approx(sum(own) / len(own)) for own in rewards)
     assert "tokens sampled 18, mean reward of the chosen" in said
+    # Chosen anew from all samples, as a system with `samples_of` does.
+    again = tmp_path / "again.json", tmp_path / "all.jsonl"
+    merge(tmp_path / "questions.json", None, None, 0, [files[1]], *again)
+    assert [e.id for e in read_examples(again[0])] == ["q0", "q2", "q3"]
     if min_reward == "greedy":
         line = "of 5 there is none: 1 without answer, 1 cut off, 3 not above 0.6"
         with pytest.raises(InputError, match=line):

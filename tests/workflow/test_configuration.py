@@ -40,6 +40,7 @@ def test_the_default_needs_no_file_of_its_user(project: InProcess) -> None:
         ("methods", {"rl fg_grpo", "rl h_rloo", "dpo dpo", "table"}),
         ("own-documents", {"teach", "sample fg_rs", "rl fg_rl", "table"}),
         ("released", {"weights fg_rl", "predict fg_rl", "table"}),
+        ("smollm2", {"sft dist", "predict base_shot", "table"}),
     ],
 )
 def test_an_experiment_shows_its_jobs_without_its_data(

@@ -225,6 +225,9 @@ def f(path):
         ({"verifiers.report": {"lexical": "lexical"}}, SCORES),
         ({"verifiers.report": dict(reversed(CONFIG["verifiers"]["report"].items()))}, SCORES),
         ({"systems.eighth": {"model_of": "grpo"}}, after("eighth")),
+        ({"systems.searched.prompt": {"max_input_tokens": 99}}, after("searched")),
+        ({"systems.all": {"train": "sft", "start": "dist", "data": {"samples_of": "h_rs"}}},
+         of("merge_samples", "all") | of("sft", "all") | after("all")),
         # What changes no result.
         ({"sft.save_every": 3, "rl.save_minutes": 1, "grpo.tokens_per_pass": 99}, set()),
         ({"best_of_n.batch_size": 3, "predict.batch_size": 3, "rl.batch_size": 3}, set()),

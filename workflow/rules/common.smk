@@ -25,8 +25,9 @@ from staleness import NEWER, OWN_CODE, Stages
 try:
     CONFIG, SOURCES = localise(kinds.load_config(config))
     # What is already there of prompt files is read before anything is run.
-    if all(Path(path).exists() for path in CONFIG.prompt.files.values()):
-        check_prompt(CONFIG.prompt, list(CONFIG.data.test) if CONFIG.data else [])
+    for name in CONFIG.systems:
+        if all(Path(path).exists() for path in CONFIG.prompt_of(name).files.values()):
+            check_prompt(CONFIG.prompt_of(name), list(CONFIG.data.test) if CONFIG.data else [])
 except InputError as error:
     raise WorkflowError(f"Configuration: {error}")
 
@@ -94,8 +95,17 @@ TRAINED = systems_of(kinds.SFTSystem, kinds.RLSystem, kinds.DPOSystem)
 SAMPLED = [
     name for name in TRAINED if isinstance(getattr(SYSTEMS[name], "data", None), kinds.Sampled)
 ]
+# Those that are trained on samples of another one's training, chosen anew.
+CHOSEN = [
+    name for name in TRAINED if isinstance(getattr(SYSTEMS[name], "data", None), kinds.ChosenOf)
+]
 ANSWERING = [name for name in SYSTEMS if name not in systems_of(kinds.OutputsSystem)]
 TAUGHT = any(getattr(SYSTEMS[name], "data", None) == "teacher" for name in TRAINED)
+
+
+def sampler_of(wildcards):
+    """The system whose training draws the samples that a system is trained on."""
+    return getattr(system(wildcards).data, "samples_of", wildcards.system)
 
 
 def of_all_runs(names, *paths):
@@ -158,18 +168,19 @@ def start_of(wildcards):
     return model_path(start, wildcards.seed) if start else None
 
 
-def base_files(wildcards):
-    """The base model's own files, and those of its prompts."""
-    return files(CONFIG.model.base, *CONFIG.prompt.files.values())
+def base_files(wildcards, name=None):
+    """The base model's own files, and those of its prompts (the named system's)."""
+    prompt = CONFIG.prompt_of(name or wildcards.system)
+    return files(CONFIG.model.base, *prompt.files.values())
 
 
-def model_cfg():
-    """The base model and its prompt, which all that it generates depends on."""
-    return {"model": resolved(CONFIG.model), "prompt": resolved(CONFIG.prompt)}
+def model_cfg(name):
+    """The base model and a system's prompt, which all that it generates depends on."""
+    return {"model": resolved(CONFIG.model), "prompt": resolved(CONFIG.prompt_of(name))}
 
 
-def generating_cfg():
-    return {**model_cfg(), "server": CONFIG.server and resolved(CONFIG.server)}
+def generating_cfg(name):
+    return {**model_cfg(name), "server": CONFIG.server and resolved(CONFIG.server)}
 
 
 def sampling_options(method):
@@ -181,7 +192,7 @@ def sampling_options(method):
 
 def training_cfg(wildcards):
     options = resolved(CONFIG.training_options(wildcards.system))
-    return {**model_cfg(), "options": options, "start": start_of(wildcards)}
+    return {**model_cfg(wildcards.system), "options": options, "start": start_of(wildcards)}
 
 
 # Who only looks at a run is warned; a run ends before its first job.

@@ -57,7 +57,7 @@ PREDICT_INPUT, PREDICT_PARAMS = STAGES.add(
         {"splitter": CONFIG.score.splitter}
         if w.system in EXTRACTED
         else {
-            **generating_cfg(),
+            **generating_cfg(w.system),
             "adapter": model_path(w.system, w.seed),
             "predict": resolved(CONFIG.predict),
             "search": SEARCHING if DECODE(w) == "segment_search" else None,

@@ -53,9 +53,7 @@ DPO_INPUT, DPO_PARAMS = STAGES.add(
         "base": base_files,
         "start": lambda w: files(start_of(w)),
         "samples": lambda w: [
-            f"{SAMPLES}/candidates.jsonl".format(
-                system=getattr(system(w).data, "samples_of", w.system), seed=w.seed
-            )
+            f"{SAMPLES}/candidates.jsonl".format(system=sampler_of(w), seed=w.seed)
         ],
         "questions": [f"{DATA}/train.json"],
     },

@@ -6,9 +6,19 @@ The questions are shared out among shards, which are put together again in the q
 
 def choice_cfg(wildcards):
     """The questions, and which of them are learnt from: where answers are compared, all."""
-    options, learns = getattr(CONFIG, system(wildcards).data.sample), systems_of(kinds.SFTSystem)
-    least = options.min_reward if wildcards.system in learns else None
-    return {"questions": options.questions, "min_reward": least}
+    own = system(wildcards).data
+    options = getattr(CONFIG, SYSTEMS[sampler_of(wildcards)].data.sample)
+    least = options.min_reward if wildcards.system in systems_of(kinds.SFTSystem) else None
+    return {"questions": options.questions, "min_reward": getattr(own, "min_reward", least)}
+
+
+def parts(wildcards):
+    """The shards of a system's samples, or another system's, put together before."""
+    if wildcards.system in CHOSEN:
+        return [
+            f"{SAMPLES}/candidates.jsonl".format(system=sampler_of(wildcards), seed=wildcards.seed)
+        ]
+    return [p.format(**wildcards) for p in gather.shards(SHARD, allow_missing=True)]
 
 
 SAMPLE_INPUT, SAMPLE_PARAMS = STAGES.add(
@@ -17,12 +27,12 @@ SAMPLE_INPUT, SAMPLE_PARAMS = STAGES.add(
     lambda w: f"citepipe.sample.{system(w).data.sample}",
     inputs={
         "verifier": verifier_files(TRAIN_VERIFIER),
-        "base": base_files,
+        "base": lambda w: base_files(w, system(w).data.from_),
         "adapter": lambda w: files(model_path(system(w).data.from_, w.seed)),
         "questions": [f"{DATA}/train.json"],
     },
     cfg=lambda w: {
-        **generating_cfg(),
+        **generating_cfg(system(w).data.from_),
         "adapter": model_path(system(w).data.from_, w.seed),
         "method": system(w).data.sample,
         "options": sampling_options(system(w).data.sample),
@@ -59,10 +69,10 @@ MERGE_INPUT, MERGE_PARAMS = STAGES.add(
     "citepipe.sample.merge",
     inputs={
         "questions": [f"{DATA}/train.json"],
-        "parts": lambda w: [p.format(**w) for p in gather.shards(SHARD, allow_missing=True)],
+        "parts": parts,
     },
     cfg=choice_cfg,
-    systems=SAMPLED,
+    systems=[*SAMPLED, *CHOSEN],
 )
 
 
@@ -75,7 +85,7 @@ rule merge_samples:
     log:
         f"{LOGS}/merge_samples/{{system}}.seed{{seed}}.log",
     wildcard_constraints:
-        system=one_of(SAMPLED),
+        system=one_of([*SAMPLED, *CHOSEN]),
     localrule: True
     conda:
         "../../envs/citepipe.yaml"

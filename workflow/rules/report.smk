@@ -5,7 +5,7 @@ ALL_MODELS = of_all_runs(TRAINED, MODEL)
 # What the run makes on the way. Snakemake does not miss a file from which something was made that
 # is there; the table asks for all of them, so that what a failed job removed is made again.
 PRODUCTS = [
-    *of_all_runs(SAMPLED, f"{SAMPLES}/answers.json", f"{SAMPLES}/candidates.jsonl"),
+    *of_all_runs([*SAMPLED, *CHOSEN], f"{SAMPLES}/answers.json", f"{SAMPLES}/candidates.jsonl"),
     *of_all_runs(ANSWERING, *ANSWERS),
     *([f"{DATA}/train.json", f"{DATA}/dev.json", *TEST_FILES] if TESTS else []),
     *([f"{TEACHER}/train.json", f"{TEACHER}/dev.json"] if TAUGHT else []),

@@ -13,7 +13,7 @@ def work(job: Job) -> str:
     tests = dict(zip(outs, job.all_given("tests"), strict=True))
     if "splitter" in job.cfg:
         return extract.run(tests, outs, job.cfg["splitter"])
-    answering = job.answering(state=folder.with_name(f"{folder.name}.state"))
+    answering = job.answering(folder.with_name(f"{folder.name}.state"), job.system)
     if job.cfg["search"] is None:
         return predict.run(answering, config.predict, tests, outs)
     return segment_search.run_prediction(

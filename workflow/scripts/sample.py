@@ -7,7 +7,9 @@ def work(job: Job) -> str:
     from citepipe.sample import best_of_n, segment_search
     from citepipe.sample.job import Share
 
-    answering = job.answering(state=job.out.with_suffix(".state"))
+    answering = job.answering(
+        job.out.with_suffix(".state"), job.config.systems[job.system].data.from_
+    )
     shard, shards = map(int, job.snakemake.wildcards.scatteritem.split("-of-"))
     share = Share(job.given("questions"), shard - 1, shards, job.out)
     if job.cfg["method"] == "best_of_n":

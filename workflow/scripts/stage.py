@@ -100,12 +100,12 @@ class Job:
             "threads": self.threads,
         }
 
-    def answering(self, state: Path) -> Any:
-        """What sampling and prediction receive."""
+    def answering(self, state: Path, system: str) -> Any:
+        """What sampling and prediction receive; they prompt as the named system does."""
         from citepipe.sample.job import Job as Answering
 
         return Answering(
-            **self.shared(state),
+            **self.shared(state) | {"prompt": self.config.prompt_of(system)},
             adapter=Path(self.cfg["adapter"]),
             server=self.config.server,
             reward=self.config.reward,
