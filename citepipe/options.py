@@ -263,13 +263,29 @@ class ModelOptions(Options):
     )
 
 
-class ServerOptions(Options):
-    """An OpenAI-compatible server, such as vLLM, that runs the model in place of this process."""
+def _whole_url(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+        is_whole = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError as error:
+        raise ValueError(f"expected an http or https URL: {error}") from None
+    if not is_whole or not (url.isascii() and url.isprintable()) or " " in url:
+        raise ValueError("expected an http or https URL such as http://127.0.0.1:8000/v1")
+    if parts.username is not None or parts.query or parts.fragment:
+        raise ValueError(
+            "expected a URL without user, '?' and '#'; a key goes into the variable that "
+            "api_key_variable names"
+        )
+    return url.rstrip("/")
 
-    url: str = run_only("http://127.0.0.1:8000/v1", "What the paths of its API begin with.")
-    model: str | None = Field(
-        None, min_length=1, description="The model's name there; null: the first it serves as base."
-    )
+
+Url = Annotated[str, AfterValidator(_whole_url)]
+
+
+class APIOptions(Options):
+    """An OpenAI-compatible server, and how patiently it is queried."""
+
+    url: Url = run_only("http://127.0.0.1:8000/v1", "What the paths of its API begin with.")
     concurrency: int = run_only(64, "Requests under way at once.", ge=1)
     timeout: float = run_only(300.0, "Longest wait for an answer's next byte (s).", gt=0)
     retries: int = run_only(8, "How often a failed request is tried again.", ge=0)
@@ -287,25 +303,18 @@ class ServerOptions(Options):
             )
         return name
 
-    @field_validator("url")
-    @classmethod
-    def _whole_url(cls, url: str) -> str:
-        try:
-            parts = urlsplit(url)
-            is_whole = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-        except ValueError as error:
-            raise ValueError(f"expected an http or https URL: {error}") from None
-        if not is_whole or not (url.isascii() and url.isprintable()) or " " in url:
-            raise ValueError("expected an http or https URL such as http://127.0.0.1:8000/v1")
-        if parts.username is not None or parts.query or parts.fragment:
-            raise ValueError(
-                "expected a URL without user, '?' and '#'; a key goes into the variable that "
-                "api_key_variable names"
-            )
-        return url.rstrip("/")
+
+class ServerOptions(APIOptions):
+    """A server, such as vLLM, that runs the model in place of this process, or several alike."""
+
+    urls: list[Url] = run_only([], "In the place of url: servers that share the requests.")
+    model: str | None = Field(
+        None, min_length=1, description="The model's name there; null: the first it serves as base."
+    )
+    concurrency: int = run_only(64, "Requests under way at once, per server.", ge=1)
 
 
-class EndpointOptions(ServerOptions):
+class EndpointOptions(APIOptions):
     """An OpenAI-compatible endpoint of chat completions that answers with citations."""
 
     model: str | None = Field(None, min_length=1, description="The model's name there.")

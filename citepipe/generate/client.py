@@ -14,7 +14,7 @@ import openai
 from pydantic import ValidationError
 
 from citepipe.errors import InputError
-from citepipe.options import ServerOptions
+from citepipe.options import APIOptions
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -29,12 +29,13 @@ class RefusedError(InputError):
 
     def __init__(self, url: str, status: int, words: str) -> None:
         super().__init__(f"{url}: answered {status}: {words}")
+        self.url = url
         self.status = status
         self.words = words
 
 
 class Client:
-    """A client of one server, with its own event loop: called from ordinary code.
+    """A client of one server, with an event loop: called from ordinary code.
 
     The `openai` library repeats what fails before there is an answer (408, 409, 429, 5xx, no
     connection), with pauses that grow or that the server sets (`Retry-After`, up to two minutes).
@@ -43,9 +44,13 @@ class Client:
     Attributes:
         api: the library's client.
         key: the API key, or an empty string.
+
+    Args:
+        options: where the server is, and how patiently it is queried.
+        runner: the event loop, if it is shared by several clients; it is not closed with them.
     """
 
-    def __init__(self, options: ServerOptions) -> None:
+    def __init__(self, options: APIOptions, runner: asyncio.Runner | None = None) -> None:
         self.options = options
         self.key = _api_key(options.api_key_variable)
         # Proxies do not know this machine's own names.
@@ -58,40 +63,18 @@ class Client:
             timeout=httpx2.Timeout(options.timeout, connect=min(10, options.timeout), pool=None),
             http_client=httpx2.AsyncClient(limits=httpx2.Limits(), trust_env=not is_here),
         )
-        self._runner = asyncio.Runner()
+        self._runner = runner or asyncio.Runner()
+        self._is_shared = runner is not None
 
     def close(self) -> None:
         """Close every connection."""
         self.run(self.api.close())
-        self._runner.close()
+        if not self._is_shared:
+            self._runner.close()
 
     def run(self, work: Coroutine[Any, Any, Result]) -> Result:
         """Wait for work that queries the server."""
         return self._runner.run(work)
-
-    async def each(self, items: Iterable[Item], work: Callable[[Item], Awaitable[None]]) -> None:
-        """Do some work for every item, as much at once as the options allow.
-
-        Nothing is begun after a first failure, but what is under way goes on to its own end before
-        that is raised.
-        """
-        waiting = iter(items)
-        failures: list[Exception] = []
-
-        async def go_on() -> None:
-            for item in waiting:
-                try:
-                    await work(item)
-                except Exception as error:
-                    failures.append(error)
-                if failures:
-                    return
-
-        async with asyncio.TaskGroup() as workers:
-            for _ in range(self.options.concurrency):
-                workers.create_task(go_on())
-        if failures:
-            raise failures[0]
 
     async def attempt(self, work: Callable[[], Awaitable[Result]]) -> Result:
         """What some work returns that sends a request, begun anew if it meets a broken answer.
@@ -138,6 +121,33 @@ class Client:
         text = text.replace(self.key, "***") if self.key else text
         words = " ".join(text[:2000].split())[:200]
         return "".join(c if c.isprintable() else "?" for c in words)
+
+
+async def each(
+    items: Iterable[Item], work: Callable[[Item], Awaitable[None]], at_once: int
+) -> None:
+    """Do some work for every item, so many at once.
+
+    Nothing is begun after a first failure, but what is under way goes on to its own end before that
+    is raised.
+    """
+    waiting = iter(items)
+    failures: list[Exception] = []
+
+    async def go_on() -> None:
+        for item in waiting:
+            try:
+                await work(item)
+            except Exception as error:
+                failures.append(error)
+            if failures:
+                return
+
+    async with asyncio.TaskGroup() as workers:
+        for _ in range(at_once):
+            workers.create_task(go_on())
+    if failures:
+        raise failures[0]
 
 
 def _api_key(variable: str | None) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -12,7 +13,7 @@ import openai
 from pydantic import BaseModel, Field, FiniteFloat
 
 from citepipe.errors import InputError
-from citepipe.generate.client import BrokenAnswerError, Client, RefusedError
+from citepipe.generate.client import BrokenAnswerError, Client, RefusedError, each
 from citepipe.generate.completion import Completion, Done, Request
 from citepipe.generate.text import Cut, Detokenizer
 from citepipe.models.load import check_trained, is_whole
@@ -60,8 +61,131 @@ class _Models(BaseModel):
     data: list[_Model]
 
 
+class _Server:
+    """One server: its client, and the model that answers there.
+
+    Attributes:
+        model: its name.
+        adapter: what is loaded under this name, if it is an adapter.
+        has_answered: whether there has been a completion.
+    """
+
+    def __init__(self, options: ServerOptions, runner: asyncio.Runner) -> None:
+        self.client, self.url, self._name = Client(options, runner), options.url, options.model
+        self.model = ""
+        self.adapter: Path | None = None
+        self.has_answered = self._has_loaded = False
+
+    def close(self) -> None:
+        """Take off what was loaded, if that can be done, and leave."""
+        if self._has_loaded:
+            with suppress(InputError):
+                self.client.run(self._post("/unload_lora_adapter", lora_name=self.model))
+        self.client.close()
+
+    async def choices(self, body: dict[str, Any]) -> AsyncGenerator[_Choice, None]:
+        """The completion, whole or piece by piece; a server stops when its stream is left."""
+        send, path = self.client.api.post, "/completions"
+        if not body["stream"]:
+            answer = await send(path, body=body, cast_to=object)
+            for choice in _Completion.model_validate(answer).choices:
+                yield choice
+            return
+        kind = openai.AsyncStream[object]
+        stream = await send(path, body=body, cast_to=object, stream=True, stream_cls=kind)
+        async with stream:
+            try:
+                async for event in stream:
+                    for choice in _Completion.model_validate(event).choices:
+                        yield choice
+            except openai.APIError as error:
+                problem = str(error.__cause__ or "") or error.message
+                raise BrokenAnswerError(f"broke off its stream: {problem}") from None
+
+    async def check(self, body: Mapping[str, Any], words: str) -> None:
+        """Raise InputError with what the server refuses of such requests, unless it takes one of a
+        single token; `words` are those of its first refusal."""
+        least = {"model": self.model, "prompt": body["prompt"][:1], "max_tokens": 1}
+        least["stream"] = False
+
+        async def refuses(**more: Any) -> bool:
+            try:
+                await self._post("/completions", **least, **more)
+            except RefusedError:
+                return True
+            return False
+
+        more = {key: value for key, value in body.items() if key not in least}
+        if not await refuses(**more):
+            return
+        keys = [key for key, value in more.items() if await refuses(**{key: value})]
+        lacking = "token ids as a prompt" if await refuses() else ", ".join(keys) or "such requests"
+        raise InputError(
+            f"{self.url}: takes no {lacking} in /completions: {words}; expected a server like vLLM "
+            "(as a teacher, any endpoint of chat completions does)"
+        )
+
+    async def find_model(self, base: str, trained: Path | None) -> None:
+        """Set the name of the model that answers."""
+
+        async def models() -> dict[str, _Model]:
+            answer = await self.client.api.get("/models", cast_to=object)
+            return {model.id: model for model in _Models.model_validate(answer).data}
+
+        try:
+            served = await self.client.attempt(models)
+        except RefusedError as error:
+            problem = f"/models answered {error.status}: {error.words}"
+            raise InputError(
+                f"{self.url}: does not say which models it serves; {problem}"
+            ) from None
+        url, name = self.url, self._name
+        if name is not None and name not in served:
+            names = ", ".join(served) or "nothing"
+            raise InputError(f"{url}: expected it to serve server.model {name}, it serves {names}")
+        bases = [key for key, model in served.items() if not model.parent]
+        candidates = bases if name is None else [name]
+        if not candidates:
+            raise InputError(f"{url}: expected it to serve a model, it serves none")
+        if trained is not None and is_whole(trained):
+            candidates = [key for key in candidates if _is_same(str(trained), served[key])]
+            if not candidates:
+                raise InputError(
+                    f"{url}: expected it to serve {trained}, of which all weights were trained: "
+                    "only adapters are loaded by request; start it with that directory, it serves "
+                    f"{', '.join(bases)}"
+                )
+        elif not _is_same(base, served[candidates[0]]):
+            say(f"{url}: serves {candidates[0]}; model.base is {base}, expected the same model")
+        self.model = candidates[0]
+        if trained is not None and not is_whole(trained):
+            self.adapter = trained.resolve()
+            self.model = f"citepipe-{digest_of_path(trained)}"
+            await self.load(self.adapter)
+
+    async def load(self, adapter: Path) -> None:
+        """Have an adapter loaded under the model's name."""
+        try:
+            await self._post("/load_lora_adapter", lora_name=self.model, lora_path=str(adapter))
+        except RefusedError as error:
+            if "already been loaded" in error.words:
+                return
+            if error.status == 405 or (error.status, error.words) == (404, "Not Found"):
+                problem = f"loads no adapters by request; start it with: {START}"
+            else:
+                problem = f"the adapter {adapter} was not loaded: {error.words}"
+            raise InputError(f"{self.url}: {problem}") from None
+        self._has_loaded = True
+
+    async def _post(self, path: str, **body: Any) -> None:
+        """Send a request without retries: 500 is also what vLLM answers to a bad adapter."""
+        api = self.client.api.with_options(max_retries=0)
+        await self.client.attempt(lambda: api.post(path, body=body, cast_to=object))
+
+
 class ServerGenerator:
-    """Every sample is one request; the server batches them, and shares what they have in common.
+    """Every sample is one request; a server batches them, and shares what they have in common. Of
+    several servers one gets all that is asked of a prompt.
 
     Text and offsets come from the server's token ids through our own tokenizer, so they are those
     of `HuggingFaceGenerator`. The draws are the server's: its seed is a function of the sampling's
@@ -70,9 +194,9 @@ class ServerGenerator:
     default).
 
     Args:
-        options: where the server is.
-        base: the model of the configuration, which the server should be running.
-        trained: an adapter, which the server is made to load, or a whole model, which it must be
+        options: where the servers are.
+        base: the model of the configuration, which they should be running.
+        trained: an adapter, which they are made to load, or a whole model, which they must be
             running; None for the bare base.
         tokenizer: the model's.
         end_id: the token that ends an answer; the tokenizer's end of sequence ends it too.
@@ -91,33 +215,35 @@ class ServerGenerator:
         self.vocabulary = len(tokenizer)
         self.end_id = end_id
         self.end_ids = frozenset(i for i in (end_id, tokenizer.eos_token_id) if i is not None)
-        self._adapter: Path | None = None
-        self._has_loaded = False
         if trained is not None:
             check_trained(trained)
-        self._client = Client(options)
+        self._runner = asyncio.Runner()
+        self.servers = [
+            _Server(options.model_copy(update={"url": url}), self._runner)
+            for url in options.urls or [options.url]
+        ]
         try:
-            self.model = self._client.run(self._find_model(base, trained))
+            for server in self.servers:
+                self._runner.run(server.find_model(base, trained))
         except BaseException:
-            self._client.close()
+            self.close()
             raise
 
     def close(self) -> None:
-        """Take the adapter off the server again, if that can be done, and leave."""
-        if self._has_loaded:
-            with suppress(InputError):
-                self._client.run(self._post_once("/unload_lora_adapter", lora_name=self.model))
-        self._client.close()
+        """Take the adapter off the servers again, if that can be done, and leave."""
+        for server in self.servers:
+            server.close()
+        self._runner.close()
 
     @property
     def capacity(self) -> int:
         """Four times the requests under way at once, so that what ends is replaced."""
-        return 4 * self.options.concurrency
+        return 4 * self.options.concurrency * len(self.servers)
 
     def generate(
         self, requests: Sequence[Request], done: Done | None = None, keep: bool = False
     ) -> list[list[Completion]]:
-        """See `Generator.generate`; if the server fails, `done` has received what was completed
+        """See `Generator.generate`; if a server fails, `done` has received what was completed
         before, and what was under way and could be completed."""
         found: dict[tuple[int, int], Completion] = {}
 
@@ -128,26 +254,37 @@ class ServerGenerator:
                 done(number, sample, found[place])
 
         places = [(n, i) for n, request in enumerate(requests) for i in range(request.samples)]
-        self._client.run(self._client.each(places, complete))
+        at_once = self.options.concurrency * len(self.servers)
+        try:
+            self._runner.run(each(places, complete, at_once))
+        except RefusedError as error:
+            for server in self.servers:
+                if server.url == error.url and not server.has_answered:
+                    body = self._body(requests[0], 0)
+                    self._runner.run(server.check(body, error.words))
+            raise
         return [[found[n, i] for i in range(r.samples)] for n, r in enumerate(requests)]
 
     async def _complete(self, request: Request, sample: int) -> Completion:
         if request.max_new_tokens < 1:
             return Completion((), "", (), (), "length")
-        body = self._body(request, sample)
+        # One server for all that a prompt begins, which it then reads once.
+        server = self.servers[sum(request.prompt) % len(self.servers)]
+        body = {"model": server.model} | self._body(request, sample)
         try:
-            return await self._client.attempt(lambda: self._receive(request, body))
+            found = await server.client.attempt(lambda: self._receive(server, request, body))
         except RefusedError as error:
             # Another process that used the same adapter may have taken it off.
-            if error.status != 404 or self._adapter is None:
+            if error.status != 404 or server.adapter is None:
                 raise
-            await self._load_adapter(self._adapter)
-        return await self._client.attempt(lambda: self._receive(request, body))
+            await server.load(server.adapter)
+            found = await server.client.attempt(lambda: self._receive(server, request, body))
+        server.has_answered = True
+        return found
 
     def _body(self, request: Request, sample: int) -> dict[str, Any]:
         """What is requested, with nothing left to the server's own defaults."""
         return {
-            "model": self.model,
             "prompt": [*request.prompt, *request.prefix],
             "max_tokens": request.max_new_tokens,
             "temperature": request.sampling.temperature,
@@ -163,16 +300,16 @@ class ServerGenerator:
             "stream": request.segment_end is not None,
         }
 
-    async def _receive(self, request: Request, body: dict[str, Any]) -> Completion:
+    async def _receive(self, server: _Server, request: Request, body: dict[str, Any]) -> Completion:
         """One attempt at an answer, left as soon as its end is known."""
         cut = Cut(self.detokenizer, request.prefix, request.stop, request.segment_end, self.end_ids)
         ids: list[int] = []
         log_probs: list[float] = []
         text = ""
-        async with aclosing(self._choices(body)) as choices:
+        async with aclosing(server.choices(body)) as choices:
             async for choice in choices:
                 first = len(ids)
-                ids += self._token_ids(choice)
+                ids += self._token_ids(server, choice)
                 log_probs += choice.logprobs.token_logprobs if choice.logprobs else []
                 text += choice.text
                 if log_probs and len(log_probs) != len(ids):
@@ -198,91 +335,20 @@ class ServerGenerator:
                     return cut.completion(ids, log_probs, "end")
         raise BrokenAnswerError("ended in the middle of the answer")
 
-    async def _choices(self, body: dict[str, Any]) -> AsyncGenerator[_Choice, None]:
-        """The completion, whole or piece by piece; a server stops when its stream is left."""
-        send, path = self._client.api.post, "/completions"
-        if not body["stream"]:
-            answer = await send(path, body=body, cast_to=object)
-            for choice in _Completion.model_validate(answer).choices:
-                yield choice
-            return
-        kind = openai.AsyncStream[object]
-        stream = await send(path, body=body, cast_to=object, stream=True, stream_cls=kind)
-        async with stream:
-            try:
-                async for event in stream:
-                    for choice in _Completion.model_validate(event).choices:
-                        yield choice
-            except openai.APIError as error:
-                problem = str(error.__cause__ or "") or error.message
-                raise BrokenAnswerError(f"broke off its stream: {problem}") from None
-
-    def _token_ids(self, choice: _Choice) -> list[int]:
+    def _token_ids(self, server: _Server, choice: _Choice) -> list[int]:
         if choice.token_ids is None and choice.text:
             raise InputError(
-                f"{self.options.url}: returns no token ids (`token_ids`, which vLLM from 0.10.2 on "
+                f"{server.url}: returns no token ids (`token_ids`, which vLLM from 0.10.2 on "
                 "adds to a completion for `return_token_ids`); expected a server that does"
             )
         ids = choice.token_ids or []
         wrong = [i for i in ids if not 0 <= i < self.vocabulary]
         if wrong:
             raise InputError(
-                f"{self.options.url}: sent token {wrong[0]}, but the tokenizer of model.base has "
+                f"{server.url}: sent token {wrong[0]}, but the tokenizer of model.base has "
                 f"{self.vocabulary}; expected it to serve that model"
             )
         return ids
-
-    async def _find_model(self, base: str, trained: Path | None) -> str:
-        """The server's name of the model that answers."""
-
-        async def models() -> dict[str, _Model]:
-            answer = await self._client.api.get("/models", cast_to=object)
-            return {model.id: model for model in _Models.model_validate(answer).data}
-
-        served = await self._client.attempt(models)
-        url, name = self.options.url, self.options.model
-        if name is not None and name not in served:
-            names = ", ".join(served) or "nothing"
-            raise InputError(f"{url}: expected it to serve server.model {name}, it serves {names}")
-        bases = [key for key, model in served.items() if not model.parent]
-        candidates = bases if name is None else [name]
-        if not candidates:
-            raise InputError(f"{url}: expected it to serve a model, it serves none")
-        if trained is not None and is_whole(trained):
-            same = [key for key in candidates if _is_same(str(trained), served[key])]
-            if same:
-                return same[0]
-            raise InputError(
-                f"{url}: expected it to serve {trained}, a whole model; start it with that "
-                f"directory, it serves {', '.join(bases)}"
-            )
-        chosen = candidates[0]
-        if not _is_same(base, served[chosen]):
-            say(f"{url}: serves {chosen}; model.base is {base}, expected the same model")
-        if trained is None:
-            return chosen
-        self._adapter = trained.resolve()
-        return await self._load_adapter(self._adapter)
-
-    async def _load_adapter(self, adapter: Path) -> str:
-        name = f"citepipe-{digest_of_path(adapter)}"
-        try:
-            await self._post_once("/load_lora_adapter", lora_name=name, lora_path=str(adapter))
-        except RefusedError as error:
-            if "already been loaded" in error.words:
-                return name
-            if error.status == 405 or (error.status, error.words) == (404, "Not Found"):
-                problem = f"loads no adapters by request; start it with: {START}"
-            else:
-                problem = f"the adapter {adapter} was not loaded: {error.words}"
-            raise InputError(f"{self.options.url}: {problem}") from None
-        self._has_loaded = True
-        return name
-
-    async def _post_once(self, path: str, **body: str) -> None:
-        """Send a request without retries: 500 is also what vLLM answers to a bad adapter."""
-        api = self._client.api.with_options(max_retries=0)
-        await self._client.attempt(lambda: api.post(path, body=body, cast_to=object))
 
 
 def server_seed(request: Request, sample: int) -> int:

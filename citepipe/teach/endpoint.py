@@ -20,7 +20,7 @@ from typing import Any
 from citepipe.data.example import Example
 from citepipe.data.prompts import Prompt, fit
 from citepipe.errors import InputError
-from citepipe.generate.client import BrokenAnswerError, Client, RefusedError
+from citepipe.generate.client import BrokenAnswerError, Client, RefusedError, each
 from citepipe.options import EndpointOptions, PromptOptions
 from citepipe.progress import Progress, say
 from citepipe.runstate import append_journal, read_journal
@@ -112,7 +112,7 @@ class Endpoint:
             progress.advance(cost=self.spent)
 
         self._has_failed = False
-        self._client.run(self._client.each(left, ask))
+        self._client.run(each(left, ask, self.options.concurrency))
         whole, cut = _whole_and_cut([self._known[k] for k in by_key if k in self._known])
         if whole < len(by_key):
             say(

@@ -15,7 +15,7 @@ import pytest
 from pydantic import ValidationError
 
 from citepipe.errors import InputError
-from citepipe.generate.client import Client
+from citepipe.generate.client import Client, each
 from citepipe.generate.completion import Completion, Request, Sampling
 from citepipe.generate.server import ServerGenerator, server_seed
 from citepipe.generate.text import Detokenizer
@@ -62,6 +62,10 @@ def make_generator(
     settings = {"concurrency": 4, "timeout": 5.0, "retries": 1} | options
     server_options = ServerOptions(url=server.url, **settings)
     return closing(ServerGenerator(server_options, "base", trained, TOKENIZER, end_id))
+
+
+def models(generator: ServerGenerator) -> list[str]:
+    return [server.model for server in generator.servers]
 
 
 def make_request(first: int = 5, **settings: Any) -> Request:
@@ -192,10 +196,10 @@ def adapter(tmp_path: Path) -> Path:
 def test_an_adapter_is_loaded_named_after_its_files_and_taken_off(adapter: Path):
     with make_server() as server:
         with make_generator(server, adapter) as generator:
-            name = generator.model
+            [name] = models(generator)
             assert server.adapters == {name: str(adapter)}
             with make_generator(server, adapter) as other:
-                assert other.model == name
+                assert models(other) == [name]
             # Who has not loaded it does not take it off; if another one did, it is loaded again.
             assert name in server.adapters
             server.adapters.clear()
@@ -204,7 +208,7 @@ def test_an_adapter_is_loaded_named_after_its_files_and_taken_off(adapter: Path)
         assert server.adapters == {}
         (adapter / "adapter_config.json").write_text('{"peft_type": "LORA", "r": 1}')
         with make_generator(server, adapter) as generator:
-            assert generator.model != name
+            assert models(generator) != [name]
             server.die()
 
 
@@ -232,9 +236,9 @@ def test_adapters_that_are_not_loaded(wrong: Wrong, line: str, adapter: Path):
 
 def test_a_whole_model_must_be_what_is_served(tiny_base: Path):
     with make_server(root=f"{tiny_base}/") as server, make_generator(server, tiny_base) as found:
-        assert found.model == "base"
-    line = f": expected it to serve {tiny_base}, a whole model; start it with that directory, it "
-    with make_server() as server, pytest.raises(InputError, match=f"{line}serves base$"):
+        assert models(found) == ["base"]
+    line = "only adapters are loaded by request; start it with that directory, it serves base$"
+    with make_server() as server, pytest.raises(InputError, match=line):
         make_generator(server, tiny_base)
 
 
@@ -242,10 +246,13 @@ def test_which_model_is_served(adapter: Path, capsys: Captured):
     with make_server() as server:
         server.adapters["mine"] = str(adapter)
         with make_generator(server) as unnamed, make_generator(server, model="mine") as named:
-            assert (unnamed.model, named.model) == ("base", "mine")
+            assert models(unnamed) + models(named) == ["base", "mine"]
         capsys.readouterr()
         with pytest.raises(InputError, match=r"expected it to serve server\.model other, "):
             make_generator(server, model="other")
+        server.respond = status(501, {"detail": "no cache"})
+        with pytest.raises(InputError, match="which models it serves; /models answered 501: no ca"):
+            make_generator(server)
         server.respond = status(200, {"data": []})
         with pytest.raises(InputError, match=r"expected it to serve a model, it serves none$"):
             make_generator(server)
@@ -260,6 +267,50 @@ def test_which_model_is_served(adapter: Path, capsys: Captured):
         with make_generator(server):
             line = f"{server.url}: serves llama; model.base is base, expected the same model\n"
             assert capsys.readouterr().err == line
+
+
+def test_several_servers_share_the_prompts(adapter: Path):
+    def own(server: LoopbackServer) -> set[int]:
+        return {body["prompt"][0] for body in server.bodies}
+
+    with make_server() as one, make_server() as two:
+        with make_generator(one, adapter, urls=[one.url, two.url]) as generator:
+            assert one.adapters == two.adapters == {models(generator)[0]: str(adapter)}
+            requests = [make_request(n, prefix=(n,), samples=2) for n in range(10, 18)]
+            found = generator.generate(requests)
+        assert [len(samples) for samples in found] == [2] * 8
+        # All that is asked of a prompt, of one.
+        assert len(one.bodies) == len(two.bodies) == 8
+        assert not own(one) & own(two)
+        assert one.adapters == two.adapters == {}
+        line = rf"^{two.url}: the adapter .* was not loaded: no$"
+        two.wrong.append(status(500, {"error": {"message": "no"}}))
+        with pytest.raises(InputError, match=line):
+            make_generator(one, adapter, urls=[one.url, two.url])
+        assert one.adapters == {}
+
+
+@pytest.mark.parametrize(
+    ("refused", "line"),
+    [
+        (("top_k", "return_token_ids"), "takes no top_k, return_token_ids in /completions: no"),
+        (("prompt",), "takes no token ids as a prompt in /completions: no; expected a server like"),
+    ],
+)
+def test_what_a_server_lacks_is_named(refused: tuple[str, ...], line: str):
+    def strict(handler: Any, body: dict[str, Any]) -> None:
+        known = not any(key in body for key in refused)
+        handler.send(*((200, {}) if known else (422, {"detail": "no"})))
+
+    with make_server() as server, make_generator(server) as generator:
+        server.wrong.extend([strict] * 50)
+        with pytest.raises(InputError, match=rf"^{server.url}: {line}"):
+            generator.generate([make_request(n) for n in range(4)])
+    with make_server() as server, make_generator(server) as generator:
+        # What refuses a request of its own, for its length perhaps, lacks nothing.
+        server.wrong.append(status(400, {"detail": "too long"}))
+        with pytest.raises(InputError, match=r": answered 400: too long$"):
+            generator.generate([make_request()])
 
 
 # What goes wrong.
@@ -357,7 +408,7 @@ def test_a_refusal_is_one_line_at_once(code: int, value: Any, line: str, streame
         with pytest.raises(InputError) as caught:
             generator.generate([make_request(n, segment_end=segment_end) for n in range(10, 14)])
         assert str(caught.value) == f"{server.url}: answered {code}: {line}"
-        assert len(server.bodies) == 4
+        assert sum(body["prompt"][0] == 11 for body in server.bodies) == 1
 
 
 # The client alone.
@@ -450,7 +501,7 @@ def test_no_more_is_under_way_than_allowed_and_it_ends_before_an_error_is_raised
             raise failing[item]
 
     error = pytest.raises(InputError, match=r"^no 1$") if failing else nullcontext()
-    with closing(Client(ServerOptions(concurrency=3))) as client, error:
-        client.run(client.each(range(20), work))
+    with closing(Client(ServerOptions())) as client, error:
+        client.run(each(range(20), work, 3))
     assert sorted(begun) == sorted(ended) == list(range(len(begun)))
     assert len(begun) < 8 if failing else len(begun) == 20
