@@ -66,14 +66,14 @@ class Speed:
 
     def ours(self, case: Case) -> None:
         """All of a case by citepipe's generator."""
-        generator = HuggingFaceGenerator(self.model, self.tokenizer, case.batch)
+        generator = HuggingFaceGenerator(self.model, self.tokenizer, case.batch, stop=())
         generator.end_ids = frozenset()
         requests = []
         lengths = itertools.cycle(case.lengths)
         for number, prompt in enumerate(map(tuple, self.prompts(case))):
             for sample in range(case.samples):
                 key = f"{number}/{sample}"
-                requests.append(Request(prompt, key, next(lengths), sampling=_SAMPLING, stop=()))
+                requests.append(Request(prompt, key, next(lengths), sampling=_SAMPLING))
         found = generator.generate(requests)
         assert sum(len(own[0].token_ids) for own in found) == case.tokens
 

@@ -179,7 +179,7 @@ def has_places(*places: str) -> AfterValidator:
     return AfterValidator(check)
 
 
-class PromptOptions(Options):
+class TemplateOptions(Options):
     """ALCE's prompt templates (`prompts/*_default.json`), or shorter ones."""
 
     instruction: str = Field(
@@ -219,13 +219,26 @@ class PromptOptions(Options):
     documents: Literal["text", "summary", "extraction"] = Field(
         "text", description="What is shown of a document: its text, or ALCE's shorter one if any."
     )
+    max_input_tokens: int = Field(
+        1200, ge=8, description="Longer prompts get their documents shortened (tokens)."
+    )
+
+
+class PromptOptions(TemplateOptions):
+    """What the model that is trained sees, and where its answers end."""
+
     chat: Literal["auto", "template", "plain"] = Field(
         "auto",
         description="Whether the prompt is a user's message in the tokenizer's chat template or "
         "plain text that the answer goes on from; auto: template if the tokenizer has one.",
     )
-    max_input_tokens: int = Field(
-        1200, ge=8, description="Longer prompts get their documents shortened (tokens)."
+    system: str | None = Field(
+        None, description="The system's message of a chat; null for what the template has."
+    )
+    stop: list[Annotated[str, Field(min_length=1)]] | None = Field(
+        None,
+        description="Strings before which an answer ends, learnt or generated; null: a newline, in "
+        "a chat template none.",
     )
 
 
@@ -344,7 +357,7 @@ class EndpointOptions(APIOptions):
         return self
 
 
-class TeacherPromptOptions(PromptOptions):
+class TeacherPromptOptions(TemplateOptions):
     """The prompts of a large model, of which no tokenizer is at hand."""
 
     max_input_tokens: int = Field(
@@ -569,7 +582,7 @@ class RLOOOptions(GroupOptions):
 
 
 class PredictOptions(Options):
-    """How long answers are; they end at the first newline."""
+    """How long answers are."""
 
     max_new_tokens: AnswerTokens = 200
     batch_size: int | None = run_only(
@@ -619,6 +632,9 @@ class ScoreOptions(Options):
         default_factory=JudgeOptions, description="Which citations count, and how."
     )
     splitter: str = Field("punkt-rules", description="Sentence splitter: punkt-rules or punkt.")
+    lines_are_cut: bool = Field(
+        True, description="ALCE: an answer is read up to its first newline. False: all of it is."
+    )
     groups_are_cut: bool = Field(
         True, description="ALCE: [1, 2] cites document 1 only. False: it cites both."
     )
@@ -646,13 +662,13 @@ class ScoreOptions(Options):
     @property
     def switches(self) -> dict[str, bool | int | None]:
         """ALCE's peculiarities: which are on."""
-        own = {"groups_are_cut", "years_are_ids", "skip_empty"}
+        own = {"lines_are_cut", "groups_are_cut", "years_are_ids", "skip_empty"}
         return {**self.judge.model_dump(), **self.model_dump(include=own)}
 
     def sane(self) -> Self:
         """The same scores without ALCE's peculiarities."""
         changed: dict[str, Any] = {"judge": JudgeOptions.sane(self.judge.at_most_citations)}
-        own = ("groups_are_cut", "years_are_ids", "skip_empty")
+        own = ("lines_are_cut", "groups_are_cut", "years_are_ids", "skip_empty")
         return self.model_copy(update=changed | dict.fromkeys(own, False))
 
 

@@ -11,7 +11,7 @@ from citepipe.data.example import Example
 from citepipe.data.files import AnswerFile
 from citepipe.judge import Judgement, judge, verdict_records
 from citepipe.options import JudgeOptions, RewardOptions
-from citepipe.text.normalize import clean_output, raw_char
+from citepipe.text.normalize import clean_output, join_lines, raw_char
 from citepipe.text.sentences import Splitter, load_splitter
 from citepipe.text.statements import is_list
 from citepipe.verify.base import Pair, Verifier, identity_of, provenance_of
@@ -127,7 +127,9 @@ class Rewarder:
     def judged(
         self, examples: Sequence[Example], answers: Sequence[str]
     ) -> list[tuple[Judgement, list[Reward]]]:
-        """Per answer, as generated, whole or cut off anywhere, the judgement and the rewards."""
+        """Per answer, as generated, whole or cut off anywhere, the judgement and the rewards; of
+        several lines all are read."""
+        answers = list(map(join_lines, answers))
         if len(self._known) > _REMEMBERED:
             self._known.clear()
         remembered = len(self._known)

@@ -19,7 +19,7 @@ from citepipe.data.example import Document, DocumentRow, Example, relevant_docum
 from citepipe.data.files import read_json
 from citepipe.data.validate import validated
 from citepipe.errors import InputError
-from citepipe.options import PromptOptions, has_places
+from citepipe.options import TemplateOptions, has_places
 
 Encode = Callable[[str], Sequence[int]]
 
@@ -41,8 +41,9 @@ class Turn:
 class Prompt:
     """A prompt as text and tokens; `shortened`: documents were cut to fit.
 
-    `turn` is how a chat model's answer follows; None where the answer just goes on from the text.
-    `messages` are the user's, with answers between them if there are several.
+    In the text, what questions and documents say is as `escape` of `fit` makes it. `turn` is how a
+    chat model's answer follows; None where the answer just goes on from the text. `messages` are
+    the user's, with answers between them if there are several.
     """
 
     text: str
@@ -86,13 +87,13 @@ def read_prompt_file(path: str) -> Layout:
     return validated(_LAYOUT, read_json(path), path)
 
 
-def check_prompt(options: PromptOptions, datasets: Sequence[str]) -> None:
+def check_prompt(options: TemplateOptions, datasets: Sequence[str]) -> None:
     """Read the prompt files, before any model is loaded; InputError if one is bad or missing."""
     for dataset in datasets:
         _layout(options, dataset)
 
 
-def _layout(options: PromptOptions, dataset: str) -> Layout:
+def _layout(options: TemplateOptions, dataset: str) -> Layout:
     """The templates for a dataset, with the demonstrations that are shown."""
     path = options.files.get(dataset)  # type: ignore[call-overload]
     if path is not None:
@@ -109,7 +110,7 @@ def _layout(options: PromptOptions, dataset: str) -> Layout:
     return Layout(instruction, "", options.demo_prompt, options.doc_prompt)
 
 
-def chosen(file: Layout, options: PromptOptions, path: str) -> tuple[Demonstration, ...]:
+def chosen(file: Layout, options: TemplateOptions, path: str) -> tuple[Demonstration, ...]:
     """The first demonstrations, or with `demo_seed` those that ALCE draws with it (`run.py`)."""
     there = len(file.demos)
     if options.shots > there:
@@ -122,7 +123,7 @@ def chosen(file: Layout, options: PromptOptions, path: str) -> tuple[Demonstrati
     return tuple(file.demos[i] for i in order.choice(there, options.shots, replace=False))
 
 
-def shown_documents(demonstration: Demonstration, options: PromptOptions) -> tuple[Document, ...]:
+def shown_documents(demonstration: Demonstration, options: TemplateOptions) -> tuple[Document, ...]:
     """The documents that a demonstration shows.
 
     Where the shorter texts of documents are shown, those with the word irrelevant (or Irrelevant)
@@ -136,7 +137,7 @@ def shown_documents(demonstration: Demonstration, options: PromptOptions) -> tup
     return (relevant or without)[:at_most]
 
 
-def render(example: Example, options: PromptOptions) -> str:
+def render(example: Example, options: TemplateOptions) -> str:
     """The prompt's text, which ends where the answer begins (after `Answer:`, before a space).
 
     With a prompt file it is, byte for byte, what ALCE's program makes of it (`make_demo` in
@@ -155,7 +156,11 @@ def _joined(parts: Sequence[tuple[str, str]], layout: Layout) -> str:
 
 
 def _parts(
-    example: Example, options: PromptOptions, words: int | None, demo_words: int | None
+    example: Example,
+    options: TemplateOptions,
+    words: int | None,
+    demo_words: int | None,
+    escape: Callable[[str], str] = str,
 ) -> list[tuple[str, str]]:
     """Demonstrations as questions in the template and answers; last the question, and "".
 
@@ -166,21 +171,21 @@ def _parts(
     def asked(question: str, docs: Sequence[Document], limit: int | None) -> str:
         documents = ""
         for number, doc in enumerate(docs, start=1):
-            text = _shown_text(doc, options)
+            text = escape(_shown_text(doc, options))
             text = text if limit is None else " ".join(text.split()[:limit])
-            documents += _fill(layout.doc_prompt, ID=str(number), T=doc.title, P=text)
+            documents += _fill(layout.doc_prompt, ID=str(number), T=escape(doc.title), P=text)
         # Without documents there is no empty line for them either.
         template = layout.demo_prompt if docs else layout.demo_prompt.replace("{D}\n", "")
-        return _fill(template, INST=layout.instruction, Q=question, D=documents, A="")
+        return _fill(template, INST=layout.instruction, Q=escape(question), D=documents, A="")
 
     demos = [
-        (asked(demo.question, shown_documents(demo, options), demo_words).rstrip(), demo.answer)
-        for demo in layout.demos
+        (asked(d.question, shown_documents(d, options), demo_words).rstrip(), escape(d.answer))
+        for d in layout.demos
     ]
     return [*demos, (asked(example.question, example.docs, words), "")]
 
 
-def _shown_text(doc: Document, options: PromptOptions) -> str:
+def _shown_text(doc: Document, options: TemplateOptions) -> str:
     shorter: str | None = getattr(doc, options.documents)
     return doc.text if shorter is None else shorter
 
@@ -192,10 +197,11 @@ def _fill(template: str, **values: str) -> str:
 
 def fit(
     example: Example,
-    options: PromptOptions,
+    options: TemplateOptions,
     encode: Encode,
     wrap: Callable[[Sequence[str]], str] | None = None,
     turn: Turn | None = None,
+    escape: Callable[[str], str] = str,
 ) -> Prompt:
     """Render a prompt of at most `options.max_input_tokens` tokens.
 
@@ -210,6 +216,7 @@ def fit(
             (a chat template). They are one, what `render` returns, or with `options.demo_turns` a
             message and its answer for each demonstration in front of the question's.
         turn: how the answer follows, for the prompt to remember.
+        escape: applied to questions, titles, documents and answers before they fill templates.
 
     Raises:
         InputError: the prompt is too long even with empty documents, or a prompt file is bad.
@@ -218,7 +225,7 @@ def fit(
     layout = _layout(options, example.dataset)
 
     def attempt(words: int | None, demo_words: int | None) -> Prompt:
-        parts = _parts(example, options, words, demo_words)
+        parts = _parts(example, options, words, demo_words, escape)
         text, messages = _joined(parts, layout), tuple[str, ...]()
         if wrap is not None:
             several = [message.strip() for part in parts for message in part][:-1]

@@ -41,7 +41,6 @@ class Request:
         prefix: token ids of the part of the answer that is there already, which is continued.
         samples: how many completions.
         sampling: how tokens are chosen.
-        stop: strings before which the answer's text ends.
         segment_end: if given, a sample is also cut where this says that a segment ends.
         first: the number of the first sample in the draws' key, for those who ask for the rest of
             some samples.
@@ -53,7 +52,6 @@ class Request:
     prefix: tuple[int, ...] = ()
     samples: int = 1
     sampling: Sampling = Sampling()
-    stop: tuple[str, ...] = ("\n",)
     segment_end: SegmentEnd | None = None
     first: int = 0
 

@@ -97,6 +97,7 @@ class HuggingFaceGenerator:
             then on when memory runs out.
         end_id: the token that ends an answer (`encode.end_token`); None for the tokenizer's end of
             sequence. Those of the model's generation configuration end it too.
+        stop: strings before which the text of an answer ends (`encode.stops`).
     """
 
     def __init__(
@@ -105,8 +106,10 @@ class HuggingFaceGenerator:
         tokenizer: PreTrainedTokenizerBase,
         batch_size: int | None = None,
         end_id: int | None = None,
+        stop: Many[str] = ("\n",),
     ) -> None:
         self.model = model
+        self.stop = stop
         self.detokenizer = Detokenizer(tokenizer)
         self.pad_id = int(tokenizer.pad_token_id)
         self.end_ids = _end_ids(model, tokenizer, end_id)
@@ -169,7 +172,7 @@ class HuggingFaceGenerator:
                 if request.sampling.temperature > 0:
                     key = f"{request.key}/{request.first + sample}"
                     draws = uniforms(request.sampling.seed, key, request.max_new_tokens)
-                ends = request.stop, request.segment_end, self.end_ids
+                ends = self.stop, request.segment_end, self.end_ids
                 cut = Cut(self.detokenizer, request.prefix, *ends)
                 answer = list(request.prefix)
                 sequence = Sequence(request.prompt, answer, request, number, sample, cut, draws)

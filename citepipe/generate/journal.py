@@ -17,8 +17,9 @@ class Journal:
     """A generator that writes down what another one completes, and does not request it again.
 
     Args:
-        path: the file; what it has of an earlier run is known. What ends a segment is not part of
-            a request's name in it, so it belongs to one stage with one configuration.
+        path: the file; what it has of an earlier run is known. What ends an answer or a segment
+            is not part of a request's name in it, so it belongs to one stage with one
+            configuration.
         generator: completes what is not known.
     """
 
@@ -88,7 +89,7 @@ class Journal:
 
 def _names(request: Request) -> list[str]:
     """A name for each sample of a request, by a digest of all that it depends on."""
-    content = [request.prompt, request.prefix, request.max_new_tokens, request.stop, request.key]
+    content = [request.prompt, request.prefix, request.max_new_tokens, request.key]
     digest = digest_of([*content, astuple(request.sampling)])
     return [
         f"{digest}/{sample}" for sample in range(request.first, request.first + request.samples)

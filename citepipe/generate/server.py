@@ -209,8 +209,10 @@ class ServerGenerator:
         trained: Path | None,
         tokenizer: PreTrainedTokenizerBase,
         end_id: int,
+        stop: Sequence[str] = ("\n",),
     ) -> None:
         self.options = options
+        self.stop = stop
         self.detokenizer = Detokenizer(tokenizer)
         self.vocabulary = len(tokenizer)
         self.end_id = end_id
@@ -293,7 +295,7 @@ class ServerGenerator:
             "min_p": 0.0,
             "repetition_penalty": 1.0,
             "seed": server_seed(request, sample),
-            "stop": list(request.stop),
+            "stop": list(self.stop),
             "stop_token_ids": sorted(self.end_ids),
             "logprobs": 1,
             "return_token_ids": True,
@@ -302,7 +304,7 @@ class ServerGenerator:
 
     async def _receive(self, server: _Server, request: Request, body: dict[str, Any]) -> Completion:
         """One attempt at an answer, left as soon as its end is known."""
-        cut = Cut(self.detokenizer, request.prefix, request.stop, request.segment_end, self.end_ids)
+        cut = Cut(self.detokenizer, request.prefix, self.stop, request.segment_end, self.end_ids)
         ids: list[int] = []
         log_probs: list[float] = []
         text = ""

@@ -195,12 +195,12 @@ def language_model_of(model: PeftModel | PreTrainedModel) -> PreTrainedModel:
 
 
 def computing(options: ModelOptions) -> torch.autocast:
-    """A context in which products are computed in `options.dtype` on GPUs, also of adapters and
+    """A context in which products are computed in `options.dtype`, also those of adapters and
     trained weights, which are kept in float32."""
     import torch
 
     kind, dtype = device().type, getattr(torch, options.dtype)
-    return torch.autocast(kind, dtype, enabled=kind == "cuda" and dtype != torch.float32)
+    return torch.autocast(kind, dtype, enabled=dtype != torch.float32)
 
 
 @contextmanager

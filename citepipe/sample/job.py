@@ -18,7 +18,7 @@ from citepipe.data.files import read_examples, write_jsonl
 from citepipe.data.prompts import Prompt
 from citepipe.generate.completion import Completion, Done, FinishReason, Generator, Request
 from citepipe.generate.journal import Journal
-from citepipe.models.encode import encode_prompt, end_token
+from citepipe.models.encode import encode_prompts, end_token, stops
 from citepipe.models.load import check_trained, load_for_inference, load_tokenizer
 from citepipe.options import (
     BestOfNOptions,
@@ -162,26 +162,22 @@ def answer_questions(
     if job.adapter is not None:
         check_trained(job.adapter)
     tokenizer = load_tokenizer(job.model)
-    prompts = [encode_prompt(example, job.prompt, tokenizer) for example in examples]
-    end_id = end_token(tokenizer, job.prompt)
+    prompts = encode_prompts(examples, job.prompt, tokenizer, method.label)
+    ends = end_token(tokenizer, job.prompt), stops(tokenizer, job.prompt)
     claim(job.state, job.fingerprint, method.label)
     generator: Generator
     if job.server is not None:
         from citepipe.generate.server import ServerGenerator
 
-        generator = ServerGenerator(job.server, job.model.base, job.adapter, tokenizer, end_id)
+        generator = ServerGenerator(job.server, job.model.base, job.adapter, tokenizer, *ends)
     else:
         from citepipe.generate.engine import HuggingFaceGenerator
 
         model = load_for_inference(job.model, job.adapter)
-        generator = HuggingFaceGenerator(model, tokenizer, batch_size, end_id)
+        generator = HuggingFaceGenerator(model, tokenizer, batch_size, *ends)
     with closing(generator):
         records, rates = chunk_by_chunk(method, examples, prompts, generator, job.state)
-    shortened = sum(prompt.shortened for prompt in prompts)
-    if shortened:
-        documents = f"documents of {shortened} prompts"
-        say(f"{method.label}: {documents} were shortened to fit max_input_tokens")
-    return records, {**rates, "prompts shortened": shortened}
+    return records, {**rates, "prompts shortened": sum(prompt.shortened for prompt in prompts)}
 
 
 def chunk_by_chunk(

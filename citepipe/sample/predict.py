@@ -73,9 +73,9 @@ def predict(
     examples = {dataset: read_examples(path, dataset) for dataset, path in tests.items()}
     questions = [example for rows in examples.values() for example in rows]
     records, figures = answer_questions(job, questions, options.batch_size, method)
-    outputs = iter(
-        next((c["text"] for c in record["candidates"] if c["text"]), "") for record in records
-    )
+    nothing = {"text": "", "finish": "end"}
+    said = [next((c for c in record["candidates"] if c["text"]), nothing) for record in records]
+    outputs = iter(own["text"] for own in said)
     for dataset, rows in examples.items():
         args = {
             "model": job.model.base,
@@ -88,4 +88,6 @@ def predict(
         answered = [replace(example, output=next(outputs)) for example in rows]
         write_result(outs[dataset], args, answered)
     discard(job.state)
-    return summary(method.label, {"answers": len(records), **figures})
+    ends = [own["finish"] for own in said]
+    counts = {"answers": len(said), "cut at a stop": ends.count("stop")}
+    return summary(method.label, {**counts, "cut off": ends.count("length"), **figures})

@@ -13,9 +13,10 @@ from citepipe.data.files import AnswerFile, read_answers, write_json
 from citepipe.errors import InputError
 from citepipe.judge import judge, verdict_records
 from citepipe.options import ScoreOptions
+from citepipe.progress import say
 from citepipe.score import alce
 from citepipe.score.means import columns, intervals
-from citepipe.text.normalize import clean_output
+from citepipe.text.normalize import clean_output, join_lines
 from citepipe.text.sentences import load_splitter
 from citepipe.text.statements import keep_years, remove_citations, separate_groups
 from citepipe.verify.base import Verifier, identity_of, provenance_of
@@ -55,6 +56,14 @@ class Scorer:
             self._outputs = list(map(separate_groups, self._outputs))
         if not options.years_are_ids:
             self._outputs = list(map(keep_years, self._outputs))
+        several = sum("\n" in output.strip() for output in self._outputs)
+        if not options.lines_are_cut:
+            self._outputs = list(map(join_lines, self._outputs))
+        elif several:
+            say(
+                f"{file.path}: {several} of {len(file.outputs)} answers have several lines, only "
+                "the first is read, as by ALCE (score.lines_are_cut)"
+            )
         self._texts = list(map(clean_output, self._outputs))
         self._scores = alce.text_scores(file.examples, self._texts, self._splitter, self._needed)
         self._mauve: dict[str, float] = {}

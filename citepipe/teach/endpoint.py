@@ -21,10 +21,9 @@ from citepipe.data.example import Example
 from citepipe.data.prompts import Prompt, fit
 from citepipe.errors import InputError
 from citepipe.generate.client import BrokenAnswerError, Client, RefusedError, each
-from citepipe.options import EndpointOptions, PromptOptions
+from citepipe.options import EndpointOptions, TemplateOptions
 from citepipe.progress import Progress, say
 from citepipe.runstate import append_journal, read_journal
-from citepipe.text.normalize import clean_output
 
 REFUSALS_IN_A_ROW = 20
 """So many are no longer the questions' fault."""
@@ -34,7 +33,8 @@ _OF_ONE_QUESTION = (400, 413, 422)
 _CHARACTERS_PER_TOKEN = 4
 _BYTES_AROUND_MESSAGE = 16
 _MOST_TOKENS = 10**9
-_THOUGHTS = re.compile(r"\s*<think>.*?(?:</think>|\Z)", re.DOTALL)
+# Where the template opened them, only their end is in the reply.
+_THOUGHTS = re.compile(r".*?</think>|\s*<think>.*", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ class Endpoint:
         spent: what all answers cost, those of earlier runs too, at the prices of their time.
     """
 
-    def __init__(self, options: EndpointOptions, prompt: PromptOptions, journal: Path) -> None:
+    def __init__(self, options: EndpointOptions, prompt: TemplateOptions, journal: Path) -> None:
         if options.model is None:
             raise InputError("teacher.endpoint.model: missing, expected the name of a model")
         self.options = options
@@ -124,7 +124,7 @@ class Endpoint:
             say(f"teacher: documents of {shortened} prompts were shortened to fit max_input_tokens")
         replies = [self._known.get(key) for key in keys]
         return [
-            replace(e, output=(clean_output(r.text) or None) if r and r.is_whole else None)
+            replace(e, output=(r.text or None) if r and r.is_whole else None)
             for e, r in zip(examples, replies, strict=True)
         ]
 
@@ -237,7 +237,8 @@ class Endpoint:
         estimated = not all(type(n) is int and 0 <= n <= _MOST_TOKENS for n in counts)
         sent, answered = (_estimated(texts), _estimated([text])) if estimated else counts
         # An answer may repeat the key, and is written down; half a character cannot be.
-        text = _THOUGHTS.sub("", text, count=1).strip()
+        thoughts = _THOUGHTS.match(text)
+        text = text[thoughts.end() if thoughts else 0 :].strip()
         text = text.replace(self._client.key, "***") if self._client.key else text
         text = text.encode("utf-8", "replace").decode()
         cost = self._cost(sent, answered)

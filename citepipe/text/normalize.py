@@ -22,6 +22,11 @@ def clean_output(raw: str) -> str:
     return raw.strip().partition("\n")[0].replace(_END_MARK, "")
 
 
+def join_lines(text: str) -> str:
+    """A text of several lines as one of the same length, so that all of it is read."""
+    return text.replace("\n", " ")
+
+
 def raw_char(raw: str, char: int) -> int:
     """Where character `char` of `clean_output(raw)` stands in `raw`. What stands behind its last
     one is what ends the answer: the first line's end, or `len(raw)`, the end of the text."""

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from citepipe.data.files import read_examples, read_jsonl
 from citepipe.errors import InputError
-from citepipe.models.encode import encode_answer, encode_prompt
+from citepipe.models.encode import encode_answer, encode_prompts
 from citepipe.models.load import load_tokenizer, without_dropout
 from citepipe.options import DPOOptions
 from citepipe.progress import summary
@@ -103,8 +103,9 @@ def run(job: Job, samples: Path, questions: Path, options: DPOOptions) -> str:
         )
     tokenizer = load_tokenizer(job.model)
     rows = []
-    for question, *answers in preferences:
-        encoded = encode_prompt(examples[question], job.prompt, tokenizer)
+    asked = [examples[preference.question] for preference in preferences]
+    prompts = encode_prompts(asked, job.prompt, tokenizer, "dpo")
+    for encoded, (_, *answers) in zip(prompts, preferences, strict=True):
         tokens = [encode_answer(encoded, a, tokenizer, options.max_output_tokens) for a in answers]
         rows.append(tuple(Row(encoded.token_ids, own) for own in tokens))
     loss = partial(losses, beta=options.beta, label_smoothing=options.label_smoothing)

@@ -23,7 +23,7 @@ from citepipe.data.files import read_examples
 from citepipe.errors import InputError
 from citepipe.generate.completion import Generator, Request, Sampling
 from citepipe.generate.engine import HuggingFaceGenerator
-from citepipe.models.encode import encode_prompt, end_token
+from citepipe.models.encode import encode_prompts, end_token, stops
 from citepipe.models.load import check_start, load_tokenizer
 from citepipe.options import RewardOptions, RLOptions
 from citepipe.progress import Progress, say, summary
@@ -85,12 +85,12 @@ def run(
     if len(dev_questions) > options.dev_questions:
         dev_questions = random.Random("dev").sample(dev_questions, options.dev_questions)
     prompts, dev_prompts = (
-        [encode_prompt(example, job.prompt, tokenizer).token_ids for example in examples]
+        [prompt.token_ids for prompt in encode_prompts(examples, job.prompt, tokenizer, method)]
         for examples in (questions, dev_questions)
     )
     actor = ActorCritic(job.model, job.start, METHODS[method].has_values)
-    end_id = end_token(tokenizer, job.prompt)
-    generator = HuggingFaceGenerator(actor.model, tokenizer, options.batch_size, end_id)
+    ends = end_token(tokenizer, job.prompt), stops(tokenizer, job.prompt)
+    generator = HuggingFaceGenerator(actor.model, tokenizer, options.batch_size, *ends)
     pad_id = int(tokenizer.pad_token_id)
     learner = Learner(
         method, options, placement, actor, generator, rewarder, pad_id, job.seed, processes

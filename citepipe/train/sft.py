@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import torch
 from citepipe.data.example import Example
 from citepipe.data.files import read_examples
 from citepipe.errors import InputError
-from citepipe.models.encode import encode_answer, encode_prompt
+from citepipe.models.encode import encode_answer, encode_prompts, end_token, stops
 from citepipe.models.load import load_tokenizer
 from citepipe.options import PromptOptions, SFTOptions
 from citepipe.progress import say, summary
@@ -28,13 +29,26 @@ def losses(log_probs: torch.Tensor, _: Sequence[Item]) -> dict[str, torch.Tensor
 def encode_examples(
     examples: Sequence[Example], prompt: PromptOptions, tokenizer: Any, max_output_tokens: int
 ) -> list[Item]:
-    """Each example with an answer: its prompt and answer, which weighs as many as it has tokens."""
-    items = []
-    for example in examples:
-        if output := (example.output or "").strip():
-            encoded = encode_prompt(example, prompt, tokenizer)
-            answer = encode_answer(encoded, output, tokenizer, max_output_tokens)
-            items.append(Item((Row(encoded.token_ids, answer),), len(answer)))
+    """Each example with an answer: its prompt and answer, which weighs as many as it has tokens.
+
+    Answers end before their first stop string, as generated ones do; what is cut is said.
+    """
+    answered = [example for example in examples if (example.output or "").strip()]
+    stop = "|".join(map(re.escape, stops(tokenizer, prompt))) or r"\Z"
+    end, items = end_token(tokenizer, prompt), []
+    stopped = cut = 0
+    for example, encoded in zip(
+        answered, encode_prompts(answered, prompt, tokenizer, "sft"), strict=True
+    ):
+        output = (example.output or "").strip()
+        said = re.split(stop, output, maxsplit=1)[0]
+        answer = encode_answer(encoded, said, tokenizer, max_output_tokens)
+        stopped += said != output
+        cut += answer[-1] != end
+        items.append(Item((Row(encoded.token_ids, answer),), len(answer)))
+    for count, why in ((stopped, "before a stop string (prompt.stop)"), (cut, "max_output_tokens")):
+        if count:
+            say(f"sft: {count} of {len(items)} answers are cut: {why}")
     return items
 
 

@@ -102,8 +102,8 @@ def _prompts(count: int, size: int, seed: int = 0) -> list[tuple[int, ...]]:
 def test_greedy_answers_are_those_of_generate(kind: tuple[Any, Any, bool]) -> None:
     model, tokenizer, trees = kind
     prompts = _prompts(6, len(tokenizer) - 1)
-    requests = [Request(p, "", 15, stop=()) for p in prompts]
-    generator = HuggingFaceGenerator(model, tokenizer, 4)
+    requests = [Request(p, "", 15) for p in prompts]
+    generator = HuggingFaceGenerator(model, tokenizer, 4, stop=())
     before = model.config._attn_implementation
     found = generator.generate(requests)
     assert generator._reads_trees == trees

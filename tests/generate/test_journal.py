@@ -72,7 +72,7 @@ def test_all_that_a_completion_depends_on_is_in_its_name(tmp_path: Path):
     journal.generate(REQUESTS[:1])
     request = Request((1, 2), "a", 5, sampling=Sampling(1.0))
     changes: list[dict[str, Any]] = [{"prompt": (1, 3)}, {"prompt": (1,), "prefix": (2,)}]
-    changes += [{"max_new_tokens": 6}, {"stop": ("x",)}, {"key": "b"}, {"first": 3}]
+    changes += [{"max_new_tokens": 6}, {"key": "b"}, {"first": 3}]
     samplings = (Sampling(1.0, seed=1), Sampling(1.0, top_k=1), Sampling())
     changes += [{"sampling": sampling} for sampling in samplings]
     journal.generate([replace(request, **change) for change in changes])

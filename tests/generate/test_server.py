@@ -57,11 +57,15 @@ def make_server(text: str = " Paris is [1]", **settings: Any) -> LoopbackServer:
 
 
 def make_generator(
-    server: LoopbackServer, trained: Path | None = None, end_id: int = END, **options: Any
+    server: LoopbackServer,
+    trained: Path | None = None,
+    end_id: int = END,
+    stop: tuple[str, ...] = ("\n",),
+    **options: Any,
 ) -> closing[ServerGenerator]:
     settings = {"concurrency": 4, "timeout": 5.0, "retries": 1} | options
     server_options = ServerOptions(url=server.url, **settings)
-    return closing(ServerGenerator(server_options, "base", trained, TOKENIZER, end_id))
+    return closing(ServerGenerator(server_options, "base", trained, TOKENIZER, end_id, stop))
 
 
 def models(generator: ServerGenerator) -> list[str]:
@@ -79,9 +83,9 @@ def sentence_end(text: str) -> int | None:
 
 
 def test_everything_that_decides_the_answer_is_in_the_request():
-    with make_server() as server, make_generator(server) as generator:
+    with make_server() as server, make_generator(server, stop=("\n", "###")) as generator:
         sampling = Sampling(temperature=0.7, top_k=20, seed=3)
-        request = make_request(prefix=(8, 9), sampling=sampling, stop=("\n", "###"), samples=2)
+        request = make_request(prefix=(8, 9), sampling=sampling, samples=2)
         generator.generate([request, make_request(sampling=Sampling(1.0, 0, 1))])
         *bodies, other = sorted(server.bodies, key=lambda body: -body["top_k"])
     digest = hashlib.blake2b(b"3|asqa/5/1", digest_size=8).digest()

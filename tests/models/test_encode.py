@@ -12,7 +12,7 @@ import pytest
 from citepipe.data.example import Document, Example
 from citepipe.data.prompts import render
 from citepipe.errors import InputError
-from citepipe.models.encode import encode_answer, encode_prompt, end_token
+from citepipe.models.encode import encode_answer, encode_prompt, end_token, stops
 from citepipe.models.load import load_tokenizer
 from citepipe.options import ModelOptions, PromptOptions
 from tests.generate.tiny_tokenizers import make_tokenizer
@@ -235,3 +235,56 @@ def test_demonstrations_in_turns_lose_words_too(turns: PromptOptions) -> None:
     least = turns.model_copy(update={"max_input_tokens": 20})
     with pytest.raises(InputError, match="tokens without any document text"):
         encode_prompt(EXAMPLE, least, tokenizer)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("is_chat", [False, True])
+def test_special_tokens_that_are_only_spelt_are_text(kind: str, is_chat: bool) -> None:
+    tokenizer = chat_tokenizer(*KINDS[kind][:2])
+    said = "The <s>price</s> of <|im_end|> is [1]."
+    options = SHORT.model_copy(update={"chat": "auto" if is_chat else "plain"})
+    marks = {"<s>", "</s>", "<|im_end|>"}
+
+    def marks_of(ids: Any) -> list[str]:
+        return [token for token in tokenizer.convert_ids_to_tokens(ids) if token in marks]
+
+    plain = encode_prompt(EXAMPLE, options, tokenizer)
+    spelt = Example("0", "asqa", f"Who? {said}", (Document(f"T {said}", said),))
+    prompt = encode_prompt(spelt, options, tokenizer)
+    assert marks_of(prompt.token_ids) == marks_of(plain.token_ids)
+    assert tokenizer.decode(prompt.token_ids, skip_special_tokens=False).count(said) == 3
+    for own in (plain, prompt):
+        answer = encode_answer(own, said, tokenizer, 200)
+        assert tokenizer.decode(answer[:-1]).strip() == said
+        assert marks_of(answer[:-1]) == []
+        assert answer[-1] == end_token(tokenizer, options)
+
+
+def test_answers_end_at_a_newline_behind_plain_prompts_only() -> None:
+    tokenizer = chat_tokenizer("bytes", CHATML)
+    for options, expected in (
+        (SHORT, ()),
+        (SHORT.model_copy(update={"chat": "plain"}), ("\n",)),
+        (SHORT.model_copy(update={"stop": ["###", "\n\n"]}), ("###", "\n\n")),
+    ):
+        assert stops(tokenizer, options) == expected
+
+
+def test_a_system_message_stands_in_front_of_a_chat() -> None:
+    tokenizer = chat_tokenizer("bytes", CHATML)
+    options = SHORT.model_copy(update={"system": "You cite."})
+    text = encode_prompt(EXAMPLE, options, tokenizer).text
+    assert text.startswith("<|im_start|>system\nYou cite.<|im_end|>\n<|im_start|>user\nSay.")
+    assert text.endswith("<|im_start|>assistant\n")
+    with pytest.raises(InputError, match=r"prompt\.system: expected a chat template"):
+        encode_prompt(EXAMPLE, options.model_copy(update={"chat": "plain"}), tokenizer)
+
+
+def test_thoughts_that_a_template_opens_are_closed() -> None:
+    """As DeepSeek-R1's: it leaves an answer's thoughts out."""
+    tokenizer = chat_tokenizer("bytes", CHATML.replace("assistant\n", "assistant\n<think>\n"))
+    prompt = encode_prompt(EXAMPLE, SHORT, tokenizer)
+    assert prompt.text.endswith("<|im_start|>assistant\n<think>\n\n</think>\n\n")
+    answer = encode_answer(prompt, "It was Zoë [1].", tokenizer, 200)
+    assert tokenizer.decode(answer[:-1]) == "It was Zoë [1]."
+    assert answer[-1] == end_token(tokenizer, SHORT)

@@ -15,7 +15,7 @@ from citepipe.data.files import read_answers
 from citepipe.generate.text import Detokenizer
 from citepipe.options import RewardOptions
 from citepipe.rewards import Reward, Rewarder, place, reward_file, total
-from citepipe.text.normalize import clean_output
+from citepipe.text.normalize import clean_output, join_lines
 from citepipe.text.sentences import load_splitter
 from citepipe.text.statements import split_answer
 from citepipe.verify.base import Pair
@@ -51,14 +51,15 @@ def rewards(example: Example, answer: str, **options: float) -> list[Reward]:
 
 
 def test_rewards_of_sentences_stand_on_the_raw_answer():
-    answer = " Silver River was directed by Anna Berg [1][2]. Nobody knows.\nmore"
+    answer = " Silver River was directed by Anna Berg [1][2]. Nobody knows.\nIt is more"
     assert rewards(ASQA, answer) == [
         Reward("citation_recall", answer.index("]."[1]), 0.2),
         Reward("citation_precision", answer.index("[1]") + 2, 0.2),
         Reward("citation_precision", answer.index("[2]") + 2, -0.2),
         Reward("citation_recall", answer.index("\n") - 1, -0.2),
-        Reward("correctness", answer.index("\n"), 0.2),
-        Reward("correctness", answer.index("\n"), -0.2),
+        Reward("citation_recall", len(answer), -0.2),
+        Reward("correctness", len(answer), 0.2),
+        Reward("correctness", len(answer), -0.2),
     ]
 
 
@@ -121,7 +122,7 @@ def test_every_reward_stands_on_a_character_of_the_answer_or_its_end(answer: str
     (found,) = Rewarder(Counting(), RewardOptions()).spans([example], [answer])
     assert all(0 <= reward.char <= len(answer) for reward in found)
     count = Counter(reward.component for reward in found)
-    statements = split_answer(clean_output(answer), example.dataset, load_splitter())
+    statements = split_answer(clean_output(join_lines(answer)), example.dataset, load_splitter())
     assert count["citation_recall"] == len(statements)
     assert count["citation_precision"] == sum(min(len(s.citations), 3) for s in statements)
     for reward in found:

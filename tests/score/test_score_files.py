@@ -82,6 +82,19 @@ def test_only_wanted_metrics_are_given_and_the_verifier_queried_for_what_they_ne
     assert [one["gold"] for one in scored(tmp_path)["per_example"]] == [[{"index": 0, "hit": True}]]
 
 
+def test_of_several_lines_alces_rules_read_the_first_and_say_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    both = row("1", f"{BORN} [1].\n\n{BORN} [1].")
+    assert scored(tmp_path, both)["counts"]["statements"] == 1
+    assert "1 of 1 answers have several lines, only the first is read" in capsys.readouterr().err
+    sane = scored(tmp_path, both, options=ScoreOptions().sane())
+    assert sane["counts"]["statements"] == 2
+    [own] = sane["per_example"]
+    assert [both.output[slice(*s["span"])] for s in own["statements"]] == [f"{BORN} [1]."] * 2
+    assert capsys.readouterr().err == ""
+
+
 def test_sane_rules_read_groups_and_years(tmp_path: Path):
     one = replace(row("1", "Oslo [2012] [1, 2]."), docs=(*DOCS, Document("Rome", "Rome.")))
     alce = scored(tmp_path, one)

@@ -33,7 +33,7 @@ EXAMPLES = [
     Example(str(n), "asqa", f"Question {n}?", (Document("T", f"Text {n}."),)) for n in range(6)
 ]
 PROMPT = PromptOptions(instruction="Say.", max_input_tokens=1000)
-YES = "Yes [1]."
+YES = "Yes [1].\nMore."
 PLAIN = status(200, chat("Yes."))
 
 
@@ -219,7 +219,8 @@ def test_a_key_in_an_answer_is_written_nowhere(
 
 
 ODD = {
-    "thoughts": (chat("<think>\nWell [9].\n</think>\n\nYes [1]."), YES),
+    "thoughts": (chat("<think>\nWell [9].\n</think>\n\nYes [1]."), "Yes [1]."),
+    "thoughts that a template opened": (chat("Well [9].\n</think>\n\nYes [1]."), "Yes [1]."),
     "thoughts without an end": (chat("<think>\nWell [9]."), None),
     "half a character": (chat("So \ud83d [1]."), "So ? [1]."),
     "more tokens than there are": (chat("Yes.", usage=(10**400, 1)), "Yes."),

@@ -34,6 +34,53 @@ def test_only_the_answer_is_learnt_with_its_end_unless_it_is_cut(
     assert item.weight == len(learnt)
 
 
+@pytest.mark.parametrize(
+    ("stop", "limit", "learnt", "said"),
+    [
+        (None, 200, "First [1].", "2 of 3 answers are cut: before a stop string (prompt.stop)"),
+        (["##"], 200, "First [1].\nSecond ", "1 of 3 answers are cut: before a stop string"),
+        ([], 3, None, "sft: 3 of 3 answers are cut: max_output_tokens"),
+    ],
+)
+def test_what_is_cut_of_answers_is_said(
+    stop: list[str] | None,
+    limit: int,
+    learnt: str | None,
+    said: str,
+    options: ModelOptions,
+    prompt: PromptOptions,
+    common: dict[str, Any],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    tokenizer = load_tokenizer(options)
+    texts = ("First [1].\nSecond ## third.", "One [1].\nTwo [2].", GOOD)
+    examples = [
+        replace(example, output=text)
+        for example, text in zip(read_examples(common["train"])[:3], texts, strict=True)
+    ]
+    stopping = prompt.model_copy(update={"stop": stop})
+    items = sft.encode_examples(examples, stopping, tokenizer, limit)
+    if learnt is not None:
+        assert tokenizer.decode(items[0].rows[0].answer[:-1]) == f" {learnt}"
+    assert said in capsys.readouterr().err
+
+
+def test_prompts_that_lose_text_are_counted(
+    options: ModelOptions,
+    prompt: PromptOptions,
+    common: dict[str, Any],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    tokenizer, examples = load_tokenizer(options), read_examples(common["train"])
+    longest = [*examples[:2], replace(examples[2], question=examples[2].question * 2)]
+    lengths = [len(i.rows[0].prompt) for i in sft.encode_examples(longest, prompt, tokenizer, 99)]
+    assert capsys.readouterr().err == ""
+    small = prompt.model_copy(update={"max_input_tokens": max(lengths[:2])})
+    sft.encode_examples(longest, small, tokenizer, 99)
+    said = "sft: 1 of 3 prompts lose text of their documents to max_input_tokens = "
+    assert said in capsys.readouterr().err
+
+
 def test_training_lowers_the_dev_loss_and_leaves_an_adapter(adapter: Path) -> None:
     losses = [r["eval_loss"] for r in read_jsonl(adapter / "metrics.jsonl") if "eval_loss" in r]
     assert losses[-1] < losses[0]

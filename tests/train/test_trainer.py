@@ -11,8 +11,10 @@ import torch
 
 from citepipe.data.files import read_jsonl
 from citepipe.errors import InputError
+from citepipe.models.load import load_tokenizer
 from citepipe.train import sft
 from citepipe.train.batch import Row
+from citepipe.train.job import Job
 from citepipe.train.trainer import Item, Trainer, batch_of_step
 from tests.train.conftest import ADAPTER, Stage, assert_close
 
@@ -81,3 +83,25 @@ def test_a_loss_that_is_not_finite_names_the_step_and_the_last_state_stays(
         supervised.run(tmp_path, evaluations=1, tokens_per_pass=100_000)
     assert not (tmp_path / "out").exists()
     assert (tmp_path / "state" / "step-00000004").is_dir()
+
+
+@pytest.mark.parametrize("is_adapter", [True, False])
+def test_what_is_trained_is_kept_in_32_bits_and_computed_in_16(
+    is_adapter: bool, steady: Stage, tmp_path: Path
+) -> None:
+    changed = {"dtype": "bfloat16"} | ({} if is_adapter else {"adapter": None})
+    model = steady.call["model"].model_copy(update=changed)
+    names = ("prompt", "start", "fingerprint", "seed", "threads")
+    given = {name: steady.call[name] for name in names}
+    job = Job(model=model, out=tmp_path / "out", state=tmp_path / "state", **given)
+    trainer = Trainer("sft", job, steady.call["options"], sft.losses, load_tokenizer(model))
+    assert {p.dtype for p in trainer.parameters.values()} == {torch.float32}
+    found: list[torch.dtype] = []
+    for name, module in trainer.model.named_modules():
+        if name.endswith("q_proj.lora_A.default" if is_adapter else "q_proj"):
+            module.register_forward_hook(lambda _, __, output: found.append(output.dtype))
+    trainer.learn([Item((Row((5, 6), (7, 8)),), 2)], 1)
+    assert set(found) == {torch.bfloat16}
+    assert {p.grad.dtype for p in trainer.parameters.values() if p.grad is not None} == {
+        torch.float32
+    }
