@@ -25,7 +25,7 @@ class _Lines:
 
 
 class Progress:
-    """Counts work done; shows share, rate, time left and given figures.
+    """Counts units done; shows them, their rate, the time left by the work done, and given figures.
 
     Args:
         label: what is being done, in front of every line.
@@ -34,6 +34,8 @@ class Progress:
         done: units that were already done before (a resumed run).
         every: seconds between two lines in a file.
         patient: nothing is shown of work that is done within `every` seconds.
+        work: all that is to be done, in any measure, where units are no good one (a step may take
+            minutes, or an evaluation may follow it); None where each unit is as much.
     """
 
     def __init__(
@@ -44,15 +46,18 @@ class Progress:
         done: int = 0,
         every: float = 5.0,
         patient: bool = False,
+        work: float | None = None,
     ) -> None:
         self.total, self.done, self.first = total, done, done
+        self._label, self._unit = label, unit
+        self._work = total if work is None else work
+        self._worked = self._before = self._work * done / max(total, 1)
         self.started = time.monotonic()
         terminal = sys.stderr.isatty()
         self._bar: tqdm = tqdm(
-            desc=label,
-            total=total,
-            initial=done,
-            unit=f" {unit}",
+            desc=self._counted(),
+            total=self._work,
+            initial=self._before,
             file=sys.stderr if terminal else _Lines(sys.stderr),
             position=None if terminal else 0,
             mininterval=0.2 if terminal else every,
@@ -60,9 +65,7 @@ class Progress:
             delay=every if patient else 0.0,
             dynamic_ncols=terminal,
             leave=not patient,
-            bar_format=None
-            if terminal
-            else "{desc}: {n_fmt}/{total_fmt}{unit}, {rate_noinv_fmt}, {remaining} left{postfix}",
+            bar_format="{desc} |{bar}| {elapsed}{postfix}" if terminal else "{desc}{postfix}",
         )
 
     @property
@@ -70,16 +73,34 @@ class Progress:
         """Seconds since this was made."""
         return time.monotonic() - self.started
 
-    def advance(self, units: int = 1, **figures: float) -> None:
-        """Count `units` more; figures (losses, rates) are shown with the next line."""
+    def advance(self, units: int = 1, work: float | None = None, **figures: float) -> None:
+        """Count `units` more, and `work` if it is measured apart; figures (losses, rates) are shown
+        with the next line."""
         self.done += units
+        self._worked += units if work is None else work
+        if self.done >= self.total:
+            self._worked = self._work
+        self._bar.set_description_str(self._counted(), refresh=False)
         if figures:
             self._bar.set_postfix_str(
                 "  ".join(f"{name} {value:.4g}" for name, value in figures.items()), refresh=False
             )
-        self._bar.update(units)
-        if self.done >= self.total:
+        if self.done < self.total:
+            self._bar.update(self._worked - self._bar.n)
+        else:
+            self._bar.n = self._bar.total
             self._bar.close()
+
+    def _counted(self) -> str:
+        """What is done, how fast, and how long the rest takes if it goes on like this."""
+        rate, worked = self.done - self.first, self._worked - self._before
+        left = "?"
+        # Where more has been done than was expected, nobody knows.
+        if worked and (self._worked < self._work or self.done == self.total):
+            seconds = self.elapsed * (self._work - self._worked) / worked
+            left = tqdm.format_interval(seconds)
+        shown = f"{rate / max(self.elapsed, 1e-9):.3g} {self._unit}/s, " if rate else ""
+        return f"{self._label}: {self.done}/{self.total} {self._unit}, {shown}{left} left"
 
 
 def say(line: str) -> None:

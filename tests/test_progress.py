@@ -16,6 +16,29 @@ def test_in_a_file_every_state_is_a_line(capsys: pytest.CaptureFixture[str]) -> 
     assert lines[-1].startswith("sft: 4/4 steps, ")
 
 
+def test_the_time_left_follows_the_work_and_is_not_0_before_the_end(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A step of 10 s, 1 s a part, and then an evaluation as long; more is done than expected."""
+    now = 100.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    monkeypatch.setattr("tqdm.std.time", lambda: now)
+    work = Progress("sft", 2, "steps", work=40)
+    for part in range(50):
+        now += 1
+        step = part in (9, 29)
+        work.advance(step and part == 9, 1)
+    work.advance(1, 0)
+    lines = capsys.readouterr().err.splitlines()
+    shown = [(line.split(", ")[0], line.rsplit(", ", 1)[-1]) for line in lines]
+    assert shown[1] == ("sft: 0/2 steps", "00:35 left"), "within five seconds"
+    assert ("sft: 1/2 steps", "00:20 left") in shown
+    assert [time for _, time in shown if time in ("? left", "00:00 left")] == [
+        *["? left"] * 4,
+        "00:00 left",
+    ]
+
+
 def test_nothing_is_shown_of_work_that_is_done_at_once(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

@@ -99,6 +99,7 @@ class Method:
         per_question: sequences that a question takes at a time; None for one, and then all
             questions are one chunk.
         rewarder: whose pairs are counted, if there is one.
+        levels: how often a question takes its sequences, at most.
     """
 
     label: str
@@ -106,6 +107,7 @@ class Method:
     sample: Sample
     per_question: int | None = None
     rewarder: Rewarder | None = None
+    levels: int = 1
 
 
 def sample_share(
@@ -200,12 +202,17 @@ def chunk_by_chunk(
     done = by_name(read_journal(finished))
     if done:
         say(f"{label}: going on after {len(done)} of {len(examples)} questions")
-    counting = _Counting(generator, lambda: progress.advance(0 if per_question else 1, **rates()))
+    work = (per_question or 1) * method.levels
+    counting = _Counting(
+        generator, lambda: progress.advance(0 if per_question else 1, 1, **rates())
+    )
     journal = Journal(state / "completions.jsonl", counting)
     if journal.known:
         say(f"{label}: {journal.known} {unit} of unfinished questions are there already")
     known = 0 if per_question else journal.known
-    progress = Progress(label, len(examples), "questions", done=len(done) + known)
+    progress = Progress(
+        label, len(examples), "questions", done=len(done) + known, work=len(examples) * work
+    )
 
     def rates() -> dict[str, float]:
         passed = max(progress.elapsed, 1e-9)
@@ -221,6 +228,7 @@ def chunk_by_chunk(
     at_once = max(1, generator.capacity // per_question if per_question else len(left))
     for start in range(0, len(left), at_once):
         chunk, ids = zip(*left[start : start + at_once], strict=True)
+        before = counting.completions
         records = method.sample(chunk, ids, journal)
         append_journal(finished, records)
         journal.forget()
@@ -228,7 +236,8 @@ def chunk_by_chunk(
         if per_question:
             best = [r["candidates"][0]["reward"] for r in done.values() if r["candidates"]]
             mean = sum(best) / max(len(best), 1)
-            progress.advance(len(records), **rates(), **{"mean best reward": mean})
+            rest = max(0, len(records) * work - (counting.completions - before))
+            progress.advance(len(records), rest, **rates(), **{"mean best reward": mean})
     return [done[name_of(example.dataset, example.id)] for example in examples], rates()
 
 

@@ -21,7 +21,7 @@ from torch.nn.utils.rnn import pad_sequence
 from citepipe.data.example import Example
 from citepipe.data.files import read_examples
 from citepipe.errors import InputError
-from citepipe.generate.completion import Generator, Request, Sampling
+from citepipe.generate.completion import Done, Generator, Request, Sampling
 from citepipe.generate.engine import HuggingFaceGenerator
 from citepipe.models.encode import encode_prompts, end_token, stops
 from citepipe.models.load import check_start, load_tokenizer
@@ -104,7 +104,12 @@ def run(
     steps = max(1, options.episodes // per_rollout)
     run.restore(steps)
     learner.snapshot = at = run.at
-    progress = Progress(method, steps, "steps", done=at.step)
+    every = max(1, steps // options.evaluations)
+    # In answers: an update takes about as long as sampling does.
+    updating = per_rollout * options.epochs_per_rollout
+    work = steps * (per_rollout + updating) + len(dev_prompts) * (1 + -(-steps // every))
+    progress = Progress(method, steps, "steps", done=at.step, work=work)
+    learner.answered = lambda *_: progress.advance(0, processes.count)
 
     def evaluate() -> None:
         figures, shown = learner.evaluate(dev_questions, dev_prompts)
@@ -133,11 +138,13 @@ def run(
         runaway = figures["kl"] > options.max_kl
         ended = runaway or at.step == steps
         # 7. Evaluate now and then; 8. save.
-        if ended or at.step % max(1, steps // options.evaluations) == 0:
+        if ended or at.step % every == 0:
             evaluate()
         if not ended:
             run.save_if_due()
         progress.advance(
+            1,
+            updating,
             sampled_reward=round(figures["reward"], 4),
             kl=figures["kl"],
             best_dev_reward=at.best_score,
@@ -176,7 +183,8 @@ class Learner:
     """The parts of a run by a method of `METHODS`, and what a step does with them.
 
     `snapshot` is where the run stands; the `optimizer` has a group for the policy and one for the
-    value model, each with its own `peak` learning rate; `seed` is that of samples and minibatches.
+    value model, each with its own `peak` learning rate; `seed` is that of samples and minibatches;
+    `answered` is told of every answer.
     """
 
     method: str
@@ -188,6 +196,7 @@ class Learner:
     pad_id: int
     seed: int
     processes: Processes = field(default_factory=Processes)
+    answered: Done | None = None
 
     def __post_init__(self) -> None:
         options = self.options
@@ -222,7 +231,7 @@ class Learner:
             for i in mine
         ]
         with self.actor.sampling():
-            answers = list(chain.from_iterable(self.generator.generate(requests)))
+            answers = list(chain.from_iterable(self.generator.generate(requests, self.answered)))
         owners = [i for i in mine for _ in range(count)]
         found = self.rewarder.spans([examples[i] for i in owners], [own.text for own in answers])
         samples = [
@@ -346,7 +355,7 @@ class Learner:
         mine = self.processes.share(range(len(prompts)))
         requests = [Request(prompts[i], f"dev/{i}", self.options.max_new_tokens) for i in mine]
         with self.actor.sampling():
-            answers = [own[0] for own in self.generator.generate(requests)]
+            answers = [own[0] for own in self.generator.generate(requests, self.answered)]
         judged = {
             suffix: judge.judged([examples[i] for i in mine], [own.text for own in answers])
             for suffix, judge in self.judges.items()

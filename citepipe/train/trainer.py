@@ -36,6 +36,9 @@ from citepipe.train.batch import (
 from citepipe.train.checkpoint import Run
 from citepipe.train.job import Job, Processes
 
+LEARNING = 3
+"""What a token costs that is learnt from, where one that is only read costs 1."""
+
 
 @dataclass(frozen=True, slots=True)
 class Item:
@@ -81,6 +84,7 @@ class Trainer:
         )
         self._budget = TokenBudget(options.tokens_per_pass, device(), self.stage)
         self._language_model = language_model_of(self.model)
+        self._read: Callable[[int], None] = lambda _: None
 
     def fit(self, items: Sequence[Item], dev_items: Sequence[Item]) -> dict[str, Any]:
         """Train from the last checkpoint on, and publish; returns figures for the summary line.
@@ -94,7 +98,13 @@ class Trainer:
         schedule = get_scheduler(options.schedule, optimizer, warmup, steps).lr_lambdas[0]
         run.restore(steps)
         at, read = run.at, 0
-        progress = Progress(self.stage, steps, "steps", done=at.step)
+        every = max(1, steps // options.evaluations)
+        learnt, evaluated = (
+            sum(r.length for i in own for r in i.rows) for own in (items, dev_items)
+        )
+        work = LEARNING * learnt * steps / of_a_pass + evaluated * (1 + -(-steps // every))
+        progress = Progress(self.stage, steps, "steps", done=at.step, work=work)
+        self._read = lambda tokens: progress.advance(0, tokens)
         shown: dict[str, float] = {}
         if at.step == 0:
             shown["dev_loss"] = self._evaluate(dev_items)
@@ -114,11 +124,11 @@ class Trainer:
             read += sum(row.length for item in batch for row in item.rows)
             shown |= {"loss": figures["loss"], "tokens/s": read / max(progress.elapsed, 1e-9)}
             # 3. Compute the dev loss now and then; 4. save.
-            if at.step == steps or at.step % max(1, steps // options.evaluations) == 0:
+            if at.step == steps or at.step % every == 0:
                 shown["dev_loss"] = self._evaluate(dev_items)
             if at.step < steps:
                 run.save_if_due()
-            progress.advance(1, **shown)
+            progress.advance(1, 0, **shown)
         if at.best_step == 0:
             say(f"{self.stage}: no step has a lower dev loss than the start, which is kept")
         run.publish(self.tokenizer)
@@ -170,8 +180,11 @@ class Trainer:
         for chosen in self._passes(items):
             part = [items[i] for i in chosen]
             figures = self.losses(self._forward(part), part)
+            read = self.processes.count * sum(row.length for item in part for row in item.rows)
             if torch.is_grad_enabled():
                 (figures["loss"] / weight).backward()
+                read *= LEARNING
+            self._read(read)
             for name, value in figures.items():
                 sums[name] = sums.get(name, 0) + value.detach().double()
         # A process without a share has no figures.

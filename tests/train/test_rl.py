@@ -168,7 +168,7 @@ def test_citation_scores_on_dev_are_means_over_datasets(
     ]
     examples = [Example(str(i), own[0], "?", ()) for i, own in enumerate(cited)]  # type: ignore[arg-type]
     generator = SimpleNamespace(
-        generate=lambda requests: [[Completion((5,), "A", ((0, 1),), (), "end")]] * len(requests)
+        generate=lambda requests, _: [[Completion((5,), "A", ((0, 1),), (), "end")]] * len(requests)
     )
     actor: Any = ActorCritic(options, adapter, with_values=False)
     rewarder: Any = SimpleNamespace(judged=lambda *_: judged)
