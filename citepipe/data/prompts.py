@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Annotated, Any
@@ -39,7 +39,8 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A prompt as text and tokens; `shortened`: documents were cut to fit.
+    """A prompt as text and tokens; `shortened`: documents were cut to fit, and `left_out`: so many
+    demonstrations did not.
 
     In the text, what questions and documents say is as `escape` of `fit` makes it. `turn` is how a
     chat model's answer follows; None where the answer just goes on from the text. `messages` are
@@ -51,6 +52,7 @@ class Prompt:
     shortened: bool
     turn: Turn | None = None
     messages: tuple[str, ...] = ()
+    left_out: int = 0
 
 
 def _lines(answer: Any) -> Any:
@@ -146,7 +148,7 @@ def render(example: Example, options: TemplateOptions) -> str:
     Raises:
         InputError: a prompt file is bad.
     """
-    return _joined(_parts(example, options, None, None), _layout(options, example.dataset))
+    return _joined(_parts(example, options), _layout(options, example.dataset))
 
 
 def _joined(parts: Sequence[tuple[str, str]], layout: Layout) -> str:
@@ -158,17 +160,16 @@ def _joined(parts: Sequence[tuple[str, str]], layout: Layout) -> str:
 def _parts(
     example: Example,
     options: TemplateOptions,
-    words: int | None,
-    demo_words: int | None,
+    words: int | None = None,
     escape: Callable[[str], str] = str,
 ) -> list[tuple[str, str]]:
     """Demonstrations as questions in the template and answers; last the question, and "".
 
-    Documents have at most `words` words, those of demonstrations `demo_words`; None for all.
+    The question's documents have at most `words` words; None for all.
     """
     layout = _layout(options, example.dataset)
 
-    def asked(question: str, docs: Sequence[Document], limit: int | None) -> str:
+    def asked(question: str, docs: Sequence[Document], limit: int | None = None) -> str:
         documents = ""
         for number, doc in enumerate(docs, start=1):
             text = escape(_shown_text(doc, options))
@@ -179,7 +180,7 @@ def _parts(
         return _fill(template, INST=layout.instruction, Q=escape(question), D=documents, A="")
 
     demos = [
-        (asked(d.question, shown_documents(d, options), demo_words).rstrip(), escape(d.answer))
+        (asked(d.question, shown_documents(d, options)).rstrip(), escape(d.answer))
         for d in layout.demos
     ]
     return [*demos, (asked(example.question, example.docs, words), "")]
@@ -205,8 +206,8 @@ def fit(
 ) -> Prompt:
     """Render a prompt of at most `options.max_input_tokens` tokens.
 
-    A prompt that is too long loses words from the ends of its longest documents, those of
-    demonstrations first; the questions, the instruction and the final `Answer:` always stay.
+    A prompt that is too long loses demonstrations, the last first, and then words from the ends of
+    its longest documents; the question, the instruction and the final `Answer:` always stay.
 
     Args:
         example: the question.
@@ -223,37 +224,32 @@ def fit(
     """
 
     layout = _layout(options, example.dataset)
+    shots = len(layout.demos)
 
-    def attempt(words: int | None, demo_words: int | None) -> Prompt:
-        parts = _parts(example, options, words, demo_words, escape)
+    def attempt(words: int | None, shown: int) -> Prompt:
+        parts = _parts(example, options, words, escape)
+        parts = [*parts[:shown], parts[-1]]
         text, messages = _joined(parts, layout), tuple[str, ...]()
         if wrap is not None:
             several = [message.strip() for part in parts for message in part][:-1]
             messages = tuple(several) if options.demo_turns else (text,)
             text = wrap(messages)
-        shortened = words is not None or demo_words is not None
-        return Prompt(text, tuple(encode(text)), shortened, turn, messages)
+        return Prompt(
+            text, tuple(encode(text)), words is not None, turn, messages, left_out=shots - shown
+        )
 
     def too_long(prompt: Prompt) -> bool:
         return len(prompt.token_ids) > options.max_input_tokens
 
-    def longest(cut: Callable[[int], Prompt], docs: Iterable[Document]) -> Prompt | None:
-        """The prompt with the longest common limit of words per document that fits."""
-        most = max((len(_shown_text(doc, options).split()) for doc in docs), default=0)
-        fitting = bisect(range(most + 1), False, key=lambda words: too_long(cut(words)))
-        return cut(fitting - 1) if fitting else None
-
-    whole = attempt(None, None)
-    if not too_long(whole):
-        return whole
-    found, none_of_demos = None, 0 if layout.demos else None
-    if layout.demos:
-        docs = [doc for demo in layout.demos for doc in demo.docs]
-        found = longest(lambda words: attempt(None, words), docs)
-    found = found or longest(lambda words: attempt(words, none_of_demos), example.docs)
-    if found is None:
+    for shown in range(shots, -1, -1):
+        if not too_long(whole := attempt(None, shown)):
+            return whole
+    # The longest common limit of words per document that fits.
+    most = max((len(_shown_text(doc, options).split()) for doc in example.docs), default=0)
+    fitting = bisect(range(most + 1), False, key=lambda words: too_long(attempt(words, 0)))
+    if not fitting:
         raise InputError(
-            f"question {example.id}: {len(attempt(0, none_of_demos).token_ids)} tokens without any "
-            f"document text, more than max_input_tokens = {options.max_input_tokens}"
+            f"question {example.id}: {len(attempt(0, 0).token_ids)} tokens without any document "
+            f"text, more than max_input_tokens = {options.max_input_tokens}"
         )
-    return found
+    return attempt(fitting - 1, 0)

@@ -64,13 +64,15 @@ def encode_prompts(
     tokenizer: PreTrainedTokenizerBase,
     label: str,
 ) -> list[Prompt]:
-    """The prompts of questions; a line says how many lose text of their documents."""
+    """The prompts of questions; lines say how many lose text of documents, or demonstrations."""
     prompts = [encode_prompt(example, options, tokenizer) for example in examples]
     if shortened := sum(prompt.shortened for prompt in prompts):
         say(
             f"{label}: {shortened} of {len(prompts)} prompts lose text of their documents to "
             f"max_input_tokens = {options.max_input_tokens}; verifiers read all of it"
         )
+    if short := sum(prompt.left_out > 0 for prompt in prompts):
+        say(f"{label}: {short} of {len(prompts)} prompts have room for fewer demonstrations")
     return prompts
 
 

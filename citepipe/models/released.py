@@ -97,7 +97,7 @@ def prepare(source: Path, out: Path) -> str:
 def write_untrained(options: ModelOptions, out: Path) -> str:
     """Write an adapter that adds nothing (or the base's weights, where all are trained).
 
-    With it the base as it is goes through every stage that a trained model does.
+    Training that starts from the base as it is begins with it.
     """
     tokenizer = load_tokenizer(options)
     model = load_trainable(options, None)

@@ -78,6 +78,7 @@ def teach(
         rewarder = Rewarder(verifier, citations, cache)
     for name, (source, out) in splits.items():
         own, weak = examples[name], 0
+        bare = sum(not example.output and bool(example.answer) for example in own)
         if options.min_reward is not None:
             own, weak = _good(own, options.min_reward, rewarder)
         answered = sum(bool(example.output) for example in own)
@@ -88,8 +89,11 @@ def teach(
                 f"has one ({hint or _HINTS[options.citations]})"
             )
         if answered < len(own):
-            left = f", {weak} of them too weak a one" if weak else ""
-            say(f"teach: {len(own) - answered} of {len(own)} {name} rows have no answer{left}")
+            left = f"{len(own) - answered} of {len(own)} {name} rows have no answer"
+            left += f", {weak} of them too weak a one" if weak else ""
+            if bare and options.citations == "attribute":
+                left += f"; of {bare} human answers the documents support no sentence"
+            say(f"teach: {left}")
         write_examples(out, own)
         counts[f"{name} answers"] = answered
     return summary("teach", counts)

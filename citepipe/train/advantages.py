@@ -18,6 +18,16 @@ def masked_mean(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     return (values * mask).sum() / mask.sum()
 
 
+def explained_variance(values: torch.Tensor, returns: torch.Tensor, mask: torch.Tensor) -> float:
+    """How much of the returns' variance (B, T) the values knew: 1 for all of it, 0 for none, less
+    where they are worse than a constant."""
+
+    def variance(numbers: torch.Tensor) -> torch.Tensor:
+        return masked_mean((numbers - masked_mean(numbers, mask)) ** 2, mask)
+
+    return float(1 - variance(returns - values) / variance(returns).clamp(min=1e-12))
+
+
 Mean = Literal["zero", "keep", "divide"]
 
 

@@ -29,7 +29,7 @@ from citepipe.options import RewardOptions, RLOptions
 from citepipe.progress import Progress, say, summary
 from citepipe.rewards import COMPONENTS, Placement, Rewarder, place, total
 from citepipe.train.actor_critic import ActorCritic
-from citepipe.train.advantages import masked_mean
+from citepipe.train.advantages import explained_variance, masked_mean
 from citepipe.train.batch import Batch, Row, TokenBudget, passes
 from citepipe.train.checkpoint import Run, Snapshot
 from citepipe.train.job import Job, Processes
@@ -251,7 +251,8 @@ class Learner:
         return _rollout(list(chain.from_iterable(whole)))
 
     def learn(self, rollout: Rollout, steps: int) -> dict[str, float]:
-        """All updates by a rollout, of `steps` in the run; returns the means of their figures."""
+        """All updates by a rollout, of `steps` in the run; returns the means of their figures, and
+        how much the values knew of the returns before (`explained_variance`)."""
         options, at = self.options, self.snapshot
         dense = self.placement == "fine_grained"
         targets = METHODS[self.method].targets(rollout, options, at.kl_coef, dense)
@@ -267,13 +268,18 @@ class Learner:
                     group["lr"] = factor * group["peak"]
                 figures.append(self.update(rollout, targets, order[first : first + size]))
                 at.updates += 1
-        return {name: _mean([own[name] for own in figures]) for name in figures[0]}
+        means = {name: _mean([own[name] for own in figures]) for name in figures[0]}
+        if targets.returns is not None and targets.values is not None:
+            means["explained_variance"] = explained_variance(
+                targets.values, targets.returns, rollout.mask
+            )
+        return means
 
     def update(self, rollout: Rollout, targets: Targets, chosen: Sequence[int]) -> dict[str, float]:
         """One optimizer step on the answers to the questions `chosen` of a rollout.
 
-        Returns `policy_loss`, `clipped` (share of tokens) and `grad_norm` of the policy, unless the
-        values learn first, and `value_loss` with a value model.
+        Returns `policy_loss`, `clip_fraction` (share of tokens), `grad_norm` and `learning_rate` of
+        the policy, unless the values learn first, and `value_loss` with a value model.
 
         Raises:
             InputError: a loss or gradient is not finite (no weight was changed), or the memory does
@@ -288,7 +294,7 @@ class Learner:
 
         def add_gradients() -> dict[str, float]:
             self.optimizer.zero_grad(set_to_none=True)
-            sums = {"policy_loss": 0.0, "clipped": 0.0} if policy_learns else {}
+            sums = {"policy_loss": 0.0, "clip_fraction": 0.0} if policy_learns else {}
             if method.has_values:
                 sums["value_loss"] = 0.0
             for rows, batch in self._passes(rollout.samples, mine):
@@ -308,7 +314,10 @@ class Learner:
                 f"{method.section}.learning_rate or a higher {method.section}.kl_coef may help"
             )
         self.optimizer.step()
-        return figures | ({"grad_norm": norms[0]} if policy_learns else {})
+        if policy_learns:
+            rate = self.optimizer.param_groups[0]["lr"]
+            figures |= {"grad_norm": norms[0], "learning_rate": rate}
+        return figures
 
     def _add_gradients(
         self, batch: Batch, old: Targets, tokens: float, sums: dict[str, float]
@@ -324,7 +333,7 @@ class Learner:
                 divergence = kl_loss(log_probs, old.reference_log_probs, mask, tokens)
                 loss = loss + self.snapshot.kl_coef * divergence
             sums["policy_loss"] += loss.item()
-            sums["clipped"] += clipped.item() / tokens
+            sums["clip_fraction"] += clipped.item() / tokens
             return loss
 
         def of_values(values: torch.Tensor) -> torch.Tensor:

@@ -131,18 +131,15 @@ def test_documents_are_chosen_by_a_shorter_text(
     assert "".join(doc.text for doc in kept_documents(example, data)) == kept
 
 
-def test_demonstrations_lose_words_before_the_question_does(path: str) -> None:
+def test_demonstrations_go_before_words_of_the_question_do(path: str) -> None:
     options = prompting(path, shots=2)
-    whole = render(EXAMPLE, options)
-    # Each word less per document of a demonstration is four in all.
-    short = fit(EXAMPLE, within(options, len(words(whole)) - 3), words)
-    assert short.shortened
-    assert short.text == whole.replace("one two 0", "one two").replace("one two 1", "one two")
-    # All twelve words of demonstrations and three of the question's own documents must go.
-    shorter = fit(EXAMPLE, within(options, len(words(whole)) - 15), words)
-    assert "[1] T: \n[2] T: \n" in shorter.text
-    assert "Q1?" in shorter.text
+    one, none = (render(EXAMPLE, prompting(path, shots=shots)) for shots in (1, 0))
+    for text, left_out in ((one, 1), (none, 2)):
+        short = fit(EXAMPLE, within(options, len(words(text))), words)
+        assert (short.text, short.left_out, short.shortened) == (text, left_out, False)
+    shorter = fit(EXAMPLE, within(options, len(words(none)) - 3), words)
     assert shorter.text.endswith("Who?\n\n[1] One: a b c\n[2] Two {Q}: g h\n\nAnswer:")
+    assert (shorter.left_out, shorter.shortened) == (2, True)
 
 
 def test_demonstrations_are_the_first_or_drawn_by_a_seed(path: str) -> None:

@@ -12,7 +12,7 @@ import pytest
 from citepipe.data.example import Document, Example
 from citepipe.data.prompts import render
 from citepipe.errors import InputError
-from citepipe.models.encode import encode_answer, encode_prompt, end_token, stops
+from citepipe.models.encode import encode_answer, encode_prompt, encode_prompts, end_token, stops
 from citepipe.models.load import load_tokenizer
 from citepipe.options import ModelOptions, PromptOptions
 from tests.generate.tiny_tokenizers import make_tokenizer
@@ -223,15 +223,16 @@ def test_a_template_that_fails_is_one_clear_line(template: str, complaint: str) 
         assert "\n" not in str(caught.value)
 
 
-def test_demonstrations_in_turns_lose_words_too(turns: PromptOptions) -> None:
+def test_demonstrations_in_turns_are_left_out_whole(
+    turns: PromptOptions, capsys: pytest.CaptureFixture[str]
+) -> None:
     tokenizer = chat_tokenizer(*KINDS["chatml"][:2])
-    whole = len(encode_prompt(EXAMPLE, turns, tokenizer).token_ids)
-    short = turns.model_copy(update={"max_input_tokens": whole - 1})
-    prompt = encode_prompt(EXAMPLE, short, tokenizer)
-    assert prompt.shortened
-    assert len(prompt.token_ids) < whole
-    assert "It was Zoë." in prompt.text
-    assert "a a a a." not in prompt.text
+    whole = encode_prompt(EXAMPLE, turns, tokenizer)
+    short = turns.model_copy(update={"max_input_tokens": len(whole.token_ids) - 1})
+    [prompt] = encode_prompts([EXAMPLE], short, tokenizer, "sft")
+    assert prompt.messages == (*whole.messages[:2], whole.messages[-1])
+    said = "sft: 1 of 1 prompts have room for fewer demonstrations\n"
+    assert capsys.readouterr().err == said
     least = turns.model_copy(update={"max_input_tokens": 20})
     with pytest.raises(InputError, match="tokens without any document text"):
         encode_prompt(EXAMPLE, least, tokenizer)

@@ -106,6 +106,19 @@ def test_the_training_verifier_attributes_real_sentences(tmp_path: Path):
     assert outputs_of(tmp_path) == [f"{GOLDEN} [2]."]
 
 
+def test_what_no_document_supports_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    answers = (f"{GOLDEN}.", "Nobody knows that.", None)
+    examples = [
+        Example(str(i), "eli5", f"Who is {i}?", DIRECTED, answer=answer)
+        for i, answer in enumerate(answers)
+    ]
+    run_teach(tmp_path, examples, citations="attribute")
+    assert (
+        "teach: 2 of 3 train rows have no answer; of 1 human answers the documents support no "
+        "sentence\n"
+    ) in capsys.readouterr().err
+
+
 def test_answers_that_earn_too_little_are_left_out(tmp_path: Path):
     # Right: + 0.2 for the sentence and + 0.2 for the citation; wrong: the same with a minus.
     outputs = [RIGHT, WRONG, f"{RIGHT} {WRONG}"]

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from citepipe.train.advantages import (
+    explained_variance,
     generalized_advantages,
     group_relative,
     leave_one_out,
@@ -82,3 +83,11 @@ def test_answers_over_the_mean_of_the_others() -> None:
     # From the second token on 0, 0.3 and (ended) 0: the others' means are 0.15, 0 and 0.15.
     found = leave_one_out(rewards, mask, 3, dense=True)
     torch.testing.assert_close(found, torch.tensor([[0.45, -0.15], [0.0, 0.3], [-0.45, 0.0]]))
+
+
+def test_variance_that_values_explain() -> None:
+    returns, mask = torch.tensor([[1.0, 2], [3, 9]]), torch.tensor([[1.0, 1], [1, 0]])
+    # Of a variance of 2/3 the errors 0, 0 and 1 leave 2/9.
+    known = torch.tensor([[1.0, 2], [2, 0]])
+    assert explained_variance(known, returns, mask) == pytest.approx(2 / 3)
+    assert explained_variance(torch.full((2, 2), 7.0), returns, mask) == pytest.approx(0)

@@ -60,6 +60,7 @@ def test_own_documents(tmp_path: Path) -> None:
     assert set(found) == {"plain", "dist", "fg_rs", "fg_rl"}
     assert float(found["dist"]["eli5_citation_recall"]) >= 0
     results = tmp_path / config["results"]
+    assert not (results / "weights").exists(), "the base answers as it is"
     account = json.loads((results / "teacher" / "account.json").read_text())
     assert account["answers"] == 20
     train = json.loads((results / "data" / "train.json").read_text())

@@ -162,6 +162,14 @@ def model_path(name, seed):
     return MODEL.format(system=name, seed=seed)
 
 
+def answers_by(name, seed):
+    """The adapter or model that a system answers with; None for the base as it is."""
+    own = SYSTEMS[name]
+    if isinstance(own, kinds.ModelOfSystem):
+        return answers_by(own.model_of, seed)
+    return None if getattr(own, "adapter", "") is None else model_path(name, seed)
+
+
 def start_of(wildcards):
     """The adapter or model that a system's training goes on from, if any."""
     start = system(wildcards).start

@@ -5,7 +5,7 @@ WEIGHTS_INPUT, WEIGHTS_PARAMS = STAGES.add(
     "prepare_weights.py",
     "citepipe.models.released",
     inputs={"given": lambda w: files(system(w).adapter) if system(w).adapter else base_files(w)},
-    # For the base as it is, an adapter that adds nothing is made for it.
+    # For training that starts from the base as it is, an adapter that adds nothing is made for it.
     cfg=lambda w: {
         "adapter": system(w).adapter,
         "model": None if system(w).adapter else resolved(CONFIG.model),
@@ -50,7 +50,7 @@ PREDICT_INPUT, PREDICT_PARAMS = STAGES.add(
             verifier_files(TRAIN_VERIFIER) if DECODE(w) == "segment_search" else []
         ),
         "base": lambda w: [] if w.system in EXTRACTED else base_files(w),
-        "adapter": lambda w: ([] if w.system in EXTRACTED else files(model_path(w.system, w.seed))),
+        "adapter": lambda w: ([] if w.system in EXTRACTED else files(answers_by(w.system, w.seed))),
         "tests": TEST_FILES,
     },
     cfg=lambda w: (
@@ -58,7 +58,7 @@ PREDICT_INPUT, PREDICT_PARAMS = STAGES.add(
         if w.system in EXTRACTED
         else {
             **generating_cfg(w.system),
-            "adapter": model_path(w.system, w.seed),
+            "adapter": answers_by(w.system, w.seed),
             "predict": resolved(CONFIG.predict),
             "search": SEARCHING if DECODE(w) == "segment_search" else None,
         }

@@ -28,12 +28,12 @@ SAMPLE_INPUT, SAMPLE_PARAMS = STAGES.add(
     inputs={
         "verifier": verifier_files(TRAIN_VERIFIER),
         "base": lambda w: base_files(w, system(w).data.from_),
-        "adapter": lambda w: files(model_path(system(w).data.from_, w.seed)),
+        "adapter": lambda w: files(answers_by(system(w).data.from_, w.seed)),
         "questions": [f"{DATA}/train.json"],
     },
     cfg=lambda w: {
         **generating_cfg(system(w).data.from_),
-        "adapter": model_path(system(w).data.from_, w.seed),
+        "adapter": answers_by(system(w).data.from_, w.seed),
         "method": system(w).data.sample,
         "options": sampling_options(system(w).data.sample),
         "reward": resolved(CONFIG.reward),

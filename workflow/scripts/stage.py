@@ -106,7 +106,7 @@ class Job:
 
         return Answering(
             **self.shared(state) | {"prompt": self.config.prompt_of(system)},
-            adapter=Path(self.cfg["adapter"]),
+            adapter=Path(self.cfg["adapter"]) if self.cfg["adapter"] else None,
             server=self.config.server,
             reward=self.config.reward,
             verifier=self.config.verifiers.train,
