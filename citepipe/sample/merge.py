@@ -12,6 +12,7 @@ from citepipe.errors import InputError
 from citepipe.options import MinReward
 from citepipe.progress import summary
 from citepipe.sample.job import Record, by_name, choose_questions, name_of
+from citepipe.text.statements import is_list
 
 
 def merge(
@@ -68,7 +69,11 @@ def merge(
         elif least is not None and whole[0]["reward"] <= least:
             dropped[weak] += 1
         else:
-            chosen.append(replace(example, output=whole[0]["text"]))
+            text = whole[0]["text"]
+            if is_list(example.dataset) and text.endswith(","):
+                # A search ended with its items still coming.
+                text = f"{text[:-1]}."
+            chosen.append(replace(example, output=text))
             rewards.append((whole[0]["reward"], likeliest))
     if not chosen and min_reward is not None:
         counts = ", ".join(f"{count} {why}" for why, count in dropped.items() if count)

@@ -128,6 +128,9 @@ def test_shares_are_put_together_in_the_questions_order(
     assert [f"{r['dataset']}/{r['id']}" for r in read_jsonl(files[1])] == NAMES
 
 
+LIST = "A [1], B [2]."
+
+
 def _candidate(reward: float, text: str = "Yes.", finish: str = "end") -> Record:
     return {"text": text, "reward": reward, "tokens": 3, "finish": finish}
 
@@ -135,23 +138,27 @@ def _candidate(reward: float, text: str = "Yes.", finish: str = "end") -> Record
 @pytest.mark.parametrize(
     ("min_reward", "chosen", "dropped"),
     [
-        ("greedy", {"q0": "Yes.", "q3": "No."}, {"cut_off": 1, "no_better_than_greedy": 1}),
-        (0.2, {"q3": "No."}, {"cut_off": 1, "not_above_0.2": 2}),
-        (None, {"q0": "Yes.", "q2": "Yes.", "q3": "No."}, {"cut_off": 1}),
+        ("greedy", {"q0": "Yes.", "q3": LIST}, {"cut_off": 1, "no_better_than_greedy": 1}),
+        (0.2, {"q3": LIST}, {"cut_off": 1, "not_above_0.2": 2}),
+        (None, {"q0": "Yes.", "q2": "Yes.", "q3": LIST}, {"cut_off": 1}),
     ],
 )
 def test_what_is_learnt_has_an_end_and_earns_more_than_the_least(
     tmp_path: Path, min_reward: MinReward, chosen: dict[str, str], dropped: dict[str, int]
 ) -> None:
-    """q0 is better than greedy, q1 only cut off, q2 as good as greedy, q3 best when cut off."""
-    asked = [Example(f"q{i}", "asqa", "?", ()) for i in range(5)]
+    """q0 is better than greedy, q1 only cut off, q2 as good as greedy, q3 (a list that was still
+    open) best when cut off."""
+    asked = [Example(f"q{i}", "qampari" if i == 3 else "asqa", "?", ()) for i in range(5)]
     write_examples(tmp_path / "questions.json", asked)
     best = [_candidate(0.1)], [_candidate(0.6, finish="length")], [_candidate(0.2)]
-    samples = [*best, [_candidate(0.9, finish="length"), _candidate(0.4, "No.")]]
+    samples = [
+        *best,
+        [_candidate(0.9, finish="length"), _candidate(0.4, "A [1], B [2],", "segment")],
+    ]
     samples.append([_candidate(0.9, text="")])
     greedy = [-0.1, 0.0, 0.2, 0.3, 0.0]
     records = [
-        {"id": e.id, "dataset": "asqa", "candidates": own, "sampled_tokens": 3 * len(own)}
+        {"id": e.id, "dataset": e.dataset, "candidates": own, "sampled_tokens": 3 * len(own)}
         | {"greedy": _candidate(least)}
         for e, own, least in zip(asked, samples, greedy, strict=True)
     ]

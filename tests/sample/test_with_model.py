@@ -169,7 +169,7 @@ def test_prediction_by_search_takes_the_best_cited_answer(
 ) -> None:
     options = SegmentSearchOptions(**SEARCH)
     said, outs = _predict(given, tmp_path, options)
-    assert "answers 12" in said
+    assert "answers 12, cut at a stop 1, cut off 0" in said
     cited = REWARD.model_copy(update={"correctness": 0.0})
     for path in outs.values():
         written = json.loads(path.read_text())
