@@ -16,6 +16,10 @@ Decided otherwise than there, on purpose:
   `split_at_every_stop`. The mark that ends it is the model's own, where there one is put behind
   segments that lack it.
 - Rewards that differ by rounding only are equal.
+
+An answer that is still open at the end is a candidate like those that the model ended. What is
+learnt is its text with an end behind it, which earns what it is ranked by: misses are charged to
+all alike, and nothing for what it did not come to say.
 """
 
 from __future__ import annotations
