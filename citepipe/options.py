@@ -455,7 +455,13 @@ class DPOOptions(SupervisedOptions):
     margin: float = Field(0.0, ge=0, description="A pair's rewards differ by more than this.")
 
 
-MinReward = float | Literal["greedy"] | None
+def _check_min_reward(value: Any) -> Any:
+    if value not in ("greedy", None) and type(value) not in (int, float):
+        raise ValueError(f"expected greedy, a number or null, got {value!r}")
+    return value
+
+
+MinReward = Annotated[float | Literal["greedy"] | None, BeforeValidator(_check_min_reward)]
 Temperature = Annotated[float, Field(gt=0, description="Divides the logits when sampling.")]
 TopK = Annotated[int, Field(ge=0, description="Sample among the k likeliest tokens; 0 for all.")]
 AnswerTokens = Annotated[int, Field(ge=1, description="Tokens per answer, at most.")]

@@ -90,6 +90,10 @@ OF_ITS_OWN = "expected a system with a model of its own, got 'again', which has 
         ({"sytems": {}}, "sytems: no such key, did you mean systems?"),
         ({"scratch": {}}, "scratch: no longer trains .*; write a pretrained one as model.base"),
         ({"best_of_n": {"n": "many"}}, "best_of_n.n: expected a valid integer.*, got 'many'"),
+        (
+            {"best_of_n": {"min_reward": "best"}},
+            "best_of_n.min_reward: expected greedy, a number or",
+        ),
         ({"shards": 0}, "shards: expected "),
         ({"shards": 1.5}, "shards: expected "),
         ({"server": {"url": "localhost"}}, "server.url: expected an http or https URL"),
