@@ -99,7 +99,7 @@ class Method:
         per_question: sequences that a question takes at a time; None for one, and then all
             questions are one chunk.
         rewarder: whose pairs are counted, if there is one.
-        levels: how often a question takes its sequences, at most.
+        levels: how often a question takes its sequences, about.
     """
 
     label: str

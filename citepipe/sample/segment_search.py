@@ -308,4 +308,4 @@ def _method(label: str, job: Job, options: SegmentSearchOptions) -> Method:
         return segment_search(examples, prompts, generator, rewarder, options, splitter, job.seed)
 
     each = options.beams * options.samples_per_beam
-    return Method(label, "segments", sample, each, rewarder, max(options.depth, options.depth_list))
+    return Method(label, "segments", sample, each, rewarder, options.depth)
