@@ -128,7 +128,7 @@ def terminal(blocks: Sequence[Block]) -> Iterator[str]:
         yield f"\n{title}:"
         width = max(map(len, ["system", *(label for label, *_ in lines)]))
         for label, *cells in [["system", *(f"{head}  " for _, head in heads)], *lines]:
-            yield f"{label:<{width}}" + "".join(f"{cell:>13}" for cell in cells)
+            yield f"{label:<{width}}{''.join(f'{cell:>13}' for cell in cells)}".rstrip()
 
 
 def markdown(blocks: Sequence[Block], notes: Sequence[str]) -> Iterator[str]:
