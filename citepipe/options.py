@@ -256,7 +256,10 @@ class AdapterOptions(Options):
 class ModelOptions(Options):
     """The base model that every system starts from."""
 
-    base: str = Field(description="A model directory, or a name on the Hugging Face hub.")
+    base: str = Field(
+        description="A model directory, a name on the Hugging Face hub, or a GGUF file: a path, an "
+        "address, or package:NAME/FILE of an installed package."
+    )
     revision: str | None = Field(None, description="The hub revision (commit, tag or branch).")
     dtype: Literal["float32", "bfloat16", "float16"] = Field(
         "bfloat16", description="The precision of the base model's weights."
