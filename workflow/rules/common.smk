@@ -108,6 +108,23 @@ def sampler_of(wildcards):
     return getattr(system(wildcards).data, "samples_of", wildcards.system)
 
 
+def choice_cfg(wildcards):
+    """The questions, and which of them are learnt from: where answers are compared, all."""
+    own = system(wildcards).data
+    options = getattr(CONFIG, SYSTEMS[sampler_of(wildcards)].data.sample)
+    least = options.min_reward if wildcards.system in systems_of(kinds.SFTSystem) else None
+    return {"questions": options.questions, "min_reward": getattr(own, "min_reward", least)}
+
+
+def sample_parts(wildcards):
+    """The shards of a system's samples, or another system's, put together before."""
+    if wildcards.system in CHOSEN:
+        return [
+            f"{SAMPLES}/candidates.jsonl".format(system=sampler_of(wildcards), seed=wildcards.seed)
+        ]
+    return [p.format(**wildcards) for p in gather.shards(SHARD, allow_missing=True)]
+
+
 def of_all_runs(names, *paths):
     """Paths with `{system}` and `{seed}`, for the named systems and all of their seeds."""
     return [
@@ -130,6 +147,11 @@ def files(*paths):
         elif Path(path).exists():
             found.append(path)
     return list(dict.fromkeys(found))
+
+
+def is_gguf(wildcards):
+    """Whether a source is a base model in GGUF, of which a model directory is made."""
+    return bool(CONFIG.model) and CONFIG.model.base == SOURCE.format(**wildcards)
 
 
 def verifier_files(*specs):

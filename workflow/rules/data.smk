@@ -1,11 +1,5 @@
 """Questions, documents and gold answers; the miniature's world and base model."""
 
-
-def is_gguf(wildcards):
-    """Whether a source is a base model in GGUF, of which a model directory is made."""
-    return bool(CONFIG.model) and CONFIG.model.base == SOURCE.format(**wildcards)
-
-
 FETCH_INPUT, FETCH_PARAMS = STAGES.add(
     [SOURCE],
     "fetch.py",

@@ -3,24 +3,6 @@
 The questions are shared out among shards, which are put together again in the questions' order.
 """
 
-
-def choice_cfg(wildcards):
-    """The questions, and which of them are learnt from: where answers are compared, all."""
-    own = system(wildcards).data
-    options = getattr(CONFIG, SYSTEMS[sampler_of(wildcards)].data.sample)
-    least = options.min_reward if wildcards.system in systems_of(kinds.SFTSystem) else None
-    return {"questions": options.questions, "min_reward": getattr(own, "min_reward", least)}
-
-
-def parts(wildcards):
-    """The shards of a system's samples, or another system's, put together before."""
-    if wildcards.system in CHOSEN:
-        return [
-            f"{SAMPLES}/candidates.jsonl".format(system=sampler_of(wildcards), seed=wildcards.seed)
-        ]
-    return [p.format(**wildcards) for p in gather.shards(SHARD, allow_missing=True)]
-
-
 SAMPLE_INPUT, SAMPLE_PARAMS = STAGES.add(
     [SHARD],
     "sample.py",
@@ -69,7 +51,7 @@ MERGE_INPUT, MERGE_PARAMS = STAGES.add(
     "citepipe.sample.merge",
     inputs={
         "questions": [f"{DATA}/train.json"],
-        "parts": parts,
+        "parts": sample_parts,
     },
     cfg=choice_cfg,
     systems=[*SAMPLED, *CHOSEN],
