@@ -44,9 +44,10 @@ class Speaker:
         yield self.server.end_id, -0.5
 
     @property
-    def seeds(self) -> list[int]:
-        """The seeds of all completions that were requested."""
-        return [body["seed"] for body in self.server.bodies]
+    def seeds(self) -> list[tuple[int, float]]:
+        """The seeds of all completions that were requested, and their temperatures: the likeliest
+        answer has the seed of the first sample."""
+        return [(body["seed"], body["temperature"]) for body in self.server.bodies]
 
 
 def test_a_server_that_dies_loses_no_finished_answer(tmp_path: Path) -> None:
