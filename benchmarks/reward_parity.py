@@ -108,7 +108,7 @@ MALFORMED = (
     Malformed(
         "a second line",
         _with(lambda text: f"{text}\nAnd that is all [1]."),
-        "RL and beams judge all lines; best-of-n and ours the first",
+        "best-of-n judges the first line, the others all of them",
     ),
     Malformed(
         "end mark <|im_end|>",
