@@ -64,6 +64,7 @@ rule merge_samples:
     output:
         answers=f"{SAMPLES}/answers.json",
         candidates=f"{SAMPLES}/candidates.jsonl",
+        account=f"{SAMPLES}/account.json",
     log:
         f"{LOGS}/merge_samples/{{system}}.seed{{seed}}.log",
     wildcard_constraints:
