@@ -8,6 +8,10 @@ number of the sample, stands in for vLLM and for our generator alike; rewards ha
 of them exact sums, so that ties are common. Compared are the beams that stay at every level, in
 their order (text and reward), and the answer at the end.
 
+Ours draws `beams` x `samples_per_beam` first segments and keeps the best `beams`, the paper's draws
+`beams` and keeps all. Those that ours draws beyond the paper's are made worthless here, so that
+both go on from the same beams.
+
 A list that abstains ends with the comma at which it was cut in ours and without it in the paper's;
 commas at the end are not compared. What the two are meant to do differently has questions of its
 own: answers that end with a line break (the paper's code knows only Llama's end of sequence and
@@ -36,6 +40,7 @@ _END = 2
 """The end of sequence of Llama's tokenizer, which the paper's search knows by its number."""
 _WORDS = ("Anna", "Bela", "Carl", "sailed", "painted", "rowed", "1987", "Oslo", "[1]", "[2]", "[3]")
 _ABSTAINING = " There is no answer here"
+_SURPLUS = " surplus"
 _AT_ONCE = 50
 """Questions that ours searches together."""
 
@@ -72,7 +77,9 @@ def write(
 
 
 def worth(text: str) -> float:
-    """A reward with few values, the same for both."""
+    """A reward with few values, the same for both, and too little for `_SURPLUS`."""
+    if _SURPLUS in text:
+        return -1e9
     return 0.25 * (text.count("[1]") + text.count("Anna") - text.count("[2]") - text.count("rowed"))
 
 
@@ -81,8 +88,8 @@ class OurModel:
 
     capacity = 1000
 
-    def __init__(self, manner: Manner, examples: dict[int, Example]) -> None:
-        self._manner, self._examples = manner, examples
+    def __init__(self, manner: Manner, examples: dict[int, Example], first: int) -> None:
+        self._manner, self._examples, self._first = manner, examples, first
         self._texts: list[str] = []
 
     def generate(
@@ -95,7 +102,10 @@ class OurModel:
         example = self._examples[request.prompt[0]]
         before = "".join(self._texts[i] for i in request.prefix if i >= 0)
         level = int(request.key.split("/")[-2])
-        text, finish = write(self._manner, example.dataset, example.id, level, before, sample)
+        if level == 0 and sample >= self._first:
+            text, finish = _SURPLUS, "segment"
+        else:
+            text, finish = write(self._manner, example.dataset, example.id, level, before, sample)
         listing = is_list(example.dataset)
         if finish == "segment" or not listing:
             text += "," if listing else "."
@@ -120,7 +130,7 @@ def our_search(
     records = segment_search(
         examples,
         [(number,) for number in range(len(examples))],
-        OurModel(manner, dict(enumerate(examples))),
+        OurModel(manner, dict(enumerate(examples)), options.beams),
         rewarder,
         options,
         load_splitter("punkt-rules"),
