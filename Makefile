@@ -6,12 +6,14 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 READY := .venv/.ready
-GPU := $(if $(wildcard /dev/nvidia0),--resources gpu=1)
+CORES := $(shell nproc 2>/dev/null || echo 1)
+# The profile lets one job at a time have the GPU; where there is none, jobs do not wait for it.
+GPU := --resources gpu=$(if $(wildcard /dev/nvidia0),1,$(CORES))
 
 .PHONY: table test test-all lint schema
 
 # As many jobs side by side as there are cores, each on one: more do not help a model as small as the
-# default's. A GPU, where there is one, takes one job at a time.
+# default's.
 table: $(READY)
 	$(BIN)/snakemake --cores all --max-threads 1 $(GPU) results/table.csv
 
