@@ -94,7 +94,8 @@ def judge(
     jobs: list[list[_Job]] = []
     claimed: list[list[Pair]] = []
     for example, answer in zip(examples, answers, strict=True):
-        statements = split_answer(answer, example.dataset, splitter) if citations else []
+        split = example.splitter(splitter)
+        statements = split_answer(answer, example.dataset, split) if citations else []
         jobs.append(_jobs(example, statements, question_first, options))
         claimed.append(_claim_pairs(example, answer, question_first) if claims else [])
     if verifier is not None:
@@ -222,7 +223,7 @@ def _jobs(
 
 def _claim_pairs(example: Example, answer: str, question_first: bool) -> list[Pair]:
     """The pairs that decide on an example's claims; none for ASQA and QAMPARI."""
-    if example.dataset in ("asqa", "qampari"):
+    if example.judged_as in ("asqa", "qampari"):
         return []
     # Twice, as in ALCE: `[[1]2` is `[2` after the first time.
     text = remove_citations(remove_citations(answer))
@@ -235,7 +236,7 @@ def _gold_hits(
 ) -> tuple[bool, ...]:
     """Whether each gold answer is in the text: ASQA's as a substring (ALCE `exact_presence`),
     QAMPARI's as an item, claims as `entailed` says."""
-    if example.dataset == "asqa":
+    if example.judged_as == "asqa":
         normalized = normalize_answer(text)
         return tuple(
             any(

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -69,7 +70,7 @@ def test_score_prints_a_table_or_json_under_chosen_rules_and_metrics(
     assert result["metrics"]["citation_rec"] == pytest.approx(100 / 3)
     assert result["provenance"]["switches"]["zero_is_last"] is False
     # Metrics without a verifier load none.
-    chosen = ["--metrics", "length,str_em", "--verifier", "no-such-model"]
+    chosen = ["--metrics", "length,str_em", "--verifier", "nobody/model"]
     result = json.loads(printed(capsys, "score", answers, *chosen, "--json", "-"))
     assert result["metrics"] == pytest.approx({"length": 14 / 3, "str_em": 100 / 3})
     assert result["provenance"]["verifier"] is None
@@ -81,7 +82,7 @@ def test_bad_rows_stop_or_are_left_out_and_counted(tmp_path: Path, capsys: Captu
     assert "asqa.jsonl, line 2, field output: expected a string" in fails(capsys, "score", path)
     assert main(["score", str(path), "--skip-bad", "--json", "-"]) == 0
     written = capsys.readouterr()
-    assert written.err.splitlines()[-1] == "2 bad rows were left out"
+    assert written.err.splitlines()[-1] == f"{path}: 2 bad rows were left out"
     result = json.loads(written.out)
     assert (result["counts"]["examples"], len(result["left_out"])) == (1, 2)
 
@@ -94,6 +95,8 @@ def test_bad_rows_stop_or_are_left_out_and_counted(tmp_path: Path, capsys: Captu
         (["--metrics", "bleu"], "metric 'bleu'"),
         (["--verifier", "{tmp}", "--json", "{tmp}/out.json"], "not a model directory"),
         (["--verifier", "lexical?x=1"], "lexical takes no argument"),
+        # Without looking for it anywhere.
+        (["--verifier", "lexcial"], "verifier 'lexcial': expected lexical, a model's directory"),
         (["--json", "{tmp}"], "it is a directory"),
         (["--json", "{tmp}/asqa_system.json/x"], "cannot be written"),
         (["--json", "/dev/full"], "/dev/full: cannot be written: No space left on device"),
@@ -124,6 +127,37 @@ def test_wrong_usage_ends_with_2_and_an_interrupt_with_130(
     monkeypatch.setattr(shared, "answers_of", interrupt)
     assert main(["score", str(answers)]) == 130
     assert capsys.readouterr().err.startswith("citepipe: interrupted")
+
+
+def test_several_files_of_ones_own_stand_in_one_table(tmp_path: Path, capsys: Captured):
+    table, split = tmp_path / "mine.csv", tmp_path / "trec.jsonl"
+    table.write_text(
+        "Query;Doc 1;Doc 2;Answer;Reference\n"
+        "When?;It opened in 1820.;Rain fell.;It opened in 1820 [1].;It opened in 1820.\n"
+        "Where?;It opened in 1820.;Rain fell.;;\n"
+    )
+    parts = [
+        {"text": "The mill was built in 1820. It still stands.", "citations": [1]},
+        {"text": "Snow."},
+    ]
+    docs = [{"docid": "x", "segment": parts[0]["text"]}, {"docid": "y", "text": "Rain fell."}]
+    row = {"topic": "When?", "references": ["y", "x"], "answer": parts, "docs": docs}
+    split.write_text(json.dumps(row) + "\n")
+    lines = printed(capsys, "score", table, split, "--resamples", 1).splitlines()
+    assert "mine: 2 answers, 1 statements, 1 citations; verifier lexical" in lines[0]
+    assert "rules sane" in lines[0]
+    # Two sentences that came as one statement are one.
+    assert lines[1].startswith("trec: 1 answers, 2 statements, 1 citations")
+    found = {line.split()[0]: line for line in lines}
+    assert re.findall(r" (\S+)   \[", found["citation_rec"]) == ["50.00", "50.00"]
+    assert re.findall(r" (\S+)   \[", found["rougeLsum"]) == ["100.00"]
+    result = json.loads(printed(capsys, "score", table, split, "--json", "-"))
+    assert list(result["files"]) == ["mine", "trec"]
+    rewarded = printed(capsys, "reward", table, split, "--verifier", "lexical").splitlines()
+    assert [line.split("  ")[0] for line in rewarded[1:]] == [
+        *("mine 0", "mine 1", "mine mean", "trec 0", "trec mean")
+    ]
+    assert f"{table}: rows 2 (eli5 2)" in printed(capsys, "check", table, split)
 
 
 def test_links_and_pipes_are_written_through(answers: Path, tmp_path: Path, capsys: Captured):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from citepipe.cli import shared
+from citepipe.errors import InputError
 
 
 def add_score(commands: Any) -> None:
@@ -16,11 +17,12 @@ def add_score(commands: Any) -> None:
         commands,
         "score",
         _score,
-        "ALCE's scores of a file of answers",
-        "Prints ALCE's scores of a file of answers with bootstrap intervals: correctness, ROUGE, "
+        "ALCE's scores of files of answers",
+        "Prints ALCE's scores of files of answers with bootstrap intervals: correctness, ROUGE, "
         "length, and citation recall and precision under a verifier.",
         "score answers_asqa.json",
-        "score answers.jsonl --dataset eli5 --skip-bad --json scores.json",
+        "score mine.csv theirs.csv --json scores.json",
+        "score answers.jsonl --dataset eli5 --skip-bad",
         "score answers_asqa.json --metrics length,str_em,rougeLsum",
         "score answers_asqa.json --verifier google/t5_xxl_true_nli_mixture?dtype=4bit",
     ).add_argument
@@ -33,9 +35,9 @@ def add_score(commands: Any) -> None:
     rules = (
         "ALCE's rules with all their peculiarities, or the sane ones: [1, 2] cites both, [2012] is "
         "a year, [0] is no document, an id out of range is a wrong citation, what is said or cited "
-        "twice counts once, an empty answer scores 0" + shared.DEFAULT
+        "twice counts once, an empty answer scores 0; default: alce, of the dataset own sane"
     )
-    option("--rules", choices=("alce", "sane"), default="alce", help=rules)
+    option("--rules", choices=("alce", "sane"), help=rules)
     count = "citations of a statement that count, 0 for all" + shared.DEFAULT
     option("--at-most-citations", type=shared.natural, default=3, metavar="N", help=count)
     option("--qa-model", dest="reader", metavar="MODEL", help="the reader of QA-EM, QA-F1, QA-Hit")
@@ -45,7 +47,7 @@ def add_score(commands: Any) -> None:
 
 
 def _score(arguments: argparse.Namespace) -> None:
-    """Score a file of answers, print the scores and write them with every verdict."""
+    """Score files of answers, print the scores and write them with every verdict."""
     from citepipe.options import JudgeOptions, ScoreOptions
     from citepipe.score import alce
     from citepipe.score.files import Scorer, chosen_metrics
@@ -54,43 +56,69 @@ def _score(arguments: argparse.Namespace) -> None:
         judge=JudgeOptions(at_most_citations=arguments.at_most_citations or None),
         **shared.given(arguments, ScoreOptions),
     )
-    if arguments.rules == "sane":
-        options = options.sane()
     needed = alce.computed(chosen_metrics(options))
     shared.check_writable(arguments.json, arguments.expertqa)
-    file = shared.answers_of(arguments)
+    files = shared.answers_of(arguments)
     if arguments.expertqa is not None:
         from citepipe.score.expertqa import write_expertqa
         from citepipe.text.normalize import clean_output
         from citepipe.text.sentences import load_splitter
 
+        if len(files) > 1:
+            raise InputError(f"--expertqa: expected one file of answers, got {len(files)}")
+        [(name, file)] = files.items()
         texts = [clean_output(output) for output in file.outputs]
         splitter = load_splitter(options.splitter)
-        write_expertqa(arguments.expertqa, file.examples, texts, splitter, arguments.input.stem)
+        write_expertqa(arguments.expertqa, file.examples, texts, splitter, name)
     verifier = shared.verifier_of(arguments) if any(map(alce.asks_verifier, needed)) else None
-    result = Scorer(file, options, arguments.device).under(verifier)
-    shared.publish(arguments.json, result, _scores(result, options.confidence))
+    results = {}
+    for name, file in files.items():
+        is_own = all(example.dataset == "own" for example in file.examples)
+        rules = arguments.rules or ("sane" if is_own else "alce")
+        own = options.sane() if rules == "sane" else options
+        results[name] = Scorer(file, own, arguments.device).under(verifier)
+    lines = _scores(results, options.confidence)
+    shared.publish(arguments.json, shared.together(results), lines)
 
 
-def _scores(result: dict[str, Any], confidence: float) -> Iterator[str]:
-    """The scores to read, of each dataset if there are several."""
-    provenance = result["provenance"]
-    parts = result.get("datasets", {"": result})
+def parts_of(results: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The parts of results that have scores of their own: files, and datasets, where there are
+    several, by their names."""
+    parts = {}
+    for name, result in results.items():
+        for dataset, part in result.get("datasets", {"": result}).items():
+            label = ", ".join(filter(None, [name if len(results) > 1 else "", dataset]))
+            parts[label] = {"provenance": result["provenance"], **part}
+    return parts
+
+
+def _scores(results: dict[str, Any], confidence: float) -> Iterator[str]:
+    """The scores to read, side by side of files and datasets if there are several."""
+    parts = parts_of(results)
     names = dict.fromkeys(name for part in parts.values() for name in part["metrics"])
     for label, part in parts.items():
-        counts = part["counts"]
+        counts, provenance = part["counts"], part["provenance"]
         yield (
             f"{label + ': ' if label else ''}{counts['examples']} answers, "
-            f"{counts['statements']} statements, {counts['citations']} citations; "
-            f"verifier {provenance['verifier'] or 'none'}, splitter {provenance['splitter']}"
+            f"{counts['statements']} statements, {counts['citations']} citations; verifier "
+            f"{provenance['verifier'] or 'none'}, splitter {provenance['splitter']}, rules "
+            f"{'alce' if provenance['switches']['lines_are_cut'] else 'sane'}"
         )
-        yield f"{'metric':<24}{'value':>9}   {confidence:.0%} interval"
-        for name in (name for name in names if name in part["metrics"]):
-            bounds = part["intervals"].get(name)
-            interval = "   [{:.2f}, {:.2f}]".format(*bounds) if bounds else ""
-            yield f"{name:<24}{part['metrics'][name]:>9.2f}{interval}"
-    if len(parts) > 1 and "mauve" in result["metrics"]:
-        yield f"{'mauve, of all':<24}{result['metrics']['mauve']:>9.2f}"
+    width = max(30, *(len(label) + 2 for label in parts))
+    if len(parts) > 1:
+        yield f"{'':<27}{''.join(f'{label:<{width}}' for label in parts)}".rstrip()
+    head = f"{'value':>9}   {confidence:.0%} interval"
+    yield f"{'metric':<24}{''.join(f'{head:<{width}}' for _ in parts)}".rstrip()
+    for name in names:
+        cells = []
+        for part in parts.values():
+            value, bounds = part["metrics"].get(name), part["intervals"].get(name)
+            shown = f"{'-' if value is None else f'{value:.2f}':>9}"
+            cells.append(shown + ("   [{:.2f}, {:.2f}]".format(*bounds) if bounds else ""))
+        yield f"{name:<24}{''.join(f'{cell:<{width}}' for cell in cells)}".rstrip()
+    for name, result in results.items():
+        if "datasets" in result and "mauve" in result["metrics"]:
+            yield f"{name}: mauve of all datasets {result['metrics']['mauve']:.2f}"
 
 
 def add_reward(commands: Any) -> None:
@@ -99,7 +127,7 @@ def add_reward(commands: Any) -> None:
         commands,
         "reward",
         _reward,
-        "the rewards of a file of answers, and the verdicts behind them",
+        "the rewards of files of answers, and the verdicts behind them",
         "Judges every statement, citation and gold answer, and prints the rewards that follow; "
         "--json has each with its place in the text.",
         "reward answers_asqa.json --verifier lexical",
@@ -119,24 +147,27 @@ def add_reward(commands: Any) -> None:
 
 
 def _reward(arguments: argparse.Namespace) -> None:
-    """Print the rewards of a file of answers and write them with the verdicts behind them."""
+    """Print the rewards of files of answers and write them with the verdicts behind them."""
     from citepipe.options import RewardOptions
     from citepipe.rewards import reward_file
 
     options = RewardOptions(**shared.given(arguments, RewardOptions))
     shared.check_writable(arguments.json)
-    file = shared.answers_of(arguments)
-    result = reward_file(file, shared.verifier_of(arguments), options)
-    shared.publish(arguments.json, result, _rewards(result))
+    files = shared.answers_of(arguments)
+    verifier = shared.verifier_of(arguments)
+    results = {name: reward_file(file, verifier, options) for name, file in files.items()}
+    shared.publish(arguments.json, shared.together(results), _rewards(results))
 
 
-def _rewards(result: dict[str, Any]) -> Iterator[str]:
-    """A line of totals per answer, and their means."""
-    names = list(result["means"])
+def _rewards(results: dict[str, Any]) -> Iterator[str]:
+    """A line of totals per answer, and their means; of several files each behind its name."""
+    names = list(next(iter(results.values()))["means"])
     yield "".join([f"{'id':<24}", *(f"{name:>20}" for name in names)])
-    rows = [(own["id"], own["totals"]) for own in result["per_example"]]
-    for label, totals in [*rows, ("mean", result["means"])]:
-        yield "".join([f"{label:<24}", *(f"{totals[name]:>+20.2f}" for name in names)])
+    for file, result in results.items():
+        lead = f"{file} " if len(results) > 1 else ""
+        rows = [(own["id"], own["totals"]) for own in result["per_example"]]
+        for label, totals in [*rows, ("mean", result["means"])]:
+            yield "".join([f"{lead + label:<24}", *(f"{totals[n]:>+20.2f}" for n in names)])
 
 
 def add_compare(commands: Any) -> None:

@@ -18,15 +18,14 @@ def add_check(commands: Any) -> None:
         "check",
         _check,
         "what is wrong with a data file, and what would be done with it",
-        "Looks at every row of a file of questions or answers, says all that is wrong with it by "
+        "Looks at every row of files of questions or answers, says all that is wrong with it by "
         "row and field, and what the pipeline would do with it. Ends with 1 if the pipeline would "
-        "refuse the file.",
+        "refuse a file.",
         "check combined_train.json",
         "check questions.jsonl --own-as asqa --lines 20",
         "check asqa_eval_gtr_top100.json --json - | jq .uses",
     ).add_argument
-    option("input", type=Path, metavar="FILE", help="a JSON list, result file or JSONL")
-    option("--dataset", metavar="NAME", help=shared.DATASET_HELP)
+    shared.add_inputs(option)
     rows = "of rows that nothing assigns; default: eli5"
     option("--own-as", default="eli5", metavar="NAME", help=rows)
     count: dict[str, Any] = {"type": shared.positive, "default": 5, "metavar": "N"}
@@ -36,16 +35,18 @@ def add_check(commands: Any) -> None:
 
 
 def _check(arguments: argparse.Namespace) -> None:
-    """Print a report on a file; raises InputError if the pipeline would refuse it."""
+    """Print a report on files; raises InputError if the pipeline would refuse one."""
     from citepipe.data.check import check
 
     shared.check_writable(arguments.json)
-    report = check(
-        arguments.input, arguments.dataset, arguments.documents, arguments.own_as, arguments.lines
-    )
-    shared.publish(arguments.json, report.as_json(), report.lines())
-    if not report.is_usable:
-        raise InputError(f"{arguments.input}: not usable as it is")
+    settings = (arguments.dataset, arguments.documents, arguments.own_as, arguments.lines)
+    paths = arguments.inputs
+    reports = [check(path, *settings) for path in paths]
+    written = dict(zip(shared.names_of(paths), (own.as_json() for own in reports), strict=True))
+    lines = [line for own in reports for line in own.lines()]
+    shared.publish(arguments.json, shared.together(written), lines)
+    if bad := [own.file for own in reports if not own.is_usable]:
+        raise InputError(f"{', '.join(bad)}: not usable as it is")
 
 
 def add_fetch(commands: Any) -> None:

@@ -6,7 +6,7 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +24,10 @@ VERIFIER_HELP = (
     "(google/t5_xxl_true_nli_mixture is ALCE's), perhaps with settings behind a question mark "
     "(?dtype=4bit&revision=main), or package.module:function"
 )
-DATASET_HELP = "asqa, qampari, eli5 or expertqa; by default what the rows say, or the file's name"
+DATASET_HELP = (
+    "asqa, qampari, eli5, expertqa, or own (answers in sentences to any questions); by default "
+    "what the rows say, or the file's `args`, or its name"
+)
 
 
 def examples(*lines: str) -> dict[str, Any]:
@@ -66,11 +69,16 @@ natural = number(int, "a whole number from 0", lambda value: value >= 0)
 positive = number(int, "a whole number from 1", lambda value: value >= 1)
 
 
-def add_answers(add: Callable[..., Any]) -> None:
-    """The file of answers, and how it is read and verified."""
-    file = "an ALCE result file ({args, data}), a JSON list or JSONL of examples with `output`"
-    add("input", type=Path, metavar="INPUT", help=file)
+def add_inputs(add: Callable[..., Any]) -> None:
+    """Files of rows, and the dataset they count as."""
+    file = "JSON, JSON lines, CSV, TSV, Parquet or an ALCE result file; several are named apart"
+    add("inputs", type=Path, nargs="+", metavar="INPUT", help=file)
     add("--dataset", metavar="NAME", help=DATASET_HELP)
+
+
+def add_answers(add: Callable[..., Any]) -> None:
+    """The files of answers, and how they are read and verified."""
+    add_inputs(add)
     add("--skip-bad", action="store_true", help="leave bad rows out, name and count them")
     splitters = "sentences: punkt-rules (needs no download), or punkt (NLTK's, as ALCE)" + DEFAULT
     add("--splitter", default="punkt-rules", metavar="SPEC", help=splitters)
@@ -102,19 +110,35 @@ def given(arguments: argparse.Namespace, options: type[Options]) -> dict[str, An
     return {k: v for k, v in vars(arguments).items() if k in known and v is not None}
 
 
-def answers_of(arguments: argparse.Namespace) -> AnswerFile:
-    """Read the file of answers; what is to be known of it goes to stderr before any figure."""
-    from citepipe.data.files import read_answers
+def names_of(paths: Sequence[Path]) -> list[str]:
+    """A name for each of several files: what their paths do not all have in common."""
+    stems = [path.stem for path in paths]
+    return stems if len(set(stems)) == len(stems) else list(map(str, paths))
 
-    file = read_answers(arguments.input, arguments.dataset, arguments.skip_bad)
-    for complaint in file.left_out:
-        print(f"left out: {complaint}", file=sys.stderr)
-    if file.left_out:
-        print(f"{len(file.left_out)} bad rows were left out", file=sys.stderr)
-    if bare := sum(not example.docs for example in file.examples):
-        line = f"{bare} rows have no documents; whatever they cite is out of range"
-        print(f"{file.path}: {line}", file=sys.stderr)
-    return file
+
+def answers_of(arguments: argparse.Namespace) -> dict[str, AnswerFile]:
+    """Read the files of answers, by their names; what is to be known of them goes to stderr before
+    any figure. The verifier's name is looked at before."""
+    from citepipe.data.files import read_answers
+    from citepipe.verify.load import check_spec
+
+    check_spec(arguments.verifier)
+    files = {}
+    for name, path in zip(names_of(arguments.inputs), arguments.inputs, strict=True):
+        file = files[name] = read_answers(path, arguments.dataset, arguments.skip_bad)
+        for complaint in file.left_out:
+            print(f"left out: {complaint}", file=sys.stderr)
+        if file.left_out:
+            print(f"{path}: {len(file.left_out)} bad rows were left out", file=sys.stderr)
+        if bare := sum(not example.docs for example in file.examples):
+            line = f"{bare} rows have no documents; whatever they cite is out of range"
+            print(f"{path}: {line}", file=sys.stderr)
+    return files
+
+
+def together(results: dict[str, Any]) -> Any:
+    """What is written of files: of one its result, of several `files`, theirs by their names."""
+    return {"files": results} if len(results) > 1 else next(iter(results.values()))
 
 
 def verifier_of(arguments: argparse.Namespace) -> Verifier:

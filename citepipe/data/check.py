@@ -12,14 +12,15 @@ from typing import Any, Literal
 
 from citepipe.data.example import (
     DATASETS,
-    DOCUMENTS,
+    IDS,
+    NAMES,
     READ,
     TEXTS,
     WRITTEN,
     Example,
-    documents_field,
+    field_of,
 )
-from citepipe.data.files import dataset_in_name, read_rows
+from citepipe.data.files import dataset_of, read_rows
 from citepipe.data.mixture import normalized_question
 from citepipe.data.validate import RowError, shown
 from citepipe.errors import InputError
@@ -46,7 +47,7 @@ _USES = {
     "attributed": "distilled if human answers get citations (`teacher.citations: attribute`)",
     "asked": "sampled from, trained on by RL, tested",
     "tested": "tested with gold answers",
-    "scored": "scored as they stand (`citepipe score`), with `output`",
+    "scored": "scored as they stand (`citepipe score`)",
 }
 """What the pipeline does with rows; a row may be in several."""
 
@@ -104,7 +105,7 @@ def check(
 
     Args:
         path: the file, in any form that `read_rows` takes.
-        dataset: the dataset of rows that do not name theirs; by default the one in the file's name.
+        dataset: the dataset of rows that do not name theirs; by default that of the file.
         documents: per question that the pipeline keeps (`data.documents`).
         own_as: the dataset as which rows count that nothing assigns to one (`data.own_as`).
         lines: how many findings of a kind get a line; all are counted.
@@ -128,13 +129,13 @@ def check(
     except InputError as error:
         broken = Finding("error", str(error), 1, [str(error)])
         return CheckReport(str(path), 0, {}, {}, [broken])
-    dataset = dataset or dataset_in_name(path)
+    dataset = dataset or dataset_of(path, rows)
     questions: dict[str, str] = {}
     seen: set[Any] = set()
     datasets: Counter[str] = Counter()
     uses: Counter[str] = Counter()
     unread: Counter[str] = Counter()
-    for number, (where, row) in enumerate(rows):
+    for number, (where, row) in enumerate(rows.each):
         place = where.removeprefix(f"{path}, ")
         try:
             example = Example.from_row(row, where, dataset, number, False, own_as)
@@ -154,7 +155,8 @@ def check(
             line = f"{where}, field {name}: {kind}{detail}"
             add("warning", f"field {_PLACE.sub('[]', name)}: {kind}", line)
         datasets[example.dataset] += 1
-        uses.update(_uses(example, key in seen, documents))
+        is_own = not (row.get("dataset") or dataset)
+        uses.update(_uses(example, key in seen, documents, is_own))
         seen.add(key)
         unread.update(_unread(example, row))
     for name, count in sorted(unread.items()):
@@ -165,8 +167,8 @@ def check(
     return CheckReport(str(path), number + 1, dict(sorted(datasets.items())), used, findings)
 
 
-def _uses(example: Example, repeated: bool, kept: int) -> list[str]:
-    """What becomes of a row, as keys of `_USES`."""
+def _uses(example: Example, repeated: bool, kept: int, is_own: bool) -> list[str]:
+    """What becomes of a row, which names no dataset if it `is_own`, as keys of `_USES`."""
     cited = bool((example.output or "").strip())
     asked = bool(example.docs) and not repeated
     uses = {
@@ -177,20 +179,20 @@ def _uses(example: Example, repeated: bool, kept: int) -> list[str]:
         "attributed": asked and not cited and bool((example.answer or "").strip()),
         "asked": asked,
         "tested": asked and bool(_gold(example)),
-        "scored": example.output is not None,
+        "scored": example.output is not None or (is_own and example.answer is not None),
     }
     return [name for name, applies in uses.items() if applies]
 
 
 def _gold(example: Example) -> Sequence[Any]:
     """The gold answers that the correctness of the example's dataset needs."""
-    gold: Sequence[Any] = getattr(example, _GOLD[example.dataset])
+    gold: Sequence[Any] = getattr(example, _GOLD[example.judged_as])
     return gold
 
 
 def _remarks(example: Example, row: dict[str, Any], kept: int) -> Iterator[tuple[str, str, str]]:
     """What is odd about a row that can be read: a field, what about it, and the particulars."""
-    listed = documents_field(row)
+    listed = field_of(row, "docs")
     if not example.question.strip():
         yield "question", "empty", ""
     if not example.docs:
@@ -201,7 +203,7 @@ def _remarks(example: Example, row: dict[str, Any], kept: int) -> Iterator[tuple
             yield f"{listed}[{place}]", "a document without text", ""
         elif (first := seen.setdefault(doc.passage, place)) != place:
             yield f"{listed}[{place}]", "the same document", f" as {listed}[{first}]"
-    name = _GOLD[example.dataset]
+    name = _GOLD[example.judged_as]
     if not _gold(example):
         yield name, "no gold answers", f", so no correctness of {example.dataset} is computed"
     for place, gold in enumerate(_gold(example)):
@@ -243,8 +245,8 @@ def _about_output(output: str, documents: int, kept: int) -> Iterator[tuple[str,
 
 def _unread(example: Example, row: dict[str, Any]) -> Iterator[str]:
     """The fields of a row and of its documents that nothing reads."""
-    yield from (name for name in example.extra if name != "sample_id" or "id" in row)
-    listed = documents_field(row)
+    yield from (name for name in example.extra if name not in IDS or "id" in row)
+    listed = field_of(row, "docs")
     for doc in row.get(listed) or []:
         if isinstance(doc, dict):
             yield from (f"{listed}[].{name}" for name in doc.keys() - {*WRITTEN, *TEXTS})
@@ -252,6 +254,6 @@ def _unread(example: Example, row: dict[str, Any]) -> Iterator[str]:
 
 def _hint(name: str) -> str:
     """The field that somebody may have meant who wrote `name`."""
-    known = [*WRITTEN, *TEXTS] if "[]." in name else sorted({*READ, *DOCUMENTS})
+    known = [*WRITTEN, *TEXTS] if "[]." in name else sorted(READ.union(*NAMES.values()))
     near = difflib.get_close_matches(name.rpartition(".")[2].lower(), known, n=1, cutoff=0.8)
     return f"; {near[0]} is read" if near else ""

@@ -1,34 +1,48 @@
 """An example: a question, its documents, its gold answers, and perhaps somebody's cited answer.
 
-The fields are those of ALCE's files and of the authors' training files (`combined_train.json`); for
-rows of a user's own, documents may go by other names and be plain strings.
+The fields are those of ALCE's files and of the authors' training files (`combined_train.json`);
+rows of a user's own may have other names for them (`NAMES`), and documents that are plain strings.
 """
 
 from __future__ import annotations
 
+import ast
+import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from itertools import accumulate
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, TypeAdapter
 
-from citepipe.data.validate import kind_of, present, shown, validated
+from citepipe.data.validate import RowError, kind_of, present, shown, validated
+from citepipe.text.sentences import Splitter
 from citepipe.text.statements import find_citations, renumber_citations
 
-DATASETS = ("asqa", "qampari", "eli5", "expertqa")
+DATASETS = ("asqa", "qampari", "eli5", "expertqa", "own")
+"""`own`: answers in sentences to anybody's questions, with whatever references there are."""
 
-DOCUMENTS = ("docs", "documents", "passages", "contexts")
-"""The names of a row's list of documents; the first is ALCE's."""
+NAMES = {
+    "question": ("question", "query", "user_input", "input", "topic", "narrative"),
+    "docs": (
+        *("docs", "documents", "passages", "contexts", "retrieved_contexts", "retrieval_context"),
+        *("context", "ctxs", "sources", "chunks"),
+    ),
+    "output": ("output", "response", "actual_output", "generated_answer", "prediction"),
+    "answer": ("answer", "reference", "ground_truth", "ground_truths", "expected_output"),
+}
+"""The names of fields that have several; the first is ALCE's."""
 
-TEXTS = ("text", "passage", "content", "contents")
+IDS = ("id", "sample_id", "qid", "query_id", "question_id", "topic_id")
+
+TEXTS = ("text", "passage", "content", "contents", "page_content", "segment", "snippet", "chunk")
 """The names of a document's text; the first is ALCE's."""
 
-READ = frozenset(
-    {"id", "dataset", "question", "output", "answer"}
-    | {"annotations", "qa_pairs", "answers", "claims"}
-)
-"""The fields of a row that are read, besides its documents and `sample_id`."""
+_LISTS = ("annotations", "qa_pairs", "answers", "claims")
+READ = frozenset({"id", "dataset", *NAMES, *_LISTS})
+"""The fields of a row that are read, by ALCE's names."""
 
 WRITTEN = ("id", "title", "text", "sent", "summary", "extraction")
 """The fields of a document, in the order in which they are written."""
@@ -95,7 +109,9 @@ class Document:
     title: str
     text: Annotated[str, Field(validation_alias=AliasChoices(*TEXTS))]
     sent: str | None = None
-    id: Annotated[str | None, BeforeValidator(str)] = None
+    id: Annotated[
+        str | None, BeforeValidator(str), Field(validation_alias=AliasChoices("id", "docid"))
+    ] = None
     summary: str | None = None
     extraction: str | None = None
 
@@ -122,10 +138,11 @@ class Example:
     """A question with documents and gold answers; fields that do not apply are empty.
 
     Attributes:
-        id: unique within its file.
+        id: unique within its file; the row's place there if `is_numbered`, as it has none.
         dataset: one of `DATASETS`; decides how statements are split and what counts as correct.
         docs: the documents in the order in which they are numbered, from `[1]`.
         output: a cited answer (the teacher's, or a system's), or None.
+        parts: the statements of an `output` that came as a list of them.
         answer: a human long answer, or None.
         long_answers: ASQA's reference paragraphs (`annotations[].long_answer`).
         qa_pairs: ASQA's readings with their short answers.
@@ -136,10 +153,14 @@ class Example:
 
     id: Annotated[str, BeforeValidator(str)]
     dataset: Annotated[str, AfterValidator(_dataset)]
-    question: str
-    docs: Annotated[tuple[DocumentRow, ...], Field(validation_alias=AliasChoices(*DOCUMENTS))]
-    output: Annotated[str | None, BeforeValidator(_output)] = None
-    answer: str | None = None
+    question: Annotated[str, Field(validation_alias=AliasChoices(*NAMES["question"]))]
+    docs: Annotated[tuple[DocumentRow, ...], Field(validation_alias=AliasChoices(*NAMES["docs"]))]
+    output: Annotated[
+        str | None,
+        BeforeValidator(_output),
+        Field(validation_alias=AliasChoices(*NAMES["output"])),
+    ] = None
+    answer: Annotated[str | None, Field(validation_alias=AliasChoices(*NAMES["answer"]))] = None
     long_answers: Annotated[
         tuple[Annotated[str, BeforeValidator(_long_answer)], ...],
         Field(validation_alias="annotations"),
@@ -148,6 +169,8 @@ class Example:
     answers: tuple[Annotated[tuple[str, ...], BeforeValidator(_aliases)], ...] = ()
     claims: tuple[str, ...] = ()
     extra: dict[str, Any] = field(default_factory=dict, compare=False)
+    parts: tuple[str, ...] = field(default=(), compare=False)
+    is_numbered: bool = field(default=False, compare=False)
 
     @classmethod
     def from_row(
@@ -161,9 +184,11 @@ class Example:
     ) -> Example:
         """Read one row of a data file: the authors', ALCE's, EXPERTQA's own, or a user's.
 
-        A user's row may have its documents as `documents`, `passages` or `contexts`, as plain
-        strings or without titles, and its `answers` as strings. Answers of an ASQA-like row
-        without readings (`qa_pairs`) are one reading each. A null field counts as absent.
+        A user's row may have other `NAMES`, documents that are plain strings or without titles,
+        and `answers` that are strings. Answers of an ASQA-like row without readings (`qa_pairs`)
+        are one reading each. `answer` is a human answer, but what a system said if nothing else is
+        and the row is `own` or has a reference by another name (RAGAS). A null field counts as
+        absent.
 
         Args:
             row: the decoded JSON object, or the error that it cannot be decoded, which is raised.
@@ -172,7 +197,7 @@ class Example:
             number: the row's place in its file, the id of rows that have none.
             needs_documents: a row must have a list of documents, be it empty.
             own_as: the dataset as which a row counts that nothing assigns to one; one with readings
-                is like ASQA's all the same. None refuses it.
+                (`qa_pairs`) is like ASQA's all the same. None refuses it.
 
         Raises:
             RowError: fields are missing or of the wrong type, all of them named in its lines.
@@ -182,21 +207,53 @@ class Example:
         if isinstance(row, dict):
             if isinstance(row.get("answers"), dict):
                 row = _plain(row, where)
-            listed = documents_field(row)
-            read = {*READ, listed}
+            row, parts = _joined(row)
+            named = {name: field_of(row, name) for name in NAMES}
+            own_as = "asqa" if own_as is not None and row.get("qa_pairs") else own_as
+            assigned = row.get("dataset") or dataset or own_as or ""
+            reference = field_of(row, "answer", 1)
+            if (
+                row.get(named["output"]) is None
+                and row.get("answer") is not None
+                and (assigned == "own" or row.get(reference) is not None)
+            ):
+                row = {k: v for k, v in row.items() if k != "answer"} | {"output": row["answer"]}
+                named |= {"output": "output", "answer": reference}
+            read = {*(READ - NAMES.keys()), *named.values()}
             fields = {name: row[name] for name in read if row.get(name) is not None}
-            if own_as is not None and row.get("qa_pairs"):
-                own_as = "asqa"
-            fields["dataset"] = fields.get("dataset") or dataset or own_as or ""
-            identity = row.get("id", row.get("sample_id"))
-            fields["id"] = number if identity is None else identity
+            several = fields.get(named["answer"])
+            if isinstance(several, list) and named["answer"] != "answer":
+                del fields[named["answer"]]
+                fields["annotations"] = [{"long_answer": text} for text in several]
+            fields["dataset"] = assigned
+            identity = next((row[name] for name in IDS if row.get(name) is not None), None)
+            fields |= {"id": number if identity is None else identity, "parts": parts}
+            fields["is_numbered"] = identity is None
             fields["extra"] = {name: value for name, value in row.items() if name not in read}
-            row = fields if needs_documents else {listed: [], **fields}
-        example = validated(_EXAMPLE, row, where)
-        if example.dataset == "asqa" and not example.qa_pairs:
+            row = fields if needs_documents else {named["docs"]: [], **fields}
+        try:
+            example = validated(_EXAMPLE, row, where)
+        except RowError as error:
+            raise RowError([_with_names(line) for line in error.lines]) from None
+        if example.dataset in ("asqa", "own") and not (example.qa_pairs or example.claims):
             readings = tuple(QAPair(example.question, aliases) for aliases in example.answers)
             example = replace(example, qa_pairs=readings)
         return example
+
+    @property
+    def judged_as(self) -> str:
+        """The dataset whose rules find its gold answers: `own` has ASQA's for short answers, else
+        ELI5's."""
+        return ("asqa" if self.qa_pairs else "eli5") if self.dataset == "own" else self.dataset
+
+    def splitter(self, otherwise: Splitter) -> Splitter:
+        """What splits the answer: its `parts` as they came, or else `otherwise`."""
+        if not self.parts or self.output != " ".join(self.parts):
+            return otherwise
+        ends = list(accumulate(len(part) + 1 for part in self.parts))
+        return lambda _: [
+            (e - 1 - len(part), e - 1) for part, e in zip(self.parts, ends, strict=True)
+        ]
 
     def to_row(self) -> dict[str, Any]:
         """The row as the authors' files have it (`output` a list of at most one answer)."""
@@ -260,9 +317,9 @@ def _plain(row: Mapping[str, Any], where: str) -> dict[str, Any]:
     the human answer, and its claims are the gold ones. Where all evidence is addresses, there are
     no documents. A row's own documents stay, which its answer does not cite.
     """
-    has_own = any(row.get(name) for name in DOCUMENTS)
+    has_own = any(row.get(name) for name in NAMES["docs"])
     fields = {**row, "dataset": row.get("dataset", "expertqa"), "answers": None}
-    fields |= {} if has_own else {DOCUMENTS[0]: []}
+    fields |= {} if has_own else {"docs": []}
     read = list(validated(_EXPERTQA_ROW, {"answers": row["answers"]}, where).answers.values())
     chosen = next((a for a in read if a.revised_answer_string is not None), (*read, None)[0])
     if chosen is None:
@@ -319,7 +376,102 @@ def relevant_documents(
     return tuple(docs[i] for i in relevant), docs[end : end + 1]
 
 
-def documents_field(row: Mapping[str, Any]) -> str:
-    """The name of a row's documents: the first one that holds any, or that is there at all."""
-    named = [name for name in DOCUMENTS if row.get(name) is not None]
-    return next((name for name in named if row[name]), (*named, DOCUMENTS[0])[0])
+def field_of(row: Mapping[str, Any], field: str, begin: int = 0) -> str:
+    """The name that a row has for a field, of `NAMES[field][begin:]`: the first one that holds
+    anything, or that is there at all."""
+    names = NAMES[field][begin:]
+    named = [name for name in names if row.get(name) is not None]
+    return next((name for name in named if row[name]), (*named, names[0])[0])
+
+
+def _with_names(line: str) -> str:
+    """A complaint that a field is missing, with the other names that it may have."""
+    for name, (_, *others) in NAMES.items():
+        if line.endswith(f", field {name}: missing"):
+            return f"{line} (also read as {', '.join(others)})"
+    return line
+
+
+def _joined(row: dict[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """A row whose answer is a list of `{text, citations}`, as in TREC RAG, with the answer as one
+    text, and its parts.
+
+    There citations are places, from 0, in `references`, which lists ids of documents; without
+    `references`, places in the row's documents, or their ids.
+    """
+    name = next((n for n in (*NAMES["output"], "answer") if _is_split(row.get(n))), None)
+    if name is None:
+        return row, ()
+    if isinstance(row.get("metadata"), dict):
+        row = row["metadata"] | row
+    listed = field_of(row, "docs")
+    docs, references = list(row.get(listed) or []), row.get("references") or []
+    ids = [str(d.get("id", d.get("docid", ""))) if isinstance(d, dict) else "" for d in docs]
+    if not docs and not all(isinstance(r, str) and " " not in r.strip() for r in references):
+        docs = list(references)
+    elif references and any(ids):
+        # What is listed comes first, in the order of the list; without a passage, it has no text.
+        places = [ids.index(str(r)) if str(r) in ids else None for r in references]
+        others = [doc for place, doc in enumerate(docs) if place not in places]
+        docs = [
+            {"id": r, "text": ""} if p is None else docs[p]
+            for r, p in zip(references, places, strict=True)
+        ] + others
+        ids = list(map(str, references))
+
+    def number(cited: Any) -> int:
+        place = int(cited) if str(cited).isdecimal() else len(docs)
+        if str(cited) in ids and not place < len(references):
+            place = ids.index(str(cited))
+        return min(place, len(docs)) + 1
+
+    parts = []
+    for part in row[name]:
+        cited = "".join(f"[{number(c)}]" for c in part.get("citations") or [])
+        parts.append(" ".join([*str(part["text"]).split(), *([cited] if cited else [])]))
+    joined = {k: v for k, v in row.items() if k not in (name, listed, "references")}
+    return joined | {"docs": docs, "output": " ".join(parts)}, tuple(parts)
+
+
+def _is_split(value: Any) -> bool:
+    return (
+        bool(value)
+        and isinstance(value, list)
+        and all(isinstance(part, dict) and isinstance(part.get("text"), str) for part in value)
+    )
+
+
+_NUMBERED = re.compile(r"(?:doc|document|passage|context|source|chunk)s?_?(\d+)")
+
+
+def from_cells(names: Sequence[str], cells: Sequence[str]) -> dict[str, Any]:
+    """A row of a table as a row of JSON: lists are JSON, or as Python prints them, or else one
+    thing; `doc_1`, `doc_2`, … are documents; an empty cell is absent, but an answer that is empty.
+    """
+    row: dict[str, Any] = {}
+    numbered: dict[int, str] = {}
+    for name, cell in zip(names, cells, strict=True):
+        if not name or (not cell and name not in (*NAMES["output"], "answer")):
+            continue
+        if found := _NUMBERED.fullmatch(name):
+            numbered[int(found[1])] = cell
+        elif name in (*NAMES["docs"], *_LISTS, "references", "ground_truths"):
+            row[name] = _listed(cell)
+        else:
+            row[name] = _decoded(cell) if cell.startswith("[{") else cell
+    if numbered:
+        row.setdefault("docs", [numbered[n] for n in sorted(numbered)])
+    return row
+
+
+def _listed(cell: str) -> Any:
+    value = _decoded(cell)
+    return value if isinstance(value, list) else [value]
+
+
+def _decoded(cell: str) -> Any:
+    for read in (json.loads, ast.literal_eval):
+        if cell.lstrip()[:1] in ("[", "{"):
+            with suppress(ValueError, SyntaxError, RecursionError, MemoryError):
+                return read(cell)
+    return cell

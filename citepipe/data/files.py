@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
 import os
 import re
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, NamedTuple, TextIO
 
 from pydantic_core import from_json
 
-from citepipe.data.example import DATASETS, Example
+from citepipe.data.example import DATASETS, NAMES, Example, from_cells
 from citepipe.errors import InputError
 
 
@@ -102,33 +105,86 @@ def decoded(text: str, where: Path | str, one_line: bool = False) -> Any:
         raise InputError(f"{place}: expected JSON, {what} at column {column}") from None
 
 
-def read_rows(path: Path | str) -> Iterator[tuple[str, Any]]:
-    """The rows of a JSON list, an ALCE result file (`{"data": [...]}`), or a file of one per line.
+class Rows(NamedTuple):
+    """The rows of a file: the dataset that its `args` name, and how each row is named in errors,
+    with its value, or the error that there is none."""
 
-    What the file holds decides, not its name: JSON lines may be called `.json` (as EXPERTQA's
-    are), and a list `.jsonl`.
+    dataset: str | None
+    each: Iterator[tuple[str, Any]]
 
-    Returns:
-        How each row is named in errors, and its value, or the error that there is none.
+
+def read_rows(path: Path | str) -> Rows:
+    """The rows of a JSON list, an ALCE result file (`{"data": [...]}`), a file of one per line, or
+    a table (`.csv`, `.tsv`, `.parquet`).
+
+    But for tables what the file holds decides, not its name: JSON lines may be called `.json` (as
+    EXPERTQA's are), and a list `.jsonl`.
 
     Raises:
-        InputError: the file cannot be read, is neither of these, or has no rows.
+        InputError: the file cannot be read, is none of these, or has no rows.
     """
-    text = read_text(path)
-    begin = text.lstrip()[:1]
-    if not begin:
-        raise InputError(f"{path}: expected at least one row, got an empty file")
-    if _has_lines(text) or (Path(path).suffix == ".jsonl" and begin != "["):
-        return _each(lines_of(text, path))
-    value = decoded(text, path)
+    ending = Path(path).suffix.lower()
+    if ending == ".parquet":
+        value: Any = _parquet(path)
+    else:
+        text = read_text(path)
+        begin = text.lstrip()[:1]
+        if not begin:
+            raise InputError(f"{path}: expected at least one row, got an empty file")
+        if ending in (".csv", ".tsv"):
+            return Rows(None, iter(_table(text, path)))
+        if _has_lines(text) or (ending == ".jsonl" and begin != "["):
+            return Rows(None, _each(lines_of(text, path)))
+        value = decoded(text, path)
+    said = None
     if isinstance(value, dict):
-        is_row = "question" in value and "data" not in value
+        args = value.get("args")
+        said = args.get("dataset_name", args.get("dataset")) if isinstance(args, dict) else None
+        is_row = "data" not in value and any(name in value for name in NAMES["question"])
         value = [value] if is_row else value.get("data")
     if not isinstance(value, list):
         raise InputError(f"{path}: expected a list of rows, or an object with the list as `data`")
     if not value:
         raise InputError(f"{path}: expected at least one row, got none")
-    return ((f"{path}, row {number}", row) for number, row in enumerate(value))
+    each = ((f"{path}, row {number}", row) for number, row in enumerate(value))
+    return Rows(said if said in DATASETS else None, each)
+
+
+def _table(text: str, path: Path | str) -> list[tuple[str, Any]]:
+    """The rows of comma- (or semicolon-) and of tab-separated values, below a line of names."""
+    csv.field_size_limit(sys.maxsize)
+    header = text.partition("\n")[0]
+    delimiter = max(",;\t", key=header.count)
+    lines = csv.reader(StringIO(text), delimiter=delimiter, strict=True)
+    found: list[tuple[str, Any]] = []
+    where = f"{path}, line 1"
+    try:
+        names = [re.sub(r"\W+", "_", name.strip().lower()) for name in next(lines)]
+        where = f"{path}, line {lines.line_num + 1}"
+        for cells in lines:
+            if len(cells) == len(names):
+                found.append((where, from_cells(names, cells)))
+            elif cells:
+                expected = f"expected {len(names)} cells as in the first line"
+                found.append((where, InputError(f"{where}: {expected}, got {len(cells)}")))
+            where = f"{path}, line {lines.line_num + 1}"
+    except csv.Error as error:
+        raise InputError(f"{where}: expected a row of a table: {error}") from None
+    if not found:
+        raise InputError(f"{path}: expected at least one row, got none")
+    return found
+
+
+def _parquet(path: Path | str) -> Any:
+    import pandas as pd
+
+    try:
+        return json.loads(pd.read_parquet(path).to_json(orient="records"))
+    except ImportError:
+        raise InputError(f"{path}: Parquet is read with pyarrow: pip install pyarrow") from None
+    except (OSError, ValueError) as error:
+        line = " ".join(str(error).split())[:200]
+        raise InputError(f"{path}: cannot be read as Parquet: {line}") from None
 
 
 def _has_lines(text: str) -> bool:
@@ -157,10 +213,11 @@ def each_example(
     """How each row of a file is named in errors, and its example, or what is wrong with it.
 
     Arguments are those of `Example.from_row`; by default the dataset of rows that do not name
-    theirs is looked for in the file's name, as ALCE does.
+    theirs is that of the file (`dataset_of`).
     """
-    dataset = dataset or dataset_in_name(path)
-    for number, (where, row) in enumerate(read_rows(path)):
+    rows = read_rows(path)
+    dataset = dataset or dataset_of(path, rows)
+    for number, (where, row) in enumerate(rows.each):
         try:
             yield where, Example.from_row(row, where, dataset, number, needs_documents, own_as)
         except InputError as error:
@@ -184,10 +241,16 @@ def example_of(found: Example | InputError) -> Example:
     return found
 
 
-def dataset_in_name(path: Path | str) -> str | None:
-    """The one dataset that a file's name has in it, as in ALCE's evaluation; None for several."""
-    named = [name for name in DATASETS if name in Path(path).name.lower()]
-    return named[0] if len(named) == 1 else None
+def dataset_of(path: Path | str, rows: Rows) -> str | None:
+    """The dataset of a file: what its `args` name, or else the one that its name has in it, as in
+    ALCE's evaluation; None for none or several."""
+    named = named_in(path)
+    return rows.dataset or (named[0] if len(named) == 1 else None)
+
+
+def named_in(path: Path | str) -> list[str]:
+    """The datasets that a file's name has in it."""
+    return [name for name in DATASETS[:-1] if name in Path(path).name.lower()]
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,11 +270,12 @@ class AnswerFile:
 
 
 def read_answers(path: Path, dataset: str | None, skip_bad: bool = False) -> AnswerFile:
-    """Read an ALCE result file, or a list of examples with `output`.
+    """Read an ALCE result file, or rows with `output`.
 
     Args:
         path: the file.
-        dataset: the dataset of all rows; None takes that of the rows or of the file's name.
+        dataset: the dataset of all rows; None takes that of the rows, of the file's `args` or of
+            its name, and else `own`, unless the name has several.
         skip_bad: leave bad rows out instead of refusing the file.
 
     Raises:
@@ -222,13 +286,15 @@ def read_answers(path: Path, dataset: str | None, skip_bad: bool = False) -> Ans
         raise InputError(f"dataset {dataset!r}: expected one of {', '.join(DATASETS)}")
     left_out: list[str] = []
     examples: list[Example] = []
-    for where, found in each_example(path, dataset):
+    own_as = "own" if len(named_in(path)) < 2 else None
+    for where, found in each_example(path, dataset, own_as=own_as):
         if isinstance(found, InputError):
             bad = found
         elif dataset is not None and found.dataset != dataset:
             bad = InputError(f"{where}, field dataset: expected {dataset}, got {found.dataset}")
         elif found.output is None:
-            bad = InputError(f"{where}, field output: missing")
+            others = ", ".join(NAMES["output"][1:])
+            bad = InputError(f"{where}, field output: missing (also read as {others})")
         else:
             examples.append(found)
             continue

@@ -79,7 +79,7 @@ def text_scores(
         if "copied" in wanted and not is_list(example.dataset):
             docs = [doc.text if doc.sent is None else doc.sent for doc in example.docs]
             docs = [f" {normalize_answer(remove_citations(doc))} " for doc in docs]
-            statements = split_answer(answer, example.dataset, splitter)
+            statements = split_answer(answer, example.dataset, example.splitter(splitter))
             claims = filter(None, (normalize_answer(statement.claim) for statement in statements))
             if copied := [any(f" {claim} " in doc for doc in docs) for claim in claims]:
                 own["copied"] = percent(copied)
@@ -100,10 +100,10 @@ def judged_scores(
     hits = judgement.gold
     if not hits:
         return scores
-    if example.dataset == "asqa":
+    if example.judged_as == "asqa":
         scores["str_em"] = percent(hits)
         scores["str_hit"] = 100.0 * all(hits)
-    elif example.dataset == "qampari":
+    elif example.judged_as == "qampari":
         scores |= _list_scores(example, remove_citations(answer), hits)
     else:
         scores["claims_nli"] = percent(hits)

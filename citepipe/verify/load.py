@@ -38,6 +38,7 @@ def load_verifier(spec: str, cache: Path | None = None, device: str = "auto") ->
     Raises:
         InputError: there is no such verifier, or its cache cannot be used.
     """
+    check_spec(spec)
     target, _, argument = spec.partition("?")
     if target == "lexical":
         if argument:
@@ -48,6 +49,17 @@ def load_verifier(spec: str, cache: Path | None = None, device: str = "auto") ->
     if ":" in target:
         return _from_factory(spec, target, argument)
     return _from_model(spec, target, argument, cache, device)
+
+
+def check_spec(spec: str) -> None:
+    """Raise InputError for a name that can be no verifier's: a model is a directory, or has its
+    owner's name. Nothing is loaded and no network asked."""
+    target = spec.partition("?")[0]
+    if target != "lexical" and not {"/", ":"} & set(target) and not Path(target).exists():
+        raise InputError(
+            f"verifier {spec!r}: expected lexical, a model's directory, its OWNER/NAME at the hub, "
+            "or package.module:function"
+        )
 
 
 def _from_model(spec: str, target: str, argument: str, cache: Path | None, device: str) -> Verifier:

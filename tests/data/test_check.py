@@ -47,7 +47,10 @@ BROKEN_FILES: list[tuple[str, str | bytes, str]] = [
 
 # The fields of a row that are other than in a good one, and the line that names the row's field.
 BROKEN_ROWS: list[tuple[dict[str, Any], str]] = [
-    ({"question": "gone"}, "question: missing"),
+    (
+        {"question": "gone"},
+        "question: missing (also read as query, user_input, input, topic, narrative)",
+    ),
     ({"docs": "text"}, "docs: expected a list, got a string"),
     ({"docs": [DOC | {"extraction": {}}]}, "docs[0].extraction: expected a string, got an object"),
     (
@@ -114,7 +117,7 @@ def test_a_good_file_has_no_findings(tmp_path: Path) -> None:
         "distilled, with a cited answer in `output`: 1",
         "sampled from, trained on by RL, tested: 1",
         "tested with gold answers: 1",
-        "scored as they stand (`citepipe score`), with `output`: 1",
+        "scored as they stand (`citepipe score`): 1",
     ]
     values = report.as_json()
     assert json.loads(json.dumps(values)) == values
@@ -125,7 +128,7 @@ def test_every_problem_of_every_row_is_found(tmp_path: Path) -> None:
     bad = {"question": 1, "dataset": "nq", "docs": [{}, 3], "output": {}, "claims": [2]}
     report = _checked(tmp_path, bad, ROW, bad, *[{"question": "Who?", "docs": ["a"]}] * 9, lines=2)
     complaints = [
-        "field dataset: expected one of asqa, qampari, eli5, expertqa, got 'nq'",
+        "field dataset: expected one of asqa, qampari, eli5, expertqa, own, got 'nq'",
         "field question: expected a string, got a number",
         "field docs[0].text: missing",
         "field docs[1]: expected an object or a string, got a number",
@@ -188,8 +191,9 @@ def test_rows_are_counted_by_what_becomes_of_them(tmp_path: Path) -> None:
         {"question": "3", "contexts": ["a"]},
     ]
     uses = _checked(tmp_path, *rows, documents=2).uses
-    names = ["attributed", "cut", "repeated", "scored", "taught", "without_documents"]
-    assert uses == dict.fromkeys(names, 1) | {"asked": 3, "tested": 2}
+    names = ["attributed", "cut", "repeated", "taught", "without_documents"]
+    # `score` takes a row's `answer` for a system's where nothing says otherwise.
+    assert uses == dict.fromkeys(names, 1) | {"asked": 3, "tested": 2, "scored": 3}
 
 
 def test_fields_that_nothing_reads_are_named_once(tmp_path: Path) -> None:

@@ -44,6 +44,51 @@ def test_rows_of_alce_name_no_dataset_and_hold_the_output_as_a_string() -> None:
     assert example.answers == (("Me",), ("You", "Ye"))
 
 
+SPLIT = [{"text": "It\nis. So.", "citations": ["b", 0]}, {"text": "No.", "citations": [7]}]
+
+
+@pytest.mark.parametrize(
+    ("fields", "texts", "cited"),
+    [
+        # Places, or ids, in the list of references, whose passages come first.
+        ({"references": ["b", "a", "c"]}, ["B", "A", "", "D"], ["[1][1]", "[5]"]),
+        # Without it, of the documents themselves.
+        ({}, ["A", "B", "D"], ["[2][1]", "[4]"]),
+        ({"docs": None, "references": ["Text one.", "b"]}, ["Text one.", "b"], ["[3][1]", "[3]"]),
+    ],
+)
+def test_an_answer_may_come_as_a_list_of_statements(
+    fields: dict[str, Any], texts: list[str], cited: list[str]
+) -> None:
+    docs = [{"docid": name, "segment": name.upper()} for name in "abd"]
+    row = {"topic": "Who?", "topic_id": 7, "docs": docs, "answer": SPLIT} | fields
+    example = Example.from_row(row, "f", own_as="own")
+    assert [doc.text for doc in example.docs] == texts
+    assert example.parts == (f"It is. So. {cited[0]}", f"No. {cited[1]}")
+    assert (example.id, example.output) == ("7", " ".join(example.parts))
+    split = example.splitter(load_splitter())
+    assert [example.output[a:b] for a, b in split(example.output)] == list(example.parts)
+
+
+@pytest.mark.parametrize(
+    ("fields", "output", "answer"),
+    [
+        ({"answer": "A"}, None, "A"),
+        ({"answer": "A", "reference": "R"}, "A", "R"),
+        ({"answer": "A", "ground_truths": ["R", "S"]}, "A", None),
+        ({"answer": "A", "response": ""}, "", "A"),
+    ],
+)
+def test_answer_is_a_systems_where_something_else_is_the_reference(
+    fields: dict[str, Any], output: str | None, answer: str | None
+) -> None:
+    example = Example.from_row({"query": "Who?", "docs": [], **fields}, "f", "eli5")
+    assert (example.output, example.answer) == (output, answer)
+    assert example.long_answers == tuple(fields.get("ground_truths", ()))
+    own = Example.from_row({"query": "Who?", "docs": [], **fields}, "f", own_as="own")
+    assert own.output == ("A" if output is None else output)
+
+
 def test_an_extract_takes_the_place_of_the_text() -> None:
     assert Document("T", "text").passage == "Title: T\ntext"
     assert Document("T", "text", sent="extract").passage == "Title: T\nextract"

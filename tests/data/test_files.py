@@ -7,6 +7,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from citepipe.data.check import check
@@ -74,8 +75,82 @@ def test_the_dataset_is_the_one_in_the_name_of_the_file(
     with pytest.raises(InputError, match="dataset nq: expected one of asqa"):
         check(path, "nq")
     if dataset is None:
-        with pytest.raises(InputError, match=r"row 0, field dataset: missing, .*--dataset"):
-            read_examples(path)
+        for read in (read_examples, lambda path: read_answers(path, None)):
+            with pytest.raises(InputError, match=r"row 0, field dataset: missing, .*--dataset"):
+                read(path)
+
+
+def test_what_a_files_arguments_say_goes_before_its_name(tmp_path: Path) -> None:
+    for name in ("qampari-trained_on_asqa.json", "eli5.json"):
+        path = tmp_path / name
+        path.write_text(json.dumps({"args": {"dataset_name": "qampari"}, "data": [_answer()]}))
+        assert read_answers(path, None).examples[0].dataset == "qampari"
+
+
+LISTS = """['One.', "It's two."]"""
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        (
+            "a.csv",
+            f'Query,Contexts,Answer,Reference\nWhy?,"{LISTS.replace(chr(34), chr(34) * 2)}",So,R',
+        ),
+        ("a.csv", "user input;passage_2;passage 1;response;reference\nWhy?;It's two.;One.;So;R\n"),
+        ("a.tsv", f"\tquestion\tdocs\tanswer\tground_truth\n0\tWhy?\t{LISTS}\tSo\tR\n"),
+        (
+            "a.jsonl",
+            '{"input": "Why?", "retrieval_context": ["One.", "It\'s two."], '
+            '"actual_output": "So", "expected_output": "R"}',
+        ),
+    ],
+)
+def test_rows_of_ones_own_need_no_dataset_and_have_common_names(
+    tmp_path: Path, name: str, content: str
+) -> None:
+    path = tmp_path / name
+    path.write_text(content)
+    [example] = read_answers(path, None).examples
+    assert (example.dataset, example.question, example.output) == ("own", "Why?", "So")
+    assert ([doc.text for doc in example.docs], example.answer) == (["One.", "It's two."], "R")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("question,answer\n", "expected at least one row, got none"),
+        ('question,answer\n"a,b', "line 2: expected a row of a table: unexpected end of data"),
+        ("question,docs,answer\na,b", "line 2: expected 3 cells as in the first line, got 2"),
+        ("q,docs,answer\na,b,c", r"line 2, field question: missing \(also read as query"),
+    ],
+)
+def test_a_broken_table_is_one_line(tmp_path: Path, content: str, message: str) -> None:
+    (tmp_path / "a.csv").write_text(content)
+    with pytest.raises(InputError, match=message):
+        read_answers(tmp_path / "a.csv", None)
+
+
+def test_parquet_is_read_or_the_package_named_that_reads_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.parquet"
+    path.write_text("PAR1")
+
+    def missing(_: Path) -> None:
+        raise ImportError
+
+    monkeypatch.setattr(pd, "read_parquet", missing)
+    with pytest.raises(InputError, match=r"a.parquet: Parquet is read with pyarrow: pip install"):
+        read_answers(path, None)
+    monkeypatch.undo()
+    pytest.importorskip("pyarrow")
+    with pytest.raises(InputError, match=r"a.parquet: cannot be read as Parquet: "):
+        read_answers(path, None)
+    rows = [{"question": "Why?", "docs": [{"text": "One."}], "answer": "So"}]
+    pd.DataFrame(rows).to_parquet(path)
+    [example] = read_answers(path, None).examples
+    assert (example.output, example.docs) == ("So", (Document("", "One."),))
 
 
 def test_records_are_read_whatever_characters_they_have(tmp_path: Path) -> None:

@@ -127,7 +127,7 @@ def test_a_cache_that_cannot_be_used_is_found_before_the_model_is_loaded(
 ):
     monkeypatch.setattr(pretrained, "kind_of", lambda *_: "seq2seq")
     with pytest.raises(InputError, match="cannot be used as a verifier cache"):
-        load_verifier("no-model", cache=tmp_path, device="cpu")
+        load_verifier("nobody/no-model", cache=tmp_path, device="cpu")
 
 
 def test_the_identity_is_of_the_content(tmp_path: Path):
