@@ -27,7 +27,7 @@ from pydantic import (
 class Options(BaseModel):
     """A section of the configuration: immutable, and a key that nothing reads is an error."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, defer_build=True)
 
 
 RUN_ONLY: dict[str, JsonValue] = {"run_only": True}

@@ -27,6 +27,7 @@ from citepipe.data.validate import validated
 from citepipe.errors import InputError
 from citepipe.options import RetrievalOptions
 from citepipe.progress import Progress, say, summary
+from citepipe.text.lean import lean_imports
 from citepipe.text.sentences import Splitter, load_splitter
 
 # Thai, Lao, Burmese, Khmer, Japanese and Chinese characters: every one counts as a word.
@@ -303,9 +304,10 @@ def _parts(block: str, words: int, splitter: Splitter) -> Iterator[str]:
 def words_of(texts: Sequence[str], options: RetrievalOptions) -> list[list[str]]:
     """The words of texts as BM25 counts them: compatible characters made one (NFKC), case folded,
     stop words left out, stemmed, and without accents."""
-    # NLTK takes a second to import.
     from bm25s import stopwords
-    from nltk.stem.snowball import SnowballStemmer
+
+    with lean_imports():
+        from nltk.stem.snowball import SnowballStemmer
 
     stop_words = options.stop_words or ()
     if isinstance(stop_words, str):

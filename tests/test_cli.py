@@ -224,14 +224,21 @@ def test_two_systems_are_compared(answers: Path, tmp_path: Path, capsys: Capture
     assert line in printed(capsys, "compare", first, second)
 
 
-def test_help_imports_nothing_heavy():
+def test_each_command_imports_what_it_runs(answers: Path):
     code = (
         "import atexit, sys; from citepipe.cli import main\n"
-        "atexit.register(lambda: print('imported', *sys.modules)); main(['--help'])"
+        "atexit.register(lambda: print('imported', *sys.modules)); main(sys.argv[1:])"
     )
-    printed = subprocess.check_output([sys.executable, "-c", code], text=True)
-    assert "examples:" in printed
-    assert not {"torch", "numpy", "nltk", "pydantic", "spacy"} & set(printed.split())
+
+    def imported(*arguments: object) -> set[str]:
+        command = [sys.executable, "-c", code, *map(str, arguments)]
+        return set(subprocess.check_output(command, text=True).rpartition("imported")[2].split())
+
+    heavy = {"torch", "transformers", "scipy", "sklearn", "pandas", "matplotlib"}
+    light = {"numpy", "nltk", "pydantic", "spacy"}
+    assert imported("--help").isdisjoint(heavy | light)
+    assert imported("score", answers) & (heavy | light) == light
+    assert imported("score", answers, "--metrics", "rougeLsum") & {*heavy, "spacy"} == set()
 
 
 def test_check_says_what_is_wrong_and_ends_with_1(tmp_path: Path, capsys: Captured):

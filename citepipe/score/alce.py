@@ -64,7 +64,7 @@ def text_scores(
     ALCE gives ROUGE as the middle of a bootstrap, which is the mean with noise of some hundredths
     of a point; here every example has its F-measure and the mean is the mean.
     """
-    # NLTK, behind it, takes a second to import; the table of systems reads only names here.
+    # NLTK, behind it, takes some time to import; the table of systems reads only names here.
     from citepipe.score.rouge import Rouge
 
     rouge = Rouge(splitter)

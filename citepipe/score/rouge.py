@@ -11,10 +11,13 @@ from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
 
-from nltk.stem.porter import PorterStemmer
 from rouge_score import tokenize
 
+from citepipe.text.lean import lean_imports
 from citepipe.text.sentences import Splitter
+
+with lean_imports():
+    from nltk.stem.porter import PorterStemmer
 
 Tokens = tuple[str, ...]
 

@@ -7,6 +7,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from citepipe.errors import InputError
+from citepipe.text.lean import lean_imports
 
 if TYPE_CHECKING:
     from nltk.tokenize.punkt import PunktParameters
@@ -53,10 +54,10 @@ def load_splitter(spec: str = "punkt-rules") -> Splitter:
     """
     if spec not in SPLITTERS:
         raise InputError(f"splitter {spec!r}: expected one of {', '.join(SPLITTERS)}")
-    # NLTK takes a second to import.
-    from nltk import redos
-    from nltk.data import find
-    from nltk.tokenize import punkt
+    with lean_imports():
+        from nltk import redos
+        from nltk.data import find
+        from nltk.tokenize import punkt
 
     class Unhurried(punkt.PunktLanguageVars):
         """NLTK gives up on a text after five seconds, in which its decisions count as well."""

@@ -11,9 +11,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
-import pandas as pd
 import torch
 from torch import nn
 from torch.nn.utils.rnn import pad_sequence
@@ -381,15 +381,15 @@ class Learner:
         rows, cited_by, counts, tokens = zip(*self.processes.gather(own), strict=True)
         names = ("reward", *sorted(COMPONENTS))
         figures = {f"dev_{name}": _mean([row[name] for row in rows]) for name in names}
-        frame = pd.DataFrame({"dataset": [example.dataset for example in examples]})
         for suffix in self.judges:
-            frame[["rec", "prec"]] = [cited[suffix] for cited in cited_by]
-            means = frame.groupby("dataset", sort=False).mean()
-            both = means["rec"] + means["prec"]
-            f1 = 2 * means["rec"] * means["prec"] / both.where(both > 0, 1)
-            figures[f"dev_citation_f1{suffix}"] = float(f1.mean())
-            figures[f"dev_citation_rec{suffix}"] = float(means["rec"].mean())
-            figures[f"dev_citation_prec{suffix}"] = float(means["prec"].mean())
+            scores: dict[str, list[tuple[float, float]]] = {}
+            for example, cited in zip(examples, cited_by, strict=True):
+                scores.setdefault(example.dataset, []).append(cited[suffix])
+            means = [tuple(map(fmean, zip(*own, strict=True))) for own in scores.values()]
+            f1 = [2 * rec * prec / (rec + prec or 1) for rec, prec in means]
+            figures[f"dev_citation_f1{suffix}"] = fmean(f1)
+            figures[f"dev_citation_rec{suffix}"] = fmean(rec for rec, _ in means)
+            figures[f"dev_citation_prec{suffix}"] = fmean(prec for _, prec in means)
         figures["dev_citations"], figures["dev_tokens"] = _mean(counts), _mean(tokens)
         return figures, list(rows[:_SAMPLES_SHOWN])
 

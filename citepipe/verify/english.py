@@ -14,9 +14,11 @@ from functools import cached_property, lru_cache
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
-from nltk.stem.snowball import SnowballStemmer
-
+from citepipe.text.lean import lean_imports
 from citepipe.text.sentences import load_splitter
+
+with lean_imports():
+    from nltk.stem.snowball import SnowballStemmer
 
 if TYPE_CHECKING:
     from spacy.language import Language
@@ -274,7 +276,8 @@ def read_sentence(text: str) -> Sentence:
 @lru_cache(maxsize=1)
 def _nlp() -> Language:
     """English as spaCy knows it without a model: its tokenizer, stop words and numbers."""
-    import spacy
+    with lean_imports():
+        import spacy
 
     return spacy.blank("en")
 
