@@ -10,6 +10,7 @@ import sys
 import threading
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 
@@ -32,7 +33,8 @@ def row(output: Any = "Anna Berg was born in Oslo [1].", **fields: Any) -> dict[
 @pytest.fixture
 def answers(tmp_path: Path) -> Path:
     path = tmp_path / "asqa_system.json"
-    rows = [row(), row("Anna Berg was born in Rome [1]. She lives."), row("")]
+    outputs = ["Anna Berg was born in Oslo [1].", "Anna Berg was born in Rome [1]. She lives.", ""]
+    rows = [row(output, question=f"{n}?") for n, output in enumerate(outputs)]
     path.write_text(json.dumps({"args": {}, "data": rows}))
     return path
 
@@ -212,16 +214,58 @@ def test_reward_prints_totals(answers: Path, capsys: Captured):
     assert lines[2].split()[1:] == ["-0.40", "-0.20", "+0.00", "-0.60"]
 
 
-def test_two_systems_are_compared(answers: Path, tmp_path: Path, capsys: Captured):
-    first, second = tmp_path / "a.json", tmp_path / "b.json"
+def failures(junit: Path) -> dict[str, list[str]]:
+    cases = ElementTree.parse(junit).getroot()
+    assert cases.get("failures") == str(len(cases.findall("testcase/failure")))
+    return {
+        f"{case.get('classname')} {case.get('name')}": [f.get("message") for f in case]
+        for case in cases
+    }
+
+
+def test_systems_are_compared_and_one_that_is_worse_fails(
+    answers: Path, tmp_path: Path, capsys: Captured
+):
+    rows = [row(question=f"{n}?") for n in range(20)]
+    first, second, junit = (tmp_path / name for name in ("a.json", "b.json", "checks.xml"))
+    answers.write_text(json.dumps(rows))
     printed(capsys, "score", answers, "--json", first)
-    answers.write_text(json.dumps([row(), row(), row("")]))
+    wrong = row("Anna Berg was born in Rome [1].")
+    answers.write_text(json.dumps([wrong | {"question": own["question"]} for own in rows[::-1]]))
     printed(capsys, "score", answers, "--json", second)
-    [found] = json.loads(printed(capsys, "compare", first, second, "--json", "-"))
-    assert found["n"] == 3
-    assert found["metrics"]["citation_rec"]["difference"] == 50
-    line = "citation_rec                50.00   100.00   +50.00"
-    assert line in printed(capsys, "compare", first, second)
+    chosen = ["--metrics", "citation_rec,length", "--resamples", "999"]
+    [found] = json.loads(printed(capsys, "compare", first, second, *chosen, "--json", "-"))
+    assert found["n"] == 20
+    recall = found["metrics"]["citation_rec"]
+    assert (recall["difference"], recall["p"], recall["p_holm"]) == (-100, 0.001, 0.002)
+    for form, line in (
+        ("text", "asqa  citation_rec  b       100.00   0.00     -100.00"),
+        ("markdown", "| asqa | citation_rec | b | 100.00 | 0.00 | -100.00 | [-100.00, -100.00] |"),
+        ("latex", "asqa & citation\\_rec & b & 100.00 & 0.00 & -100.00 & [-100.00, -100.00] &"),
+        ("csv", "asqa,citation_rec,b,100.0000,0.0000,-100.0000,-100.0000,-100.0000,0.001,0.002"),
+    ):
+        assert line in printed(capsys, "compare", first, second, *chosen, "--format", form)
+    gate = [*chosen, "--fail-if-worse", "--junit", junit]
+    printed(capsys, "compare", second, first, *gate)
+    assert failures(junit) == {"a asqa citation_rec": []}
+    assert main(list(map(str, ["compare", first, second, *gate]))) == 1
+    said = "expected no worse than 100.00 of a, actual 0.00 (p = 0.0020 by Holm)"
+    assert failures(junit) == {"b asqa citation_rec": [said]}
+    error = capsys.readouterr().err
+    assert error == f"b, asqa citation_rec: {said}\ncitepipe: 1 of 1 checks failed\n"
+    assert "metric 'bleu'" in fails(capsys, "compare", first, second, "--metrics", "bleu")
+
+
+def test_a_score_below_its_minimum_fails(answers: Path, tmp_path: Path, capsys: Captured):
+    junit = tmp_path / "checks.xml"
+    gate = ["--junit", junit, "--min", "citation_rec=50,str_em=34"]
+    assert main(list(map(str, ["score", answers, *gate]))) == 1
+    said = "expected at least 34, actual 33.33"
+    line = f"asqa_system, str_em: {said}\ncitepipe: 1 of 2 checks failed\n"
+    assert capsys.readouterr().err == line
+    assert failures(junit) == {"asqa_system citation_rec": [], "asqa_system str_em": [said]}
+    printed(capsys, "score", answers, "--min", "str_em=33")
+    assert "'bleu' is no metric" in fails(capsys, "score", answers, "--min", "bleu=1")
 
 
 def test_each_command_imports_what_it_runs(answers: Path):

@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from citepipe.cli import answers, files, shared
+from citepipe.cli import answers, compare, files, shared
 from citepipe.errors import InputError
 
 
@@ -65,7 +65,7 @@ def _parser() -> argparse.ArgumentParser:
         ),
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for add in (answers.add_score, answers.add_reward, answers.add_compare):
+    for add in (answers.add_score, answers.add_reward, compare.add_compare):
         add(commands)
     for add in (files.add_check, files.add_fetch, files.add_merge):
         add(commands)

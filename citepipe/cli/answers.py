@@ -1,4 +1,4 @@
-"""The commands that look at answers: `score`, `reward` and `compare`."""
+"""The commands that look at answers: `score` and `reward`."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ def add_score(commands: Any) -> None:
         "score answers_asqa.json",
         "score mine.csv theirs.csv --json scores.json",
         "score answers.jsonl --dataset eli5 --skip-bad",
+        "score mine.csv --min citation_f1=70,claims_nli=50 --junit scores.xml",
         "score answers_asqa.json --metrics length,str_em,rougeLsum",
         "score answers_asqa.json --verifier google/t5_xxl_true_nli_mixture?dtype=4bit",
     ).add_argument
@@ -42,8 +43,18 @@ def add_score(commands: Any) -> None:
     option("--at-most-citations", type=shared.natural, default=3, metavar="N", help=count)
     option("--qa-model", dest="reader", metavar="MODEL", help="the reader of QA-EM, QA-F1, QA-Hit")
     option("--mauve-model", metavar="MODEL", help="the model behind MAUVE")
+    bounds = "end with 1 if a metric of a file (and dataset) is lower"
+    option("--min", type=_bounds, default={}, metavar="NAME=X,...", help=bounds)
+    shared.add_junit(option)
     programs = "also write the answers as EXPERTQA's own programs read them"
     option("--expertqa", type=Path, metavar="FILE", help=programs)
+
+
+def _bounds(text: str) -> dict[str, float]:
+    try:
+        return {name: float(x) for name, x in (part.split("=") for part in text.split(","))}
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected NAME=NUMBER, got {text!r}") from None
 
 
 def _score(arguments: argparse.Namespace) -> None:
@@ -56,8 +67,11 @@ def _score(arguments: argparse.Namespace) -> None:
         judge=JudgeOptions(at_most_citations=arguments.at_most_citations or None),
         **shared.given(arguments, ScoreOptions),
     )
-    needed = alce.computed(chosen_metrics(options))
-    shared.check_writable(arguments.json, arguments.expertqa)
+    wanted = chosen_metrics(options)
+    needed = alce.computed(wanted)
+    if unknown := [name for name in arguments.min if name not in wanted]:
+        raise InputError(f"--min: {unknown[0]!r} is no metric that is computed")
+    shared.check_writable(arguments.json, arguments.expertqa, arguments.junit)
     files = shared.answers_of(arguments)
     if arguments.expertqa is not None:
         from citepipe.score.expertqa import write_expertqa
@@ -79,6 +93,20 @@ def _score(arguments: argparse.Namespace) -> None:
         results[name] = Scorer(file, own, arguments.device).under(verifier)
     lines = _scores(results, options.confidence)
     shared.publish(arguments.json, shared.together(results), lines)
+    if arguments.min:
+        only = arguments.inputs[0].stem
+        cases = [
+            shared.Case(
+                label or only,
+                name,
+                f"at least {least:g}",
+                "none" if (value := part["metrics"].get(name)) is None else f"{value:.2f}",
+                value is not None and value >= least,
+            )
+            for label, part in parts_of(results).items()
+            for name, least in arguments.min.items()
+        ]
+        shared.settle(cases, arguments.junit)
 
 
 def parts_of(results: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -168,49 +196,3 @@ def _rewards(results: dict[str, Any]) -> Iterator[str]:
         rows = [(own["id"], own["totals"]) for own in result["per_example"]]
         for label, totals in [*rows, ("mean", result["means"])]:
             yield "".join([f"{lead + label:<24}", *(f"{totals[n]:>+20.2f}" for n in names)])
-
-
-def add_compare(commands: Any) -> None:
-    """The command `compare`."""
-    option = shared.command(
-        commands,
-        "compare",
-        _compare,
-        "a paired test of two score files",
-        "Compares two systems on the questions that both have answered: differences with bootstrap "
-        "intervals and p-values of a paired randomisation test.",
-        "compare a.json b.json",
-        "compare results/scores/dist/seed0.json results/scores/fg_rl/seed0.json",
-    ).add_argument
-    option("first", type=Path, metavar="A", help="a file written by `citepipe score --json`")
-    option("second", type=Path, metavar="B", help="another, of the same questions")
-    shared.add_resampling(option, 10_000)
-    shared.add_json(option)
-
-
-def _compare(arguments: argparse.Namespace) -> None:
-    """Compare two score files on the questions that both have."""
-    from citepipe.score.compare import compare_files
-
-    shared.check_writable(arguments.json)
-    files, confidence = (arguments.first, arguments.second), arguments.confidence
-    parts = compare_files(*files, arguments.resamples, confidence, arguments.seed)
-    shared.publish(arguments.json, parts, _differences(*files, parts, confidence))
-
-
-def _differences(
-    first: Path, second: Path, parts: list[dict[str, Any]], confidence: float
-) -> Iterator[str]:
-    """The differences to read."""
-    yield f"A {first}\nB {second}"
-    for part in parts:
-        yield f"\n{part['label']}: {part['n']} questions in common"
-        if part["only_in_a"] or part["only_in_b"]:
-            yield f"{part['only_in_a']} are in A only, {part['only_in_b']} in B only"
-        yield f"{'metric':<24}{'A':>9}{'B':>9}{'B - A':>9}   {confidence:.0%} interval{'p':>10}"
-        for name, found in part["metrics"].items():
-            interval = "[{:+.2f}, {:+.2f}]".format(*found["interval"])
-            yield (
-                f"{name:<24}{found['a']:>9.2f}{found['b']:>9.2f}{found['difference']:>+9.2f}   "
-                f"{interval:<16}{found['p']:>8.4f}"
-            )

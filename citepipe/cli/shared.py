@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from citepipe.errors import InputError
 
@@ -102,6 +102,47 @@ def add_json(add: Callable[..., Any]) -> None:
     """Where everything is written as JSON."""
     shown = "write everything as JSON; - for standard output"
     add("--json", type=Path, metavar="FILE", help=shown)
+
+
+def add_junit(add: Callable[..., Any]) -> None:
+    """Where checks are written for CI."""
+    add("--junit", type=Path, metavar="FILE", help="also write the checks as JUnit XML")
+
+
+class Case(NamedTuple):
+    """A check: of what, its name, what was expected, what it is, and whether it holds."""
+
+    suite: str
+    name: str
+    expected: str
+    actual: str
+    holds: bool
+
+
+def settle(cases: Iterable[Case], junit: Path | None, failing: bool = True) -> None:
+    """Write checks as JUnit XML; if some fail, a line for each on stderr, and InputError if that
+    is `failing`."""
+    from xml.etree import ElementTree
+
+    cases = list(cases)
+    failed = [case for case in cases if not case.holds]
+    if junit is not None:
+        from citepipe.data.files import atomic_writer
+
+        counts = {"tests": str(len(cases)), "failures": str(len(failed))}
+        suite = ElementTree.Element("testsuite", {"name": "citepipe", **counts})
+        for case in cases:
+            one = ElementTree.SubElement(suite, "testcase", classname=case.suite, name=case.name)
+            if not case.holds:
+                message = f"expected {case.expected}, actual {case.actual}"
+                ElementTree.SubElement(one, "failure", message=message)
+        with atomic_writer(junit) as stream:
+            stream.write(ElementTree.tostring(suite, encoding="unicode", xml_declaration=True))
+    if failing and failed:
+        for case in failed:
+            line = f"{case.suite}, {case.name}: expected {case.expected}, actual {case.actual}"
+            print(line, file=sys.stderr)
+        raise InputError(f"{len(failed)} of {len(cases)} checks failed")
 
 
 def given(arguments: argparse.Namespace, options: type[Options]) -> dict[str, Any]:

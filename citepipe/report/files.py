@@ -11,7 +11,8 @@ from typing import NamedTuple
 from citepipe.data.files import atomic_writer
 from citepipe.options import ScoreOptions
 from citepipe.progress import say
-from citepipe.report.table import AVERAGED, COLUMNS, Cell, Key, Row, Run, key, read, table
+from citepipe.report.table import COLUMNS, Cell, Key, Row, Run, key, read, table
+from citepipe.score.alce import AVERAGED
 
 PAPER = {
     "correct": "correctness",
@@ -176,7 +177,7 @@ def legend(
 
 def differing(runs: Mapping[str, Mapping[int, Run]]) -> Iterator[str]:
     """A line for every run that was scored on other questions than the first."""
-    first: dict[str, tuple[str, frozenset[str]]] = {}
+    first: dict[str, tuple[str, frozenset[tuple[str, str]]]] = {}
     for system, own in runs.items():
         for seed, run in own.items():
             for dataset, ids in run.questions.items():

@@ -16,8 +16,8 @@ from citepipe.data.files import read_json
 from citepipe.errors import InputError
 from citepipe.options import ScoreOptions
 from citepipe.provenance import digest_of
-from citepipe.score.alce import asks_verifier, computed
-from citepipe.score.means import Floats, columns, percentiles, resampled_means
+from citepipe.score.alce import AVERAGED, CORRECTNESS, MEANS, asks_verifier, computed
+from citepipe.score.means import Floats, columns, drawn_seeds, percentiles, resampled_means
 
 COLUMNS = {
     "str_em": "em_recall",
@@ -32,20 +32,6 @@ COLUMNS = {
     "length": "length",
 }
 """The table's metrics: ALCE's name, and the column's after `{dataset}_`."""
-
-CORRECTNESS = {
-    "asqa": "str_em",
-    "qampari": "qampari_rec_top5",
-    "eli5": "claims_nli",
-    "expertqa": "claims_nli",
-}
-"""What counts as the correctness of a dataset's answers."""
-
-MEANS = ("citation_f1", "correctness", "copied", "length")
-"""What has a mean over datasets."""
-
-AVERAGED = ("asqa", "qampari", "eli5")
-"""The datasets of the means; EXPERTQA is for inference only and stays out."""
 
 Key = tuple[str, str, str]
 """A figure: of a dataset or the `mean`; its metric; its verifier, empty if it needs none."""
@@ -67,12 +53,12 @@ class Score(NamedTuple):
 
 class Run(NamedTuple):
     """The scores of one run, and of those that the table shows the `values`, and what these are for
-    questions `drawn` anew, (resamples,); ids of the `questions`; a digest of all `verdicts`."""
+    questions `drawn` anew, (resamples,); ids and texts of `questions`; a digest of `verdicts`."""
 
     scores: dict[Key, Score]
     values: dict[Key, float]
     drawn: dict[Key, Floats]
-    questions: dict[str, frozenset[str]]
+    questions: dict[str, frozenset[tuple[str, str]]]
     verdicts: str
 
 
@@ -115,11 +101,12 @@ def read(system: str, seed: int, path: Path, options: ScoreOptions) -> Run:
                 # In one order, so that the same questions are drawn for every run.
                 rows = sorted(result["per_example"], key=lambda row: row["id"])
                 verdicts.append([verifier, dataset, rows])
-                run.questions[dataset] = frozenset(row["id"] for row in rows)
+                run.questions[dataset] = frozenset((row["id"], row["question"]) for row in rows)
                 having = Counter(name for row in rows for name in row)
                 scored = columns(
                     [{name: row[name] for name in row if name in parts} for row in rows],
                     [row["counts"] for row in rows],
+                    [row["question"] for row in rows],
                 )
                 place = options.seed + DATASETS.index(dataset)
                 drawn = resampled_means(scored, options.resamples, place)
@@ -193,10 +180,7 @@ def _pooled(
     for at in dict.fromkeys(at for run in runs for at in run.values):
         having = [run for run in runs if at in run.values]
         # Drawn alike for all systems with as many: what has the same seed has the same start.
-        rng = np.random.default_rng([options.seed, len(DATASETS)])
-        seeds = rng.integers(0, len(having), (len(having), options.resamples))
-        by_seed = np.stack([run.drawn[at] for run in having])
-        drawn[at] = np.take_along_axis(by_seed, seeds, axis=0).mean(axis=0)
+        drawn[at] = drawn_seeds([run.drawn[at] for run in having], options.seed)
         values[at] = fmean(run.values[at] for run in having)
     verifiers = dict.fromkeys(verifier for *_, verifier in values if verifier) or [""]
     for name, verifier in product(MEANS, verifiers):

@@ -37,6 +37,20 @@ METRICS = (
 )
 """Every metric by ALCE's name (`*_eq_w`: the paper's; `copied` and `citation_f1`: ours)."""
 
+CORRECTNESS = {
+    "asqa": "str_em",
+    "qampari": "qampari_rec_top5",
+    "eli5": "claims_nli",
+    "expertqa": "claims_nli",
+}
+"""What counts as the correctness of a dataset's answers."""
+
+AVERAGED = ("asqa", "qampari", "eli5")
+"""The datasets of means over datasets; EXPERTQA is for inference only and stays out."""
+
+MEANS = ("citation_f1", "correctness", "copied", "length")
+"""What has a mean over datasets."""
+
 # QAMPARI expects no more answers than this in the `_top5` metrics.
 _EXPECTED_ITEMS = 5
 

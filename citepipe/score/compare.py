@@ -1,100 +1,234 @@
-"""A paired comparison of two score files: the same questions, two systems."""
+"""A paired comparison of score files: the same questions, two or more systems, perhaps by seeds."""
 
 from __future__ import annotations
 
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
+
+from citepipe.data.example import DATASETS
 from citepipe.data.files import read_json
 from citepipe.errors import InputError
-from citepipe.score.alce import METRICS
-from citepipe.score.means import columns, paired_differences
+from citepipe.score.alce import AVERAGED, CORRECTNESS, MEANS, METRICS
+from citepipe.score.means import Columns, Difference, columns, holm, paired
 
-Row = tuple[dict[str, float], dict[str, float]]
+HEADLINE = tuple(
+    name
+    for name in METRICS
+    if not name.endswith("_eq_w") and name not in ("str_hit", "num_preds", "qampari_f1_top_5_eq_w")
+)
+"""The metrics that are compared unless others are named."""
+
+Part = tuple[str, str]
+"""Of a score file: a dataset, and the identity of the verifier that scored it."""
 
 
-def compare_files(
-    first: Path, second: Path, resamples: int, confidence: float, seed: int
-) -> list[dict[str, Any]]:
-    """Compare what two score files (`citepipe score --json`, or the workflow's) have in common.
+class Run(NamedTuple):
+    """The scores of one dataset under one verifier in one file: the name of the verifier, what the
+    scores depend on besides, and the rows of `per_example`."""
 
-    A metric counts for those questions for which both files have it. `resamples`, `confidence` and
-    `seed` are those of the bootstrap and the randomisation test.
+    file: str
+    verifier: str
+    terms: dict[str, Any]
+    rows: list[dict[str, Any]]
 
-    Returns:
-        Per dataset its `label` (in the workflow's files verifier and dataset), `n` questions in
-        common, how many are `only_in_a` and `only_in_b`, and `metrics` (`paired_differences`).
+
+def read_systems(paths: Sequence[str]) -> dict[str, list[dict[Part, Run]]]:
+    """The runs of each system, from files that `citepipe score --json` or the workflow wrote.
+
+    A path may be `NAME=PATH`; all of one name are seeds of one system. Otherwise
+    `SYSTEM/seedN.json` is named by its folder, any other file by itself, and files that were scored
+    in one call have their own names.
 
     Raises:
-        InputError: one is not a score file, they have no question in common, or were not scored
-            by the same verifier and rules.
+        InputError: one cannot be read or is no score file.
     """
-    ours, theirs = _parts(first), _parts(second)
-    labels = [label for label in ours if label in theirs]
-    if not labels:
-        raise InputError(
-            f"{second}: nothing in common with {first}: has {'; '.join(theirs)}, and that has "
-            f"{'; '.join(ours)}"
-        )
-    comparisons = []
-    for label in labels:
-        (rows, terms), (others, other_terms) = ours[label], theirs[label]
-        for name, term in terms.items():
-            if term != other_terms[name]:
-                raise InputError(
-                    f"{second}: {name} {other_terms[name]!r} in {label}, but {term!r} in {first}; "
-                    "scores compare under one verifier and one set of rules"
-                )
-        pairs = [(rows[key], others[key]) for key in rows if key in others]
-        if not pairs:
-            raise InputError(f"{second}: no question of {label} in common with {first}")
-        common = [[name for name in a if name in b] for (a, _), (b, _) in pairs]
-        one, other = (
-            columns(
-                [
-                    {k: own[side][0][k] for k in names}
-                    for own, names in zip(pairs, common, strict=True)
-                ],
-                [own[side][1] for own in pairs],
-            )
-            for side in (0, 1)
-        )
-        comparisons.append(
-            {
-                "label": label,
-                "n": len(pairs),
-                "only_in_a": len(rows) - len(pairs),
-                "only_in_b": len(others) - len(pairs),
-                "metrics": paired_differences(one, other, resamples, confidence, seed),
-            }
-        )
-    return comparisons
+    plain = [_named(Path(path)) for path in paths if "=" not in path or Path(path).exists()]
+    repeated = {place for place, count in Counter(plain).items() if count > 1}
+    systems: dict[str, list[dict[Part, Run]]] = {}
+    for path in paths:
+        name, _, file = path.rpartition("=") if not Path(path).exists() else ("", "", path)
+        own, seed = _named(Path(file))
+        if (own, seed) in repeated:
+            own = str(Path(file).parent if seed else file)
+        content = read_json(file)
+        listed = content.get("files") if isinstance(content, dict) else None
+        for label, result in (listed if isinstance(listed, dict) else {own: content}).items():
+            systems.setdefault(name or label, []).append(_parts(file, result))
+    return systems
 
 
-def _parts(path: Path) -> dict[str, tuple[dict[str, Row], dict[str, Any]]]:
-    """The parts of a score file, by label: the scores and counts of each question of one dataset
-    under one verifier, and what the scores depend on."""
-    content = read_json(path)
-    parts: dict[str, tuple[dict[str, Row], dict[str, Any]]] = {}
+def _named(path: Path) -> tuple[str, str]:
+    """The system and the seed that a path speaks of; no seed unless its name is one."""
+    is_seed = re.fullmatch(r"seed\d+", path.stem) is not None
+    return (path.resolve().parent.name, path.stem) if is_seed else (path.stem, "")
+
+
+def _parts(file: str, content: Any) -> dict[Part, Run]:
+    parts: dict[Part, Run] = {}
     try:
-        results: dict[str, Any] = {"": content}
-        if "per_example" not in content:
-            results = {f"{v}, {d}": own for v, sets in content.items() for d, own in sets.items()}
-        for label, result in results.items():
-            provenance = result["provenance"]
-            terms = {name: provenance.get(name) for name in ("identity", "splitter", "switches")}
-            for row in result["per_example"]:
-                own = label or str(row["dataset"])
-                rows = parts.setdefault(own, ({}, terms))[0]
-                if row["id"] in rows:
-                    raise InputError(f"{path}: id {row['id']!r} occurs twice in {own}")
-                scores = {name: float(row[name]) for name in METRICS if name in row}
-                rows[row["id"]] = scores, {k: float(n) for k, n in row["counts"].items()}
+        results = {"": {"": content}} if "per_example" in content else content
+        for verifier, datasets in results.items():
+            for result in datasets.values():
+                about = result["provenance"]
+                terms = {name: about.get(name) for name in ("splitter", "switches")}
+                for row in result["per_example"]:
+                    part = str(row["dataset"]), str(about.get("identity"))
+                    named = verifier or str(about.get("verifier"))
+                    run = parts.setdefault(part, Run(file, named, terms, []))
+                    scores = {name: float(row[name]) for name in METRICS if name in row}
+                    counts = {name: float(n) for name, n in row["counts"].items()}
+                    kept = {name: row[name] for name in ("id", "question", "documents")}
+                    kept["is_numbered"] = row.get("is_numbered", False)
+                    run.rows.append(kept | {"scores": scores, "counts": counts})
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise InputError(
-            f"{path}: expected a file of scores, written by `citepipe score --json` or the "
+            f"{file}: expected a file of scores, written by `citepipe score --json` or the "
             f"workflow; broken at {error}"
         ) from None
     if not parts:
-        raise InputError(f"{path}: expected a file of scores, it has none")
+        raise InputError(f"{file}: expected a file of scores, it has none")
     return parts
+
+
+def compare(
+    systems: Mapping[str, Sequence[Mapping[Part, Run]]],
+    resamples: int,
+    confidence: float,
+    seed: int,
+    metrics: Sequence[str] = (*HEADLINE, "correctness"),
+) -> list[dict[str, Any]]:
+    """Hold every system against the first.
+
+    A metric counts for those questions for which both have it in all their files. `resamples`,
+    `confidence` and `seed` are those of the bootstrap and the randomisation test.
+
+    Returns:
+        Per dataset (and verifier), or `mean` over ALCE's datasets, and per other system its
+        `label`, `system`, `n` questions in common, how many are `only_in_a` and `only_in_b`, and
+        `metrics` (`Difference.summary`; `p_holm` is corrected for all of what is returned).
+
+    Raises:
+        InputError: there is one system only, two have no question in common, or were scored by
+            other rules, or rows cannot be paired.
+    """
+    if len(systems) < 2:
+        raise InputError(f"expected two systems or more to compare, got {', '.join(systems)}")
+    (first, ours), *others = systems.items()
+    comparisons: list[dict[str, Any]] = []
+    for name, theirs in others:
+        found: dict[Part, dict[str, Difference]] = {}
+        common = [part for part in ours[0] if all(part in run for run in (*ours, *theirs))]
+        if not common:
+            has = ["; ".join(" by ".join(part) for part in runs[0]) for runs in (theirs, ours)]
+            raise InputError(f"{name}: nothing in common with {first}: {has[0]}, there {has[1]}")
+        several = len({verifier for _, verifier in common}) > 1
+        labels = {p: p[0] + (f" by {ours[0][p].verifier}" if several else "") for p in common}
+        for part in common:
+            sides = [[run[part] for run in runs] for runs in (ours, theirs)]
+            pairs, n, only = _paired_rows(*sides)
+            place = seed + DATASETS.index(part[0]) if part[0] in DATASETS else seed
+            found[part] = paired(pairs[0], pairs[1], resamples, place)
+            about = {"label": labels[part], "system": name, "n": n}
+            about |= {"only_in_a": only[0], "only_in_b": only[1]}
+            comparisons.append(about | {"metrics": _chosen(found[part], metrics)})
+        for verifier in dict.fromkeys(verifier for _, verifier in common):
+            own = {d: found[d, verifier] for d in AVERAGED if (d, verifier) in found}
+            if len(own) > 1:
+                label = "mean" + labels[next(iter(own)), verifier].removeprefix(next(iter(own)))
+                about = {"label": label, "system": name, "over": list(own)}
+                comparisons.append(about | {"metrics": _chosen(_means(own), metrics)})
+    for one in comparisons:
+        one["metrics"] = {k: d.summary(confidence) for k, d in one["metrics"].items()}
+    every = [own for one in comparisons for own in one["metrics"].values()]
+    for own, p in zip(every, holm([own["p"] for own in every]), strict=True):
+        own["p_holm"] = p
+    return comparisons
+
+
+def _means(found: Mapping[str, Mapping[str, Difference]]) -> dict[str, Difference]:
+    """The means over datasets, of what all of them have."""
+    means = {}
+    for metric in MEANS:
+        names = {d: CORRECTNESS[d] if metric == "correctness" else metric for d in found}
+        if all(names[dataset] in found[dataset] for dataset in found):
+            parts = zip(*(found[dataset][names[dataset]] for dataset in found), strict=True)
+            means[metric] = Difference(*(np.mean(part, axis=0) for part in parts))
+    return means
+
+
+def _chosen(found: Mapping[str, Difference], metrics: Sequence[str]) -> dict[str, Difference]:
+    return {
+        name: found[name] for name in (*METRICS, "correctness") if name in metrics and name in found
+    }
+
+
+def _paired_rows(
+    ours: Sequence[Run], theirs: Sequence[Run]
+) -> tuple[list[list[Columns]], int, tuple[int, int]]:
+    """The scores of the questions that all runs have, of each run of both systems; how many these
+    are, and how many only the one and only the other system has."""
+    runs = [*ours, *theirs]
+    for run in runs:
+        for name, term in run.terms.items():
+            if term != ours[0].terms[name]:
+                raise InputError(
+                    f"{run.file}: {name} {term!r}, but {ours[0].terms[name]!r} in {ours[0].file}; "
+                    "scores compare under one verifier and one set of rules"
+                )
+    keyed = _keyed(runs)
+    sides = [set.intersection(*map(set, s)) for s in (keyed[: len(ours)], keyed[len(ours) :])]
+    keys = [key for key in keyed[0] if key in sides[0] & sides[1]]
+    if not keys:
+        raise InputError(f"{theirs[0].file}: no question in common with {ours[0].file}")
+    questions = [keyed[0][key]["question"] for key in keys]
+    names = [set.intersection(*(set(own[key]["scores"]) for own in keyed)) for key in keys]
+    built = [
+        columns(
+            [
+                {name: own[key]["scores"][name] for name in METRICS if name in common}
+                for key, common in zip(keys, names, strict=True)
+            ],
+            [own[key]["counts"] for key in keys],
+            questions,
+        )
+        for own in keyed
+    ]
+    only = len(sides[0] - sides[1]), len(sides[1] - sides[0])
+    return [built[: len(ours)], built[len(ours) :]], len(keys), only
+
+
+def _keyed(runs: Sequence[Run]) -> list[dict[Any, dict[str, Any]]]:
+    """The rows of each run by what pairs them: the id if all were given one; else the question, or
+    if it is repeated, question and documents. Never their places."""
+    ways: list[Callable[[dict[str, Any]], Any]] = [
+        _question,
+        lambda r: (_question(r), r["documents"]),
+    ]
+    if not any(row["is_numbered"] for run in runs for row in run.rows):
+        ways.insert(0, lambda row: str(row["id"]))
+    for way in ways:
+        keyed = [{way(row): row for row in run.rows} for run in runs]
+        if all(len(own) == len(run.rows) for own, run in zip(keyed, runs, strict=True)):
+            break
+    else:
+        raise InputError(
+            f"{runs[0].file} and {runs[-1].file}: questions are repeated with the same documents; "
+            "such rows are paired by ids of their own"
+        )
+    for own, run in zip(keyed, runs, strict=True):
+        for key in own.keys() & keyed[0].keys():
+            if _question(own[key]) != _question(keyed[0][key]):
+                raise InputError(
+                    f"{run.file}: id {own[key]['id']!r} is {own[key]['question']!r}, but "
+                    f"{keyed[0][key]['question']!r} in {runs[0].file}"
+                )
+    return keyed
+
+
+def _question(row: Mapping[str, Any]) -> str:
+    return " ".join(row["question"].split())

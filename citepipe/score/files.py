@@ -9,11 +9,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from citepipe.data.example import Example
 from citepipe.data.files import AnswerFile, read_answers, write_json
 from citepipe.errors import InputError
 from citepipe.judge import judge, verdict_records
 from citepipe.options import ScoreOptions
 from citepipe.progress import say
+from citepipe.provenance import digest_of
 from citepipe.score import alce
 from citepipe.score.means import columns, intervals
 from citepipe.text.normalize import clean_output, join_lines
@@ -89,8 +91,9 @@ class Scorer:
 
         Returns:
             `metrics` (ALCE's names, 0 to 100), `intervals` (per metric `[low, high]`), `counts`,
-            `datasets` (these three of each, if there are several), `per_example` (scores and
-            verdicts, with spans in the output or in `read_as`, as the sane rules read it),
+            `datasets` (these three of each, if there are several), `per_example` (the question, a
+            digest of its documents, scores and verdicts, with spans in the output or in `read_as`,
+            as the sane rules read it; the id is the row's place if `is_numbered`),
             `left_out` (the complaints about bad rows) and `provenance`.
         """
         examples, options = self._file.examples, self._options
@@ -111,7 +114,10 @@ class Scorer:
             rows.append(
                 {
                     "id": example.id,
+                    **({"is_numbered": True} if example.is_numbered else {}),
                     "dataset": example.dataset,
+                    "question": example.question,
+                    "documents": _digest(example),
                     **{name: value for name, value in scores.items() if name in self._needed},
                     "counts": alce.unit_counts(example, text, judgement),
                     **({"read_as": output} if output != example.output else {}),
@@ -140,6 +146,7 @@ class Scorer:
         own = columns(
             [{name: row[name] for name in row if name in self._needed} for row in rows],
             [row["counts"] for row in rows],
+            [row["question"] for row in rows],
         )
         means = own.means()
         bounds = intervals(own, options.resamples, options.confidence, options.seed)
@@ -172,6 +179,10 @@ class Scorer:
             "input": {"file": self._file.path.name, "sha256": self._file.sha256},
             "versions": {"python": platform.python_version(), **dict(map(_version, packages))},
         }
+
+
+def _digest(example: Example) -> str:
+    return digest_of([doc.passage for doc in example.docs])
 
 
 def run(

@@ -1,11 +1,14 @@
 """Means of scores over examples, their bootstrap intervals, and a paired test of two systems.
 
+Questions are what is drawn and swapped: rows of the same question stay together.
+
 Not scipy's `bootstrap` and `permutation_test`: they copy all scores for every resample, which takes
 20 times as long as the products of matrices here, and importing them longer than scoring.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -36,8 +39,8 @@ _RESAMPLES_AT_ONCE = 100
 
 
 class Columns(NamedTuple):
-    """Scores of N examples by M metrics: `weighted`, score times weight (N, M), and `weights`
-    (N, M), 0 where an example does not have a metric, else 1 or its count."""
+    """Scores of N questions by M metrics: `weighted`, score times weight (N, M), and `weights`
+    (N, M), sums over the question's examples: 0 for one without the metric, else 1 or its count."""
 
     names: tuple[str, ...]
     weighted: Floats
@@ -50,71 +53,126 @@ class Columns(NamedTuple):
 
 
 def columns(
-    scores: Sequence[Mapping[str, float]], counts: Sequence[Mapping[str, float]]
+    scores: Sequence[Mapping[str, float]],
+    counts: Sequence[Mapping[str, float]],
+    questions: Sequence[str],
 ) -> Columns:
-    """The scores of examples as columns, with equally weighted metrics by the examples' counts."""
+    """The scores of examples as columns, with equally weighted metrics by the examples' counts, and
+    the examples of one question as one row, in the order of first examples."""
     parts = {name: (name, "") for own in scores for name in own}
     parts |= {name: part for name, part in EQUALLY_WEIGHTED.items() if part[0] in parts}
-    shape = (len(scores), len(parts))
-    values = [[own.get(metric, 0.0) for metric, _ in parts.values()] for own in scores]
-    weights = [
-        [float(metric in own and (count[unit] if unit else 1)) for metric, unit in parts.values()]
-        for own, count in zip(scores, counts, strict=True)
-    ]
-    weighed = np.array(weights, dtype=np.float64).reshape(shape)
-    return Columns(tuple(parts), np.array(values).reshape(shape) * weighed, weighed)
+    places = {question: place for place, question in enumerate(dict.fromkeys(questions))}
+    values, weights = np.zeros((2, len(places), len(parts)))
+    for own, count, question in zip(scores, counts, questions, strict=True):
+        for column, (metric, unit) in enumerate(parts.values()):
+            if metric in own:
+                weight = count[unit] if unit else 1
+                values[places[question], column] += own[metric] * weight
+                weights[places[question], column] += weight
+    return Columns(tuple(parts), values, weights)
 
 
 def intervals(
     scores: Columns, resamples: int, confidence: float, seed: int
 ) -> dict[str, list[float]]:
     """The percentile interval `[low, high]` of each mean: the share `confidence` of the means of
-    examples drawn with replacement is inside."""
+    questions drawn with replacement is inside."""
     drawn = resampled_means(scores, resamples, seed)
     return {name: percentiles(means, confidence) for name, means in drawn.items()}
 
 
-def paired_differences(
-    first: Columns, second: Columns, resamples: int, confidence: float, seed: int
-) -> dict[str, dict[str, Any]]:
-    """Compare two systems on the same examples, in the same order and with the same metrics.
+class Difference(NamedTuple):
+    """Means `a` and `b` of two systems, and by resample the difference b - a of questions drawn
+    with replacement, and of systems that swapped their results on some questions."""
 
-    Returns:
-        By metric the means `a` and `b`, `difference` b - a, its bootstrap `interval` (examples
-        drawn in pairs), and `p` of a two-sided randomisation test (Yeh 2000): how often swapping
-        each example's two results at random makes a difference as large, the observed arrangement
-        included: p is at least 1 / (resamples + 1).
-    """
-    means, others = first.means(), second.means()
-    drawn, other = (resampled_means(scores, resamples, seed) for scores in (first, second))
-    n, rng = len(first.weights), np.random.default_rng([seed, 1])
-    as_large = dict.fromkeys(means, 0)
-    for rows in _batches(resamples):
-        swapped = rng.integers(0, 2, size=(rows, n)).astype(np.float64)
-        stays = 1 - swapped
-        ours, theirs = (
-            _means(first.names, *(stays @ a + swapped @ b for a, b in zip(*sides, strict=True)))
-            for sides in ((first[1:], second[1:]), (second[1:], first[1:]))
-        )
-        for name in means:
-            difference = np.abs(np.nan_to_num(theirs[name]) - np.nan_to_num(ours[name]))
-            # Sums in another order differ in their last bits; equal differences count as large.
-            as_large[name] += int((difference >= abs(others[name] - means[name]) - 1e-9).sum())
-    return {
-        name: {
-            "a": mean,
-            "b": others[name],
-            "difference": others[name] - mean,
-            "interval": percentiles(other[name] - drawn[name], confidence),
-            "p": (as_large[name] + 1) / (resamples + 1),
+    a: float
+    b: float
+    drawn: Floats
+    swapped: Floats
+
+    def summary(self, confidence: float) -> dict[str, Any]:
+        """`a`, `b`, `difference`, its percentile `interval`, and `p` of the two-sided randomisation
+        test (Yeh 2000): how often swapping at random makes a difference as large, the observed
+        arrangement included: at least 1 / (resamples + 1)."""
+        observed = abs(self.b - self.a)
+        # Sums in another order differ in their last bits; equal differences count as large.
+        as_large = int((np.abs(self.swapped) >= observed - 1e-9).sum())
+        return {
+            "a": self.a,
+            "b": self.b,
+            "difference": self.b - self.a,
+            "interval": percentiles(self.drawn, confidence),
+            "p": (as_large + 1) / (len(self.swapped) + 1),
         }
-        for name, mean in means.items()
+
+
+def paired(
+    first: Sequence[Columns], second: Sequence[Columns], resamples: int, seed: int
+) -> dict[str, Difference]:
+    """The differences of two systems by metric, each the mean over its seeds' scores of the same
+    questions, in the same order and with the same metrics. Seeds are drawn anew like questions; a
+    question is swapped with all seeds at once."""
+    means, drawn = _over_seeds(first, resamples, seed)
+    others, other_drawn = _over_seeds(second, resamples, seed)
+    n, rng, swapped = len(first[0].weights), np.random.default_rng([seed, 1]), []
+    # As many pairs of seeds as both numbers of seeds go into.
+    pairs = [
+        (first[i % len(first)], second[i % len(second)])
+        for i in range(math.lcm(len(first), len(second)))
+    ]
+    for rows in _batches(resamples):
+        swap = rng.integers(0, 2, size=(rows, n)).astype(np.float64)
+        found: dict[str, Any] = dict.fromkeys(means, 0.0)
+        for ours, theirs in pairs:
+            for sign, one, other in ((-1, ours, theirs), (1, theirs, ours)):
+                weighted = (1 - swap) @ one.weighted + swap @ other.weighted
+                weights = (1 - swap) @ one.weights + swap @ other.weights
+                for name, mean in _means(one.names, weighted, weights).items():
+                    found[name] = found[name] + sign * np.nan_to_num(mean) / len(pairs)
+        swapped.append(found)
+    return {
+        name: Difference(
+            means[name],
+            others[name],
+            other_drawn[name] - drawn[name],
+            np.concatenate([batch[name] for batch in swapped]),
+        )
+        for name in means
     }
 
 
+def _over_seeds(
+    runs: Sequence[Columns], resamples: int, seed: int
+) -> tuple[dict[str, float], dict[str, Floats]]:
+    """The means over seeds, and over drawn seeds of drawn questions, by metric."""
+    means = [run.means() for run in runs]
+    drawn = [resampled_means(run, resamples, seed) for run in runs]
+    return (
+        {name: sum(own[name] for own in means) / len(runs) for name in means[0]},
+        {name: drawn_seeds([own[name] for own in drawn], seed) for name in means[0]},
+    )
+
+
+def drawn_seeds(by_seed: Sequence[Floats], seed: int) -> Floats:
+    """The means over seeds that are drawn with replacement, alike for all systems with as many, of
+    the resamples (resamples,) of each seed."""
+    n, resamples = len(by_seed), len(by_seed[0])
+    seeds = np.random.default_rng([seed, 4, n]).integers(0, n, (n, resamples))
+    return np.asarray(np.take_along_axis(np.stack(by_seed), seeds, axis=0).mean(axis=0))
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """p-values corrected for their number (Holm 1979), in the given order."""
+    order = np.argsort(p, kind="stable")
+    steps = np.minimum(np.array(p)[order] * np.arange(len(p), 0, -1), 1)
+    corrected = np.empty(len(p))
+    corrected[order] = np.maximum.accumulate(steps)
+    return [float(value) for value in corrected]
+
+
 def resampled_means(scores: Columns, resamples: int, seed: int) -> dict[str, Floats]:
-    """Means over examples that are drawn with replacement, by metric: (resamples,), NaN where the
-    drawn ones have no weight. The draws depend on the number of examples and the seed alone."""
+    """Means over questions that are drawn with replacement, by metric: (resamples,), NaN where the
+    drawn ones have no weight. The draws depend on the number of questions and the seed alone."""
     n, rng = len(scores.weights), np.random.default_rng(seed)
     sums = []
     for rows in _batches(resamples):

@@ -20,7 +20,7 @@ COUNTS = {"statements": 1, "citations": 1, "gold": 1, "gold_top5": 1, "items": 1
 def result(ids: str = "abcd", **metrics: float | Sequence[float] | None) -> dict[str, Any]:
     """A dataset's part of a score file, a metric the same for every answer or given for each;
     recall and precision are as F1, and the first answer has no statements."""
-    rows: list[dict[str, Any]] = [{"id": i, "counts": COUNTS} for i in ids]
+    rows: list[dict[str, Any]] = [{"id": i, "question": f"{i}?", "counts": COUNTS} for i in ids]
     means: dict[str, float | None] = {}
     for name, given in metrics.items():
         values = list(given) if isinstance(given, Sequence) else [given] * len(ids)
