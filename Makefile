@@ -35,6 +35,8 @@ schema: $(READY)
 	$(BIN)/python -m citepipe.config > workflow/schemas/config.schema.json
 
 $(READY): requirements.lock pyproject.toml
+	@case "$(CURDIR)" in *[[:space:]]*) \
+	  echo "$(CURDIR): Snakemake needs an environment in a folder without spaces"; exit 1;; esac
 	@test -n "$(PYTHON)" || { echo "Python 3.11 is needed; name it with PYTHON=..."; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --requirement requirements.lock

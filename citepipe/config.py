@@ -14,7 +14,6 @@ from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
 from pydantic import (
-    BeforeValidator,
     Discriminator,
     Field,
     StringConstraints,
@@ -30,12 +29,7 @@ T = TypeVar("T", bound=opt.Options)
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]+$")]
 
 
-def _number(value: Any) -> Any:
-    """A list given on Snakemake's command line has words in place of numbers."""
-    return int(value) if isinstance(value, str) and value.isascii() and value.isdigit() else value
-
-
-Seed = Annotated[int, BeforeValidator(_number), Field(strict=True, ge=0, lt=2**32)]
+Seed = Annotated[int, Field(strict=True, ge=0, lt=2**32)]
 
 
 class Verifiers(opt.Options):
@@ -352,6 +346,24 @@ def load_config(raw: Mapping[str, Any]) -> Config:
         raise InputError(_one_line(error, Config)) from None
     _check(config)
     return config
+
+
+def with_types(raw: Any, words: Any) -> Any:
+    """A decoded configuration in which `words`, the part that is from the command line (where
+    Snakemake has `100` and `null` as text), has the types that YAML gives."""
+    if isinstance(words, Mapping) and isinstance(raw, Mapping):
+        return {key: with_types(value, words.get(key)) for key, value in raw.items()}
+    if isinstance(words, list):
+        return [with_types(value, value) for value in words]
+    if not isinstance(words, str):
+        return raw
+    import yaml
+
+    try:
+        value = yaml.safe_load(words)
+    except yaml.YAMLError:
+        return words
+    return value if value is None or isinstance(value, (bool, int, float)) else words
 
 
 def json_schema() -> dict[str, Any]:

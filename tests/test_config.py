@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from citepipe.config import json_schema, load_config
+from citepipe.config import json_schema, load_config, with_types
 from citepipe.errors import InputError
 from citepipe.options import ServerOptions, resolved
 
@@ -189,8 +189,11 @@ def test_where_a_server_is_and_how_it_is_queried_decides_no_result() -> None:
     assert resolved(load_config(configuration(server={})).server or here) == {"model": None}
 
 
-def test_seeds_from_the_command_line_are_words() -> None:
-    assert load_config(configuration(seeds=["0", "12"])).seeds == [0, 12]
+def test_what_is_given_on_the_command_line_has_the_types_of_yaml() -> None:
+    raw = {"model": {"base": "7", "dtype": "null"}, "rl": {"a": ["1", "x: y", "[0"]}, "seeds": "1"}
+    words = {"model": {"dtype": "null"}, "rl": {"a": ["1", "x: y", "[0"]}, "seeds": "0.5"}
+    typed = {"model": {"base": "7", "dtype": None}, "rl": {"a": [1, "x: y", "[0"]}, "seeds": 0.5}
+    assert with_types(raw, words) == typed
 
 
 def test_results_stand_for_themselves_in_paths() -> None:

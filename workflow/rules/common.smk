@@ -22,8 +22,15 @@ from citepipe.options import resolved
 from citepipe.provenance import is_input
 from staleness import NEWER, OWN_CODE, Stages
 
+if re.search(r"\s", sys.executable):
+    raise WorkflowError(
+        f"{sys.executable}: Snakemake runs scripts with a Python whose path has no spaces; make "
+        "the environment elsewhere"
+    )
 try:
-    CONFIG, SOURCES = localise(kinds.load_config(config))
+    CONFIG, SOURCES = localise(
+        kinds.load_config(kinds.with_types(config, workflow.config_settings.config))
+    )
     # What is already there of prompt files is read before anything is run.
     for name in CONFIG.systems:
         if all(Path(path).exists() for path in CONFIG.prompt_of(name).files.values()):
