@@ -2,7 +2,7 @@
 
 rouge-score itself takes 11 ms for an answer of 100 words with two references, most of it in
 tables of longest common subsequences between sentences that share a few words. Here words that
-the other sentence lacks have no rows, and every word is stemmed once.
+the other sentence lacks have no rows, a row is a whole number, and every word is stemmed once.
 """
 
 from __future__ import annotations
@@ -63,23 +63,31 @@ def common_subsequence(reference: Tokens, other: Tokens) -> list[int]:
     """Where a longest common subsequence stands in `reference`: the one that rouge-score reads out.
 
     Of several it is the one found from the end by going back in the reference wherever that loses
-    nothing; so words that only the reference has can be left out of the table.
+    nothing; so words that only the reference has can be left out of the table. Of a row of the
+    table, the bits are 0 where it grows by one (Hyyrö 2004): a word costs four operations and not
+    one per word of `other`.
     """
-    shared = set(other)
-    rows = [i for i, token in enumerate(reference) if token in shared]
-    table = [[0] * (len(other) + 1)]
+    whole = (1 << len(other)) - 1
+    places: dict[str, int] = {}
+    for j, token in enumerate(other):
+        places[token] = places.get(token, 0) | 1 << j
+    rows = [i for i, token in enumerate(reference) if token in places]
+    table = [whole]
     for i in rows:
-        above, row, word = table[-1], [0], reference[i]
-        for j, token in enumerate(other):
-            row.append(above[j] + 1 if token == word else max(above[j + 1], row[j]))
-        table.append(row)
+        above = table[-1]
+        met = above & places[reference[i]]
+        table.append((above + met | above - met) & whole)
+
+    def length(i: int, j: int) -> int:
+        return j - (table[i] & (1 << j) - 1).bit_count()
+
     found = []
     i, j = len(rows), len(other)
     while i and j:
         if reference[rows[i - 1]] == other[j - 1]:
             i, j = i - 1, j - 1
             found.append(rows[i])
-        elif table[i][j - 1] > table[i - 1][j]:
+        elif length(i, j - 1) > length(i - 1, j):
             j -= 1
         else:
             i -= 1

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 from citepipe.errors import InputError
 
 if TYPE_CHECKING:
-    from citepipe.verify.models import BatchedVerifier
+    from citepipe.verify.load import NotedModel
 
 Provenance = dict[str, str | int | float | None]
 
@@ -80,8 +80,12 @@ class DecisionCache:
                 "CREATE TABLE IF NOT EXISTS decisions "
                 "(key BLOB PRIMARY KEY, entailed INTEGER NOT NULL) WITHOUT ROWID"
             )
-            # Somebody else's database may have a table of that name.
-            self._connection.execute("SELECT key, entailed FROM decisions LIMIT 0")
+            self._connection.execute(
+                "CREATE TABLE IF NOT EXISTS models (key TEXT PRIMARY KEY, said TEXT NOT NULL)"
+            )
+            # Somebody else's database may have tables of that name.
+            for columns in ("key, entailed FROM decisions", "key, said FROM models"):
+                self._connection.execute(f"SELECT {columns} LIMIT 0")
 
     @contextmanager
     def _complaint(self, what: str) -> Iterator[None]:
@@ -105,6 +109,18 @@ class DecisionCache:
                     known[key] = bool(entailed)
         return known
 
+    def said_of(self, model: str) -> str | None:
+        """What was noted of a model."""
+        with self._complaint("notes cannot be read (delete the file to begin a new cache)"):
+            query = "SELECT said FROM models WHERE key = ?"
+            found = self._connection.execute(query, [model]).fetchone()
+        return None if found is None else str(found[0])
+
+    def note(self, model: str, said: str) -> None:
+        """Note of a model what it need not be loaded again to know."""
+        with self._complaint("notes cannot be stored"):
+            self._connection.execute("INSERT OR REPLACE INTO models VALUES (?, ?)", [model, said])
+
     def put(self, decisions: Iterable[tuple[bytes, bool]]) -> None:
         """Store decisions, all or none."""
         with self._complaint("decisions cannot be stored"), self._connection:
@@ -122,7 +138,7 @@ class CachedVerifier:
     batch it was at.
     """
 
-    def __init__(self, verifier: BatchedVerifier, cache: DecisionCache) -> None:
+    def __init__(self, verifier: NotedModel, cache: DecisionCache) -> None:
         self.name, self.computed = verifier.name, 0
         self._verifier, self._cache = verifier, cache
 
@@ -131,14 +147,14 @@ class CachedVerifier:
 
     def entails(self, pairs: Sequence[Pair]) -> list[bool]:
         """One decision per pair; equal pairs are queried once."""
-        identity = identity_of(self._verifier)
+        identity = self._verifier.identity
         keys = {pair: decision_key(identity, pair) for pair in dict.fromkeys(pairs)}
         known = self._cache.get(list(keys.values()))
         unknown = [pair for pair, key in keys.items() if key not in known]
         unstored: dict[bytes, bool] = {}
         stored_at = time.monotonic()
         try:
-            for batch in self._verifier.decisions(unknown):
+            for batch in self._verifier.decisions(unknown) if unknown else ():
                 self.computed += len(batch)
                 unstored |= {keys[pair]: entailed for pair, entailed in batch}
                 known |= unstored

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import importlib
+import json
+import os
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property, partial
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
 from citepipe.errors import InputError
-from citepipe.verify.base import CachedVerifier, DecisionCache, Pair, Verifier
+from citepipe.models import pretrained
+from citepipe.provenance import digest_of
+from citepipe.verify.base import CachedVerifier, DecisionCache, Pair, Provenance, Verifier
 
 if TYPE_CHECKING:
     from citepipe.verify.models import BatchedVerifier
@@ -63,26 +69,86 @@ def check_spec(spec: str) -> None:
 
 
 def _from_model(spec: str, target: str, argument: str, cache: Path | None, device: str) -> Verifier:
-    from citepipe.models.pretrained import kind_of
-
     listed = parse_qsl(argument, keep_blank_values=True)
     settings = dict(listed)
     if not target or len(settings) < len(listed) or (argument and not listed):
         raise InputError(f"verifier {spec!r}: expected a model and settings as ?name=value&...")
-    kind = kind_of(target, settings.get("revision"))
+    if cache is None:
+        return _load_model(spec, target, settings, device)
+    # Before the model: it would be loaded in vain.
+    kept = DecisionCache(cache)
+    load = partial(_load_model, spec, target, settings, device)
+    return CachedVerifier(NotedModel(load, kept, _key(target, settings, device)), kept)
+
+
+def _load_model(spec: str, target: str, settings: dict[str, str], device: str) -> BatchedVerifier:
+    kind = pretrained.kind_of(target, settings.get("revision"))
     unknown = sorted(set(settings) - set(_SETTINGS[kind]))
     if unknown:
         raise InputError(
             f"verifier {spec!r}: unknown setting {unknown[0]!r} of a {kind} model, expected "
             f"{', '.join(_SETTINGS[kind])}"
         )
-    # Before the model: it would be loaded in vain.
-    kept = None if cache is None else DecisionCache(cache)
     from citepipe.verify import models
 
     load: Any = models.load_seq2seq if kind == "seq2seq" else models.load_classifier
     verifier: BatchedVerifier = load(target, device=device, **settings)
-    return verifier if kept is None else CachedVerifier(verifier, kept)
+    return verifier
+
+
+class NotedModel:
+    """A model that is loaded for the first pair that nobody has decided; what it says of itself is
+    noted in the cache under `key`, a digest of all that this follows from."""
+
+    name: str
+    identity: str
+    provenance: Provenance
+    question_first: bool
+
+    def __init__(self, load: Callable[[], BatchedVerifier], cache: DecisionCache, key: str) -> None:
+        self._load, self._cache, self._key = load, cache, key
+        noted = cache.said_of(key)
+        vars(self).update(json.loads(noted) if noted else _said(self._model))
+
+    @cached_property
+    def _model(self) -> BatchedVerifier:
+        model = self._load()
+        self._cache.note(self._key, json.dumps(_said(model)))
+        return model
+
+    def decisions(self, pairs: Sequence[Pair]) -> Iterator[list[tuple[Pair, bool]]]:
+        """See `BatchedVerifier.decisions`."""
+        if self.identity != self._model.identity:
+            raise InputError(f"verifier {self.name}: it has changed meanwhile; run this again")
+        return self._model.decisions(pairs)
+
+
+def _said(model: BatchedVerifier) -> dict[str, Any]:
+    return {name: getattr(model, name) for name in NotedModel.__annotations__}
+
+
+def _key(target: str, settings: dict[str, str], device: str) -> str:
+    """A digest of all that decides what a model says of itself, before it is loaded: a directory's
+    files count by sizes and times, a model of the hub by its commit."""
+    pretrained.check_directory(target, "verifier")
+    version: Any
+    if Path(target).is_dir():
+        files = [file.resolve() for file in sorted(Path(target).rglob("*")) if file.is_file()]
+        states = [(file, file.stat()) for file in files]
+        version = [[str(f), s.st_size, s.st_mtime_ns, s.st_ctime_ns] for f, s in states]
+    else:
+        from huggingface_hub import hf_hub_download
+
+        with pretrained.one_line(target, "verifier", "config.json"):
+            file = hf_hub_download(target, "config.json", revision=settings.get("revision"))
+        # In a folder with the commit's name.
+        version = Path(file).parent.name
+    # What `auto` may take, for the device and for the weights' type.
+    gpus = [str(path) for path in sorted(Path("/dev").glob("nvidia[0-9]*"))]
+    machine = [gpus, os.environ.get("CUDA_VISIBLE_DEVICES"), metadata.version("torch")]
+    code = [Path(__file__).with_name("models.py"), Path(pretrained.__file__)]
+    read = [digest_of(file.read_bytes()) for file in code]
+    return digest_of([target, settings, device, version, machine, read])
 
 
 def _from_factory(spec: str, target: str, argument: str) -> Verifier:

@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -255,6 +257,30 @@ def test_the_spec_of_a_model_gives_a_cached_verifier(tiny_t5: Path, tmp_path: Pa
     known = {"kind": "seq2seq", "model": str(tiny_t5), "dtype": "float32", "max_length": 2048}
     known |= {"template": "true", "label": "1", "revision": verifier.provenance["revision"]}
     assert verifier.provenance == known
+
+
+def test_a_model_is_loaded_for_what_nobody_has_decided(tmp_path: Path):
+    directory, cache = tmp_path / "model", tmp_path / "c.sqlite"
+    save_speaking(directory, ["1", "0", "</s>"])
+    first = load_verifier(str(directory), cache, device="cpu")
+    expected = first.entails(PAIRS[:5])
+    code = (
+        "import sys; from pathlib import Path; from citepipe.verify.load import load_verifier\n"
+        "from tests.verify.test_models import PAIRS\n"
+        "verifier = load_verifier(sys.argv[1], Path(sys.argv[2]), 'cpu')\n"
+        "print(verifier.entails(PAIRS[:5]), verifier.provenance, 'torch' in sys.modules)\n"
+        "print(len(verifier.entails(PAIRS[:6])), verifier.computed, 'torch' in sys.modules)"
+    )
+    command = [sys.executable, "-c", code, str(directory), str(cache)]
+    assert subprocess.check_output(command, text=True).splitlines() == [
+        f"{expected} {provenance_of(first)} False",
+        "6 1 True",
+    ]
+    # Another model in the same place is not taken for it.
+    save_speaking(directory, ["1", "0", "</s>"], initializer_factor=2.0)
+    other = load_verifier(str(directory), cache, device="cpu")
+    assert provenance_of(other)["revision"] != provenance_of(first)["revision"]
+    assert len(other.entails(PAIRS[:5])) == other.computed == 5
 
 
 def test_fewer_bits_decide_nearly_the_same(tmp_path: Path):
