@@ -27,20 +27,31 @@ from citepipe.text.statements import (
 )
 from citepipe.verify.base import Pair, Verifier, decide
 
+NOT_SUPPORTED, ELSEWHERE = "not supported", "supported elsewhere"
+OUT_OF_RANGE, REPEATED = "out of range", "repeated"
+
 
 class CitationVerdict(NamedTuple):
-    """Whether a citation is right: its statement is supported, and needs it or rests on it."""
+    """Whether a citation is right: its statement is supported, and needs it or rests on it; and
+    why: it `supports`, is `needless` beside the others, `repeated` or `out of range`, or its
+    statement is `not supported`."""
 
     citation: Citation
     right: bool
+    reason: str = ""
 
 
 class StatementVerdict(NamedTuple):
-    """Whether what a statement cites supports it; `citations` are those that count."""
+    """Whether what a statement cites supports it; `citations` are those that count. The reason is
+    that it is `supported`, `not supported`, or `supported elsewhere` (by the documents of these
+    numbers, which it does not cite), that it `cites nothing` or what is `out of range`, or is
+    `repeated`."""
 
     statement: Statement
     supported: bool
     citations: tuple[CitationVerdict, ...]
+    reason: str = ""
+    elsewhere: tuple[int, ...] = ()
 
 
 class Judgement(NamedTuple):
@@ -75,6 +86,7 @@ def judge(
     citations: bool = True,
     claims: bool = True,
     known: dict[Pair, bool] | None = None,
+    elsewhere: bool = False,
 ) -> list[Judgement]:
     """Judge one answer per example.
 
@@ -88,6 +100,8 @@ def judge(
         citations: judge statements and their citations; else a judgement has no statements.
         claims: judge claims; else a judgement on an example with claims has no gold verdicts.
         known: decisions that are not queried again; new ones are added.
+        elsewhere: look for support of what is not supported in the documents that are not cited,
+            by a fourth query.
     """
     question_first: bool = getattr(verifier, "question_first", False)
     known = {} if known is None else known
@@ -111,9 +125,12 @@ def judge(
         decide(verifier, [job.pair((document,)) for job, document in several], known)
         unsure = [(job, document) for job, document in several if not known[job.pair((document,))]]
         decide(verifier, [job.pair(job.others(document)) for job, document in unsure], known)
+        if elsewhere:
+            every = [job for answer_jobs in jobs for job in answer_jobs]
+            decide(verifier, [job.pair((d,)) for job in every for d in job.uncited(known)], known)
     return [
         Judgement(
-            tuple(job.verdict(known) for job in answer_jobs),
+            tuple(job.verdict(known, elsewhere) for job in answer_jobs),
             _gold_hits(example, remove_citations(answer), [known[p] for p in pairs], options),
         )
         for example, answer, answer_jobs, pairs in zip(
@@ -130,11 +147,13 @@ class Cited(NamedTuple):
     of the text; none if a citation is out of range, so that nothing can support it.
 
     `counted` are the citations that count in precision, with the document that decides on them, or
-    None where a citation is wrong whatever the documents say.
+    None where a citation is wrong whatever the documents say; `wrong` is the reason for which the
+    statement is.
     """
 
     documents: tuple[int, ...]
     counted: tuple[tuple[Citation, int | None], ...]
+    wrong: str = ""
 
 
 def cited_documents(statement: Statement, n_docs: int, options: JudgeOptions) -> Cited:
@@ -144,8 +163,11 @@ def cited_documents(statement: Statement, n_docs: int, options: JudgeOptions) ->
     least = 0 if options.zero_is_last and n_docs > 0 else 1
     if any(not least <= citation.number <= n_docs for citation in statement.citations):
         uncounted = options.out_of_range_uncounted
-        return Cited((), () if uncounted else tuple((citation, None) for citation in taken))
+        counting = () if uncounted else taken
+        return Cited((), tuple((citation, None) for citation in counting), OUT_OF_RANGE)
     documents = [citation.number - 1 for citation in taken]
+    if not documents:
+        return Cited((), (), "cites nothing")
     if options.doubled_is_judged:
         return Cited(tuple(documents), tuple(zip(taken, documents, strict=True)))
     counted = [
@@ -186,15 +208,31 @@ class _Job:
         place = documents.index(document)
         return (*documents[:place], *documents[place + 1 :])
 
-    def verdict(self, known: dict[Pair, bool]) -> StatementVerdict:
+    def uncited(self, known: dict[Pair, bool]) -> list[int]:
+        """The documents that may support it and that it does not cite, if those it cites do not."""
         documents = self.cited.documents
+        if self.cited.wrong == REPEATED or (documents and known[self.pair(documents)]):
+            return []
+        return [d for d in range(len(self.example.docs)) if d not in documents]
+
+    def verdict(self, known: dict[Pair, bool], elsewhere: bool) -> StatementVerdict:
+        documents, wrong = self.cited.documents, self.cited.wrong
         supported = bool(documents) and known[self.pair(documents)]
         right = {d: supported and self._right(d, known) for d in documents}
-        verdicts = [
-            CitationVerdict(citation, document is not None and right[document])
-            for citation, document in self.cited.counted
-        ]
-        return StatementVerdict(self.statement, supported, tuple(verdicts))
+        verdicts = []
+        for citation, document in self.cited.counted:
+            is_right = document is not None and right[document]
+            reason = "supports" if is_right else "needless" if supported else NOT_SUPPORTED
+            if document is None and wrong == OUT_OF_RANGE:
+                if not 1 <= citation.number <= len(self.example.docs):
+                    reason = OUT_OF_RANGE
+            elif document is None:
+                reason = REPEATED
+            verdicts.append(CitationVerdict(citation, is_right, reason))
+        others = self.uncited(known) if elsewhere else []
+        by = tuple(d + 1 for d in others if known[self.pair((d,))])
+        reason = "supported" if supported else ELSEWHERE if by else wrong or NOT_SUPPORTED
+        return StatementVerdict(self.statement, supported, tuple(verdicts), reason, by)
 
     def _right(self, document: int, known: dict[Pair, bool]) -> bool:
         """Of a supported statement: wrong is what neither supports it alone nor is needed."""
@@ -212,7 +250,7 @@ def _jobs(
         cited = cited_documents(statement, len(example.docs), options)
         words = normalize_answer(statement.claim)
         if words in stated and not options.repetition_counts:
-            cited = Cited((), tuple((citation, None) for citation, _ in cited.counted))
+            cited = Cited((), tuple((citation, None) for citation, _ in cited.counted), REPEATED)
         stated.add(words)
         jobs.append(_Job(example, statement, hypothesis(example, statement, question_first), cited))
     return jobs
@@ -281,6 +319,8 @@ def verdict_records(raw: str, judgement: Judgement) -> dict[str, list[dict[str, 
                 "text": verdict.statement.text,
                 "cited": [citation.number for citation in verdict.statement.citations],
                 "supported": verdict.supported,
+                "reason": verdict.reason,
+                **({"elsewhere": list(verdict.elsewhere)} if verdict.elsewhere else {}),
             }
             for verdict in judgement.statements
         ],
@@ -290,6 +330,7 @@ def verdict_records(raw: str, judgement: Judgement) -> dict[str, list[dict[str, 
                 "id": cited.citation.number,
                 "statement": index,
                 "right": cited.right,
+                "reason": cited.reason,
             }
             for index, verdict in enumerate(judgement.statements)
             for cited in verdict.citations

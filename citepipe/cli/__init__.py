@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from citepipe.cli import answers, compare, files, shared
+from citepipe.cli import answers, compare, files, shared, show
 from citepipe.errors import InputError
 
 
@@ -60,12 +60,13 @@ def _parser() -> argparse.ArgumentParser:
             "score answers_asqa.json",
             "score answers_asqa.json --verifier models/true --json a.json",
             "reward answers_asqa.json --verifier lexical --json rewards.json",
+            "show a.json --worst 10",
             "compare a.json b.json",
             "check questions.jsonl",
         ),
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for add in (answers.add_score, answers.add_reward, compare.add_compare):
+    for add in (answers.add_score, answers.add_reward, show.add_show, compare.add_compare):
         add(commands)
     for add in (files.add_check, files.add_fetch, files.add_merge):
         add(commands)

@@ -5,10 +5,14 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from citepipe.cli import shared
 from citepipe.errors import InputError
+
+if TYPE_CHECKING:
+    from citepipe.data.files import AnswerFile
+    from citepipe.options import ScoreOptions
 
 
 def add_score(commands: Any) -> None:
@@ -33,6 +37,18 @@ def add_score(commands: Any) -> None:
     option("--verifier", default="lexical", metavar="SPEC", help=spec)
     names = "metrics by ALCE's names (mauve, QA-EM, QA-F1 and QA-Hit only if named here)"
     option("--metrics", type=lambda text: tuple(text.split(",")), metavar="A,B", help=names)
+    add_judging(option)
+    option("--qa-model", dest="reader", metavar="MODEL", help="the reader of QA-EM, QA-F1, QA-Hit")
+    option("--mauve-model", metavar="MODEL", help="the model behind MAUVE")
+    bounds = "end with 1 if a metric of a file (and dataset) is lower"
+    option("--min", type=_bounds, default={}, metavar="NAME=X,...", help=bounds)
+    shared.add_junit(option)
+    programs = "also write the answers as EXPERTQA's own programs read them"
+    option("--expertqa", type=Path, metavar="FILE", help=programs)
+
+
+def add_judging(option: Any) -> None:
+    """By which rules answers are read and judged."""
     rules = (
         "ALCE's rules with all their peculiarities, or the sane ones: [1, 2] cites both, [2012] is "
         "a year, [0] is no document, an id out of range is a wrong citation, what is said or cited "
@@ -41,13 +57,8 @@ def add_score(commands: Any) -> None:
     option("--rules", choices=("alce", "sane"), help=rules)
     count = "citations of a statement that count, 0 for all" + shared.DEFAULT
     option("--at-most-citations", type=shared.natural, default=3, metavar="N", help=count)
-    option("--qa-model", dest="reader", metavar="MODEL", help="the reader of QA-EM, QA-F1, QA-Hit")
-    option("--mauve-model", metavar="MODEL", help="the model behind MAUVE")
-    bounds = "end with 1 if a metric of a file (and dataset) is lower"
-    option("--min", type=_bounds, default={}, metavar="NAME=X,...", help=bounds)
-    shared.add_junit(option)
-    programs = "also write the answers as EXPERTQA's own programs read them"
-    option("--expertqa", type=Path, metavar="FILE", help=programs)
+    other = "look for support of what is not supported in the documents that are not cited"
+    option("--elsewhere", action="store_true", help=other)
 
 
 def _bounds(text: str) -> dict[str, float]:
@@ -59,16 +70,11 @@ def _bounds(text: str) -> dict[str, float]:
 
 def _score(arguments: argparse.Namespace) -> None:
     """Score files of answers, print the scores and write them with every verdict."""
-    from citepipe.options import JudgeOptions, ScoreOptions
-    from citepipe.score import alce
-    from citepipe.score.files import Scorer, chosen_metrics
+    from citepipe.options import ScoreOptions
+    from citepipe.score.files import chosen_metrics
 
-    options = ScoreOptions(
-        judge=JudgeOptions(at_most_citations=arguments.at_most_citations or None),
-        **shared.given(arguments, ScoreOptions),
-    )
+    options = ScoreOptions(**shared.given(arguments, ScoreOptions))
     wanted = chosen_metrics(options)
-    needed = alce.computed(wanted)
     if unknown := [name for name in arguments.min if name not in wanted]:
         raise InputError(f"--min: {unknown[0]!r} is no metric that is computed")
     shared.check_writable(arguments.json, arguments.expertqa, arguments.junit)
@@ -84,13 +90,7 @@ def _score(arguments: argparse.Namespace) -> None:
         texts = [clean_output(output) for output in file.outputs]
         splitter = load_splitter(options.splitter)
         write_expertqa(arguments.expertqa, file.examples, texts, splitter, name)
-    verifier = shared.verifier_of(arguments) if any(map(alce.asks_verifier, needed)) else None
-    results = {}
-    for name, file in files.items():
-        is_own = all(example.dataset == "own" for example in file.examples)
-        rules = arguments.rules or ("sane" if is_own else "alce")
-        own = options.sane() if rules == "sane" else options
-        results[name] = Scorer(file, own, arguments.device).under(verifier)
+    results = scored(arguments, files, options)
     lines = _scores(results, options.confidence)
     shared.publish(arguments.json, shared.together(results), lines)
     if arguments.min:
@@ -107,6 +107,27 @@ def _score(arguments: argparse.Namespace) -> None:
             for name, least in arguments.min.items()
         ]
         shared.settle(cases, arguments.junit)
+
+
+def scored(
+    arguments: argparse.Namespace, files: dict[str, AnswerFile], options: ScoreOptions
+) -> dict[str, dict[str, Any]]:
+    """The scores of each file under the verifier, which is loaded if a metric needs it."""
+    from citepipe.options import JudgeOptions
+    from citepipe.score import alce
+    from citepipe.score.files import Scorer, chosen_metrics
+
+    most = JudgeOptions(at_most_citations=arguments.at_most_citations or None)
+    options = options.model_copy(update={"judge": most})
+    needed = alce.computed(chosen_metrics(options))
+    verifier = shared.verifier_of(arguments) if any(map(alce.asks_verifier, needed)) else None
+    results = {}
+    for name, file in files.items():
+        is_own = all(example.dataset == "own" for example in file.examples)
+        rules = arguments.rules or ("sane" if is_own else "alce")
+        own = options.sane() if rules == "sane" else options
+        results[name] = Scorer(file, own, arguments.device).under(verifier, arguments.elsewhere)
+    return results
 
 
 def parts_of(results: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -132,6 +153,9 @@ def _scores(results: dict[str, Any], confidence: float) -> Iterator[str]:
             f"{provenance['verifier'] or 'none'}, splitter {provenance['splitter']}, rules "
             f"{'alce' if provenance['switches']['lines_are_cut'] else 'sane'}"
         )
+        for kind, reasons in part["reasons"].items():
+            shown = ", ".join(f"{count} {reason}" for reason, count in reasons.items())
+            yield f"  {kind}: {shown or 'none'}"
     width = max(30, *(len(label) + 2 for label in parts))
     if len(parts) > 1:
         yield f"{'':<27}{''.join(f'{label:<{width}}' for label in parts)}".rstrip()

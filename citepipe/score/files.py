@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from functools import cache
 from importlib.metadata import version
@@ -17,6 +18,7 @@ from citepipe.options import ScoreOptions
 from citepipe.progress import say
 from citepipe.provenance import digest_of
 from citepipe.score import alce
+from citepipe.score.evidence import passage_of
 from citepipe.score.means import columns, intervals
 from citepipe.text.normalize import clean_output, join_lines
 from citepipe.text.sentences import load_splitter
@@ -86,12 +88,14 @@ class Scorer:
                 file.examples, bare, options.mauve_model, options.mauve_seed, device
             )
 
-    def under(self, verifier: Verifier | None) -> dict[str, Any]:
-        """The scores under one verifier; None if no wanted metric needs one.
+    def under(self, verifier: Verifier | None, elsewhere: bool = False) -> dict[str, Any]:
+        """The scores under one verifier; None if no wanted metric needs one. With `elsewhere` the
+        documents that are not cited are looked through for what is not supported.
 
         Returns:
             `metrics` (ALCE's names, 0 to 100), `intervals` (per metric `[low, high]`), `counts`,
-            `datasets` (these three of each, if there are several), `per_example` (the question, a
+            `reasons` (of statements and citations, how often each), `datasets` (these four of
+            each, if there are several), `per_example` (the question, a
             digest of its documents, scores and verdicts, with spans in the output or in `read_as`,
             as the sane rules read it; the id is the row's place if `is_numbered`),
             `left_out` (the complaints about bad rows) and `provenance`.
@@ -105,8 +109,9 @@ class Scorer:
             options.judge,
             citations=self._needs(alce.CITATIONS),
             claims=self._needs(alce.CLAIMS),
+            elsewhere=elsewhere,
         )
-        rows = []
+        rows: list[dict[str, Any]] = []
         for example, output, text, own, judgement in zip(
             examples, self._outputs, self._texts, self._scores, judgements, strict=True
         ):
@@ -124,6 +129,8 @@ class Scorer:
                     **verdict_records(output, judgement),
                 }
             )
+            for statement in rows[-1]["statements"]:
+                statement["passage"] = passage_of(example, statement, self._splitter)
         result = self._summary(rows)
         result["metrics"] |= self._mauve
         datasets = list(dict.fromkeys(example.dataset for example in examples))
@@ -158,6 +165,10 @@ class Scorer:
                 "examples": len(rows),
                 "without_statements": sum(not row["statements"] for row in rows),
                 **{key: sum(len(row[key]) for row in rows) for key in ("statements", "citations")},
+            },
+            "reasons": {
+                key: dict(Counter(one["reason"] for row in rows for one in row[key]).most_common())
+                for key in ("statements", "citations")
             },
         }
 

@@ -82,6 +82,39 @@ def test_verdicts(answer: str, alce: Verdicts, sane: Verdicts | str):
     assert judged(answer, SANE) == (alce if sane == "the same" else sane)
 
 
+@pytest.mark.parametrize(
+    ("answer", "statements", "citations"),
+    [
+        ("x y [1][3].", ["supported"], ["needless", "supports"]),
+        ("y [1].", ["not supported"], ["not supported"]),
+        ("y.", ["cites nothing"], []),
+        ("x [1][9].", ["out of range"], ["not supported", "out of range"]),
+        ("x [1]. x [3].", ["supported", "repeated"], ["supports", "repeated"]),
+        ("x y [1][1][2].", ["supported"], ["supports", "repeated", "supports"]),
+    ],
+)
+def test_every_verdict_has_a_reason(answer: str, statements: list[str], citations: list[str]):
+    [found] = judge([example()], [answer], Words(), load_splitter(), SANE)
+    records = verdict_records(answer, found)
+    assert [record["reason"] for record in records["statements"]] == statements
+    assert [record["reason"] for record in records["citations"]] == citations
+
+
+def test_support_elsewhere_is_looked_for_on_request():
+    verifier = Words()
+    answer = "y [1]. w [1]. x [9]. x [1]."
+    [found] = judge([example()], [answer], verifier, load_splitter(), SANE, elsewhere=True)
+    elsewhere = "supported elsewhere"
+    assert [(own.reason, own.elsewhere, own.supported) for own in found.statements] == [
+        (elsewhere, (2, 3), False),
+        ("not supported", (), False),
+        (elsewhere, (1, 3), False),
+        ("repeated", (), False),
+    ]
+    # What is supported is not looked for, and nothing is queried twice.
+    assert len(verifier.rounds) == 2
+
+
 def test_an_empty_answer_has_no_statements_and_an_empty_list_has_one():
     splitter = load_splitter()
     empty, listed = judge(
@@ -183,4 +216,4 @@ def test_verdicts_have_their_places_in_the_raw_answer():
 def test_an_empty_item_has_an_empty_span():
     item = split_answer("", "qampari", load_splitter())[0]
     records = verdict_records("", Judgement((StatementVerdict(item, False, ()),), ()))
-    assert records["statements"] == [{"span": [0, 0], "text": "", "cited": [], "supported": False}]
+    assert records["statements"][0]["span"] == [0, 0]

@@ -77,8 +77,12 @@ def test_only_wanted_metrics_are_given_and_the_verifier_queried_for_what_they_ne
     # What it is the mean of stays with the examples, for comparisons, and verdicts with places.
     assert own["citation_rec"] == 100
     text = f"{BORN} [1]."
-    assert own["statements"] == [{"span": [0, 31], "text": text, "cited": [1], "supported": True}]
-    assert own["citations"] == [{"span": [27, 30], "id": 1, "statement": 0, "right": True}]
+    found = {"span": [0, 31], "text": text, "cited": [1], "supported": True, "reason": "supported"}
+    passage = {"document": 1, "title": "Oslo", "text": f"{BORN}."}
+    assert own["statements"] == [found | {"passage": passage}]
+    citation = {"span": [27, 30], "id": 1, "statement": 0, "right": True, "reason": "supports"}
+    assert own["citations"] == [citation]
+    assert result["reasons"] == {"statements": {"supported": 1}, "citations": {"supports": 1}}
     assert [one["gold"] for one in scored(tmp_path)["per_example"]] == [[{"index": 0, "hit": True}]]
 
 

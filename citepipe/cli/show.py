@@ -1,0 +1,168 @@
+"""The command `show`: answers in the terminal, sentence by sentence, each with its verdict."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from textwrap import fill
+from typing import Any
+
+from citepipe.cli import answers, shared
+from citepipe.errors import InputError
+
+# Green, red, yellow: for what is supported, what is not, and what else is wrong.
+_COLOURS = {"supported": 32, "supports": 32, "not supported": 31}
+_OTHER = 33
+
+
+def add_show(commands: Any) -> None:
+    """The command `show`."""
+    option = shared.command(
+        commands,
+        "show",
+        _show,
+        "answers sentence by sentence, with verdict, reason and passage",
+        "Prints answers with what was decided on every statement, why, and the sentence of the "
+        "documents that decides: of a file of scores, or of answers, which are judged first.",
+        "show scores.json --worst 10",
+        "show answers.csv --elsewhere --id 17",
+        "show results/scores/fg_rl/seed0.json --verifier lexical --id 3 | less -R",
+    ).add_argument
+    shared.add_answers(option)
+    spec = (
+        shared.VERIFIER_HELP + "; of a file of scores of several, whose verdicts; default: lexical"
+    )
+    option("--verifier", metavar="SPEC", help=spec)
+    answers.add_judging(option)
+    option("--id", action="append", metavar="ID", help="only this answer; may be repeated")
+    worst = (
+        "statements: what is cited for nothing, what cites nothing, least like its documents first"
+    )
+    option("--worst", type=shared.positive, metavar="N", help=f"only the N worst {worst}")
+    colours = "whether to colour; auto: on a terminal, unless NO_COLOR is set" + shared.DEFAULT
+    option("--colour", choices=("auto", "always", "never"), default="auto", help=colours)
+
+
+def _show(arguments: argparse.Namespace) -> None:
+    """Print answers, or the worst statements, with verdicts."""
+    shared.check_writable(arguments.json)
+    scored = [_parts(path, arguments.verifier) for path in arguments.inputs]
+    if all(scored):
+        names = shared.names_of(arguments.inputs)
+        several = len(names) > 1
+        parts = {
+            ", ".join(filter(None, [name if several else "", label])): rows
+            for name, found in zip(names, scored, strict=True)
+            for label, rows in found.items()
+        }
+    elif any(scored):
+        raise InputError("expected files of scores, or files of answers, not both")
+    else:
+        from citepipe.options import ScoreOptions
+
+        arguments.verifier = arguments.verifier or "lexical"
+        given = shared.given(arguments, ScoreOptions)
+        options = ScoreOptions(metrics=("citation_f1",), resamples=1, **given)
+        results = answers.scored(arguments, shared.answers_of(arguments), options)
+        parts = {n if len(results) > 1 else "": r["per_example"] for n, r in results.items()}
+    wanted = arguments.id
+    rows = [
+        {"file": label, **row}
+        for label, rows in parts.items()
+        for row in rows
+        if not wanted or row["id"] in wanted
+    ]
+    if missing := sorted(set(wanted or ()) - {row["id"] for row in rows}):
+        raise InputError(f"{arguments.inputs[0]}: no answer has the id {missing[0]!r}")
+    if arguments.worst:
+        rows = _worst(rows, arguments.worst)
+    auto = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    coloured = arguments.colour == "always" or (arguments.colour == "auto" and auto)
+    shared.publish(arguments.json, rows, _lines(rows, coloured))
+
+
+def _parts(path: Path, verifier: str | None) -> dict[str, list[dict[str, Any]]]:
+    """The rows of a file of scores, by its parts; none of another file."""
+    from citepipe.data.files import read_json
+
+    # A file of answers is not decoded twice, and may be a table.
+    if b'"per_example"' not in path.read_bytes():
+        return {}
+    content = read_json(path)
+    if not isinstance(content, dict):
+        return {}
+    try:
+        if "per_example" in content:
+            return {"": content["per_example"]}
+        if isinstance(content.get("files"), dict):
+            return {name: result["per_example"] for name, result in content["files"].items()}
+        named = verifier or next(iter(content))
+        if named not in content:
+            raise InputError(f"{path}: no verifier {named!r}, expected {', '.join(content)}")
+        return {dataset: result["per_example"] for dataset, result in content[named].items()}
+    except (AttributeError, KeyError, TypeError):
+        return {}
+
+
+def _worst(rows: list[dict[str, Any]], count: int) -> list[dict[str, Any]]:
+    """A row for each of the statements that are worst, with that one only: a wrong citation is
+    worse than none."""
+    from citepipe.judge import NOT_SUPPORTED, OUT_OF_RANGE
+    from citepipe.score.evidence import coverage
+
+    wrong = [
+        (
+            statement["reason"] not in (NOT_SUPPORTED, OUT_OF_RANGE),
+            coverage(statement["text"], statement.get("passage")),
+            place,
+            index,
+        )
+        for place, row in enumerate(rows)
+        for index, statement in enumerate(row["statements"])
+        if not statement["supported"] and statement["text"].strip()
+    ]
+    chosen = []
+    for *_, place, index in sorted(wrong)[:count]:
+        row = rows[place]
+        cited = [c | {"statement": 0} for c in row["citations"] if c["statement"] == index]
+        chosen.append(row | {"statements": [row["statements"][index]], "citations": cited})
+    return chosen
+
+
+def _lines(rows: list[dict[str, Any]], coloured: bool) -> Iterator[str]:
+    """Answers to read."""
+    width = min(shutil.get_terminal_size((100, 0)).columns, 120)
+
+    def shown(text: str, indent: int, colour: int | None = None) -> str:
+        text = fill(text, width, initial_indent=" " * indent, subsequent_indent=" " * (indent + 2))
+        return f"\033[{colour}m{text}\033[0m" if coloured and colour else text
+
+    previous = None
+    for row in rows:
+        place = " ".join(filter(None, [row["file"], row["id"]]))
+        if place != previous:
+            yield ("" if previous is None else "\n") + shown(f"{place}: {row['question']}", 0, 1)
+        previous = place
+        if not row["statements"]:
+            yield shown("(no statements)", 2)
+        for index, statement in enumerate(row["statements"]):
+            reason = statement["reason"]
+            colour = _COLOURS.get(reason, _OTHER)
+            mark = "+" if statement["supported"] else "-"
+            yield shown(f"{mark} {statement['text'].strip()}", 2, colour)
+            if by := statement.get("elsewhere"):
+                reason += " by " + "".join(f"[{number}]" for number in by)
+            notes = [
+                f"[{citation['id']}] {citation['reason']}"
+                for citation in row["citations"]
+                if citation["statement"] == index
+                and citation["reason"] not in ("supports", statement["reason"])
+            ]
+            yield shown("; ".join([reason, *notes]), 6, colour)
+            if passage := statement.get("passage"):
+                title = f" {passage['title']}" if passage["title"] else ""
+                yield shown(f"[{passage['document']}]{title}: {passage['text']}", 6)
