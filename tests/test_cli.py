@@ -149,7 +149,8 @@ def test_several_files_of_ones_own_stand_in_one_table(tmp_path: Path, capsys: Ca
     assert "mine: 2 answers, 1 statements, 1 citations; verifier lexical" in lines[0]
     assert "rules sane" in lines[0]
     # Two sentences that came as one statement are one.
-    assert lines[1].startswith("trec: 1 answers, 2 statements, 1 citations")
+    assert "trec: 1 answers, 2 statements, 1 citations" in lines[3]
+    assert lines[4:6] == ["  statements: 1 supported, 1 cites nothing", "  citations: 1 supports"]
     found = {line.split()[0]: line for line in lines}
     assert re.findall(r" (\S+)   \[", found["citation_rec"]) == ["50.00", "50.00"]
     assert re.findall(r" (\S+)   \[", found["rougeLsum"]) == ["100.00"]
