@@ -112,7 +112,7 @@ def _worst(rows: list[dict[str, Any]], count: int) -> list[dict[str, Any]]:
     """A row for each of the statements that are worst, with that one only: a wrong citation is
     worse than none."""
     from citepipe.judge import NOT_SUPPORTED, OUT_OF_RANGE
-    from citepipe.score.evidence import coverage
+    from citepipe.score.evidence import coverage, words_of
 
     wrong = [
         (
@@ -123,7 +123,7 @@ def _worst(rows: list[dict[str, Any]], count: int) -> list[dict[str, Any]]:
         )
         for place, row in enumerate(rows)
         for index, statement in enumerate(row["statements"])
-        if not statement["supported"] and statement["text"].strip()
+        if not statement["supported"] and words_of(statement["text"])
     ]
     chosen = []
     for *_, place, index in sorted(wrong)[:count]:

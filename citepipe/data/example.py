@@ -9,10 +9,12 @@ from __future__ import annotations
 import ast
 import json
 import re
+import tokenize
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from itertools import accumulate
+from io import StringIO
+from itertools import accumulate, pairwise
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, TypeAdapter
@@ -225,6 +227,8 @@ class Example:
             if isinstance(several, list) and named["answer"] != "answer":
                 del fields[named["answer"]]
                 fields["annotations"] = [{"long_answer": text} for text in several]
+            if named["docs"] != "docs" and isinstance(fields.get(named["docs"]), str):
+                fields[named["docs"]] = [fields[named["docs"]]]
             fields["dataset"] = assigned
             identity = next((row[name] for name in IDS if row.get(name) is not None), None)
             fields |= {"id": number if identity is None else identity, "parts": parts}
@@ -469,9 +473,19 @@ def _listed(cell: str) -> Any:
     return value if isinstance(value, list) else [value]
 
 
+def _printed(cell: str) -> Any:
+    """What Python, or numpy, which puts no commas between the strings of a list, has printed."""
+    tokens = list(tokenize.generate_tokens(StringIO(cell).readline))
+    tokens = [token for token in tokens if token.type not in (tokenize.NL, tokenize.NEWLINE)]
+    pairs = pairwise(token.type == tokenize.STRING for token in tokens)
+    if any(one and other for one, other in pairs):
+        return [ast.literal_eval(t.string) for t in tokens if t.type == tokenize.STRING]
+    return ast.literal_eval(cell)
+
+
 def _decoded(cell: str) -> Any:
-    for read in (json.loads, ast.literal_eval):
+    for read in (json.loads, _printed):
         if cell.lstrip()[:1] in ("[", "{"):
-            with suppress(ValueError, SyntaxError, RecursionError, MemoryError):
+            with suppress(ValueError, SyntaxError, tokenize.TokenError, RecursionError):
                 return read(cell)
     return cell

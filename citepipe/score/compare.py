@@ -23,6 +23,9 @@ HEADLINE = tuple(
 )
 """The metrics that are compared unless others are named."""
 
+TERMS = ("splitter", "rules", "switches", "at_most_citations")
+"""What scores depend on besides the verifier, by their names in a score file's provenance."""
+
 Part = tuple[str, str]
 """Of a score file: a dataset, and the identity of the verifier that scored it."""
 
@@ -75,11 +78,14 @@ def _parts(file: str, content: Any) -> dict[Part, Run]:
         for verifier, datasets in results.items():
             for result in datasets.values():
                 about = result["provenance"]
-                terms = {name: about.get(name) for name in ("splitter", "switches")}
+                terms = {name: about.get(name) for name in TERMS}
                 for row in result["per_example"]:
                     part = str(row["dataset"]), str(about.get("identity"))
                     named = verifier or str(about.get("verifier"))
-                    run = parts.setdefault(part, Run(file, named, terms, []))
+                    # Datasets of one file may have been read by different rules.
+                    rules = terms["rules"]
+                    own = terms | {"rules": rules[part[0]] if isinstance(rules, dict) else rules}
+                    run = parts.setdefault(part, Run(file, named, own, []))
                     scores = {name: float(row[name]) for name in METRICS if name in row}
                     counts = {name: float(n) for name, n in row["counts"].items()}
                     kept = {name: row[name] for name in ("id", "question", "documents")}

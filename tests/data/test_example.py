@@ -85,6 +85,8 @@ def test_answer_is_a_systems_where_something_else_is_the_reference(
     example = Example.from_row({"query": "Who?", "docs": [], **fields}, "f", "eli5")
     assert (example.output, example.answer) == (output, answer)
     assert example.long_answers == tuple(fields.get("ground_truths", ()))
+    one = Example.from_row({"query": "Who?", "context": "A."}, "f", "eli5")
+    assert one.docs == (Document("", "A."),)
     own = Example.from_row({"query": "Who?", "docs": [], **fields}, "f", own_as="own")
     assert own.output == ("A" if output is None else output)
 

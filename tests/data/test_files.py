@@ -98,6 +98,8 @@ LISTS = """['One.', "It's two."]"""
             f'Query,Contexts,Answer,Reference\nWhy?,"{LISTS.replace(chr(34), chr(34) * 2)}",So,R',
         ),
         ("a.csv", "user input;passage_2;passage 1;response;reference\nWhy?;It's two.;One.;So;R\n"),
+        # As numpy prints it.
+        ("a.tsv", 'query\tdocs\tanswer\treference\nWhy?\t"[\'One.\'\n ""It\'s two.""]"\tSo\tR'),
         ("a.tsv", f"\tquestion\tdocs\tanswer\tground_truth\n0\tWhy?\t{LISTS}\tSo\tR\n"),
         (
             "a.jsonl",
