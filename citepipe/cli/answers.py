@@ -156,7 +156,13 @@ def _scores(results: dict[str, Any], confidence: float) -> Iterator[str]:
         for kind, reasons in part["reasons"].items():
             shown = ", ".join(f"{count} {reason}" for reason, count in reasons.items())
             yield f"  {kind}: {shown or 'none'}"
-    width = max(30, *(len(label) + 2 for label in parts))
+    asked = {name: {row["question"] for row in own["per_example"]} for name, own in results.items()}
+    first = next(iter(asked))
+    for name, questions in asked.items():
+        if questions != asked[first]:
+            common = len(questions & asked[first])
+            yield f"{name} has other questions than {first}: {common} of {len(questions)} the same"
+    width = max(38, *(len(label) + 2 for label in parts))
     if len(parts) > 1:
         yield f"{'':<27}{''.join(f'{label:<{width}}' for label in parts)}".rstrip()
     head = f"{'value':>9}   {confidence:.0%} interval"
@@ -166,7 +172,9 @@ def _scores(results: dict[str, Any], confidence: float) -> Iterator[str]:
         for part in parts.values():
             value, bounds = part["metrics"].get(name), part["intervals"].get(name)
             shown = f"{'-' if value is None else f'{value:.2f}':>9}"
-            cells.append(shown + ("   [{:.2f}, {:.2f}]".format(*bounds) if bounds else ""))
+            shown += "   [{:.2f}, {:.2f}]".format(*bounds) if bounds else ""
+            n = part["n"].get(name, part["counts"]["examples"])
+            cells.append(shown + (f" of {n}" if n < part["counts"]["examples"] else ""))
         yield f"{name:<24}{''.join(f'{cell:<{width}}' for cell in cells)}".rstrip()
     for name, result in results.items():
         if "datasets" in result and "mauve" in result["metrics"]:

@@ -93,11 +93,11 @@ class Scorer:
         documents that are not cited are looked through for what is not supported.
 
         Returns:
-            `metrics` (ALCE's names, 0 to 100), `intervals` (per metric `[low, high]`), `counts`,
-            `reasons` (of statements and citations, how often each), `datasets` (these four of
-            each, if there are several), `per_example` (the question, a
-            digest of its documents, scores and verdicts, with spans in the output or in `read_as`,
-            as the sane rules read it; the id is the row's place if `is_numbered`),
+            `metrics` (ALCE's names, 0 to 100), `intervals` (per metric `[low, high]`), `n` (how
+            many answers have it), `counts`, `reasons` (of statements and citations, how often
+            each), `datasets` (these five of each, if there are several), `per_example` (the
+            question, a digest of its documents, scores and verdicts, with spans in the output or
+            in `read_as`, as the sane rules read it; the id is the row's place if `is_numbered`),
             `left_out` (the complaints about bad rows) and `provenance`.
         """
         examples, options = self._file.examples, self._options
@@ -161,6 +161,9 @@ class Scorer:
         return {
             "metrics": {name: means[name] for name in wanted},
             "intervals": {name: bounds[name] for name in wanted},
+            "n": {
+                name: sum(alce.computed([name]) <= row.keys() for row in rows) for name in wanted
+            },
             "counts": {
                 "examples": len(rows),
                 "without_statements": sum(not row["statements"] for row in rows),
