@@ -9,13 +9,14 @@ has no lists of.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import cached_property, lru_cache
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 from citepipe.text.lean import lean_imports
 from citepipe.text.sentences import load_splitter
+from citepipe.verify.quotes import Quotable, is_english, read_quotable
 
 with lean_imports():
     from nltk.stem.snowball import SnowballStemmer
@@ -58,9 +59,10 @@ OPEN_ENDS = _words(
     "a an the my your its our their every of by from with into in at to and but or while whereas "
     "was were is are"
 )
-HONORIFICS = _words(
-    "mr mrs ms dr prof sir dame lord lady president king queen prince princess saint st pope "
-    "captain general colonel senator judge"
+# Words that a statement may have or lack beside the sentence that it restates.
+_NEUTRAL = _words(
+    ", ; : ( ) a an the am is are was were be been being has have had having do does did of by to "
+    "and that which who whom whose as also then however therefore"
 )
 # Of spaCy's stop words those that say something: nouns, verbs and adjectives, also in names.
 _CONTENT_STOPS = _words(
@@ -96,6 +98,13 @@ seventeen, eighteen, nineteen, twenty
 _NUMBERS = {
     word: str(value) for value, words in enumerate(_NUMERALS.split(",")) for word in words.split()
 }
+# Prepositions that limit nothing by themselves.
+LINKS = _words("in on at for with")
+# Words that say more than their lack does.
+GENERAL = _words("all every each only always never both none no most any must exactly")
+# Statements with fewer content words, or fewer besides names and numbers, state a fact.
+PLAINLY_LONG = 8
+_MANY_WORDS = 4
 
 _PUNCTUATION = frozenset(",;:()")
 _POSSESSIVES = frozenset(("'s", "’s"))
@@ -103,6 +112,8 @@ _NOUN_FOLLOWS = DETERMINERS | PREPOSITIONS
 _ALPHANUMERIC = re.compile(r"[^\W_]")
 _EDGES = "'’‘.-–—_#+~*/"
 _ENDING_OF_NUMBER = re.compile(r"(?<=\d)(?:st|nd|rd|th|s)$")
+# What names a place where a text is kept, and not what it is about.
+_ADDRESS = re.compile(r"^\S*(?:://|_|[a-z0-9][./\\@][a-z0-9])\S*$")
 _TITLE = re.compile(r"(?:^|\n)Title: ([^\n]*)(?=\n|$)")
 # spaCy's tokenizer takes punctuation off a word mark by mark, and both it and Punkt search what has
 # no space in quadratic time.
@@ -125,6 +136,21 @@ class Token(NamedTuple):
     name: bool
     verb: bool
     number: bool
+
+
+class Gap(NamedTuple):
+    """A run of words that one sentence has and another lacks, with the stems of its neighbours that
+    both have (empty at the ends), and all that stands before it."""
+
+    before: str
+    left: tuple[Token, ...]
+    run: tuple[Token, ...]
+    after: str
+
+    @property
+    def telling(self) -> list[Token]:
+        """Without the words that hardly matter."""
+        return [token for token in self.run if token.word not in _NEUTRAL]
 
 
 class Sentence:
@@ -168,6 +194,57 @@ class Sentence:
         return sum(token.word in NEGATIONS for token in self.tokens) % 2 == 1
 
     @cached_property
+    def telling(self) -> frozenset[str]:
+        """The stems of all words but for those that hardly matter (`the`, `was`)."""
+        return frozenset(t.stem for t in self.tokens if t.word not in _NEUTRAL)
+
+    @cached_property
+    def long(self) -> bool:
+        """Whether it sums up, and does not state a single fact."""
+        return len(self.words) >= _MANY_WORDS and len(self.stems) >= PLAINLY_LONG
+
+    def count(self, word: str) -> int:
+        """How often a word stands in it."""
+        return sum(token.word == word for token in self.tokens)
+
+    def link(self, i: int) -> str:
+        """The preposition behind a word; empty if there is none."""
+        following = self.tokens[i + 1].word if i + 1 < len(self.tokens) else ""
+        return following if following in PREPOSITIONS else ""
+
+    @cached_property
+    def order(self) -> dict[str, int]:
+        """Where each telling word (stem), or `to`, stands that stands once."""
+        stems = [token.stem for token in self.tokens]
+        words = self.telling | {"to"}
+        return {stem: stems.index(stem) for stem in words if stems.count(stem) == 1}
+
+    def gaps(self, known: Collection[str]) -> list[Gap]:
+        """The longest runs of telling words that are not among `known` stems."""
+        gaps, before, run = [], "", list[int]()
+        for i, token in enumerate([*self.tokens, None]):
+            if token is not None and token.word in _NEUTRAL:
+                continue
+            if token is not None and token.stem not in known:
+                run.append(i)
+                continue
+            after = "" if token is None else token.stem
+            if run and not self._opens(run):
+                first, end = run[0], run[-1] + 1
+                gaps.append(Gap(before, self.tokens[:first], self.tokens[first:end], after))
+            before, run = after, []
+        return gaps
+
+    def _opens(self, run: Sequence[int]) -> bool:
+        """Whether words are a pronoun or one word and a comma at the beginning."""
+        if list(run) != [0]:
+            return False
+        return self.tokens[0].word in ANAPHORS or [t.word for t in self.tokens[1:2]] in (
+            [","],
+            [":"],
+        )
+
+    @cached_property
     def subject(self) -> tuple[Token, ...]:
         """What stands before the first verb; everything if there is none."""
         verb = next((i for i, token in enumerate(self.tokens) if token.verb), len(self.tokens))
@@ -184,8 +261,7 @@ class Sentence:
             token.stem: i for i, token in enumerate(self.tokens) if token.verb and token.content
         }
         for stem, i in last.items():
-            follower = self.tokens[i + 1].word if i + 1 < len(self.tokens) else ""
-            link = follower if follower in PREPOSITIONS else ""
+            link = self.link(i)
             before = frozenset(token.stem for token in self.tokens[:i] if token.name)
             after = frozenset(token.stem for token in self.tokens[i + 1 :] if token.name)
             roles[stem] = (link, after, before) if link == "by" else (link, before, after)
@@ -218,6 +294,9 @@ class Document(NamedTuple):
 
     title: Sentence
     evidence: tuple[Evidence, ...]
+    heading: Quotable
+    quotable: Quotable
+    english: bool
 
 
 def readable(text: str) -> str:
@@ -238,20 +317,25 @@ def read_documents(premise: str) -> tuple[Document, ...]:
 
 @lru_cache(maxsize=_REMEMBERED_TEXTS)
 def _document(title: str, text: str) -> Document:
-    split = load_splitter("punkt-rules")
-    lines = [line[a:b] for line in text.splitlines() for a, b in split(line)]
-    heading = read_sentence(title)
+    heading = read_sentence("" if _ADDRESS.search(title) else title)
     before: Sentence | None = None
     evidence = []
     # A document that is only a title still states it.
-    for sentence in map(read_sentence, lines or [""]):
+    for sentence in read_sentences(text) or [read_sentence("")]:
         anaphoric = bool(sentence.tokens) and sentence.tokens[0].word in ANAPHORS
         referred = [before] if before is not None and anaphoric else []
         parts = (heading, sentence, *referred)
         stems = frozenset[str]().union(*(part.stems for part in parts))
         evidence.append(Evidence(sentence, parts, stems))
         before = sentence
-    return Document(heading, tuple(evidence))
+    quotable = read_quotable(text, cut=True)
+    return Document(heading, tuple(evidence), read_quotable(title), quotable, is_english(text))
+
+
+def read_sentences(text: str) -> list[Sentence]:
+    """The sentences of a text."""
+    split = load_splitter("punkt-rules")
+    return [read_sentence(line[a:b]) for line in text.splitlines() for a, b in split(line)]
 
 
 @lru_cache(maxsize=_REMEMBERED_TEXTS)

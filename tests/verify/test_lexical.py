@@ -1,5 +1,9 @@
+import json
+from pathlib import Path
+
 import pytest
 
+from citepipe.verify import lexical
 from citepipe.verify.base import Pair
 from citepipe.verify.lexical import LexicalVerifier
 
@@ -131,6 +135,120 @@ def test_numbers_match_however_they_are_written(written: str, stated: str, expec
     assert entails(premise, f"Anna Berg directed {stated} films in Oslo.") is expected
 
 
+HANDBOOK = (
+    "Title: https://wiki.example.org/night_shift\nThe on-call engineer pages the manager. Bees are "
+    "insects. Some of the wells were dry. Rollbacks take less than four minutes. The lighthouse is "
+    "taller than the crane. The train from Oslo to Bergen was late. The door is always locked. Dr. "
+    "Lind may use the printer. Logs older than 90 days are deleted. Readers borrow books; staff "
+    "renew loans by telephone.\nOpening hours\nThe crane was built before the war"
+)
+
+
+@pytest.mark.parametrize(
+    ("statement", "expected"),
+    [
+        # As the document has it, case, stops and marks apart.
+        ("The on-call engineer pages the manager.", True),
+        ("Bees are insects", True),
+        ("**Some of the wells were dry.**", True),
+        ("Bees are insects. The door is always locked.", True),
+        ("Dr. Lind may use the printer.", True),
+        ("The crane was built before the war.", True),
+        # Not from the beginning of a sentence to its end.
+        ("than the crane.", False),
+        ("Readers borrow books; staff.", False),
+        ("Opening hours", False),
+        # Changed.
+        ("The manager pages the on-call engineer.", False),
+        ("The manager pages the engineer.", False),
+        ("Wasps are insects.", False),
+        ("Bees are not insects.", False),
+        ("All of the wells were dry.", False),
+        ("The wells were dry.", False),
+        ("Rollbacks take more than four minutes.", False),
+        ("Rollbacks take four minutes.", False),
+        ("Rollbacks take less than forty minutes.", False),
+        ("The crane is taller than the lighthouse.", False),
+        ("The lighthouse is smaller than the crane.", False),
+        ("The train from Bergen to Oslo was late.", False),
+        ("The door is never locked.", False),
+        ("Dr. Lind may not use the printer.", False),
+        ("The crane was built after the war.", False),
+        ("Readers renew loans by telephone.", False),
+        # An address is no subject.
+        ("The night shift pages the manager.", False),
+    ],
+)
+def test_what_a_handbook_says(statement: str, expected: bool):
+    assert entails(HANDBOOK, statement) is expected
+
+
+@pytest.mark.parametrize(
+    ("document", "quoted", "changed"),
+    [
+        (
+            "Die Mühle brannte 1901 ab. Sie steht noch.",
+            "Die Mühle brannte 1901 ab.",
+            "Die Mühle brannte ab.",
+        ),
+        (
+            "Nicht alle Züge halten hier. Sie fahren.",
+            "Nicht alle Züge halten hier.",
+            "Alle Züge halten hier.",
+        ),
+        (
+            "La torre è più alta del ponte. È bella.",
+            "La torre è più alta del ponte.",
+            "La torre è alta.",
+        ),
+        ("Дети не платят. Билет стоит 40 рублей.", "Дети не платят.", "Дети платят."),
+        ("水車は焼失した。1820年に建てられた。", "1820年に建てられた。", "1830年に建てられた。"),
+        (
+            "所有孩子可以借五本书。馆内不得饮食。",
+            "所有孩子可以借五本书。",
+            "有些孩子可以借五本书。",
+        ),
+        ("ห้องสมุดเปิดเก้าโมง ห้ามนำอาหารเข้ามา", "ห้ามนำอาหารเข้ามา", "นำอาหารเข้ามา"),
+        ("لا يسمح بإدخال الطعام. بني عام 1930.", "لا يسمح بإدخال الطعام.", "يسمح بإدخال الطعام."),
+        ("भोजन लाना मना है। सभी आते हैं।", "सभी आते हैं।", "कुछ आते हैं।"),
+        ("음식은 가지고 올 수 없다. 아홉 시에 연다.", "아홉 시에 연다.", "열 시에 연다."),
+    ],
+)
+def test_other_languages_are_quoted(document: str, quoted: str, changed: str):
+    assert entails(f"Title: 1\n{document}", quoted)
+    assert not entails(f"Title: 1\n{document}", changed)
+    assert not entails(f"Title: {quoted}\n{document}", quoted)  # a bare title
+
+
+def test_what_it_cannot_do_is_said_once(capsys: pytest.CaptureFixture[str]):
+    lexical._say.cache_clear()
+    for _ in range(2):
+        entails(FILM, "Silver River was directed by Anna Berg.")
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "what a document says in other words is refused" in line
+    for _ in range(2):
+        entails("Дети не платят. Билет стоит 40 рублей.", "Дети не платят.")
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "negations of English only" in line
+
+
+QUOTES = Path(__file__).parents[3] / "shared" / "data" / "quotes.jsonl"
+
+
+@pytest.mark.skipif(not QUOTES.is_file(), reason="needs ../shared/data/quotes.jsonl")
+def test_quotes_of_real_passages_are_told_from_changed_ones():
+    rows = [json.loads(line) for line in QUOTES.read_text(encoding="utf-8").splitlines()]
+    premise = "Title: {title}\n{document}"
+    pairs = [
+        Pair(premise.format_map(row).removeprefix("Title: \n"), row["sentence"]) for row in rows
+    ]
+    shares: dict[bool, list[bool]] = {True: [], False: []}
+    for row, decision in zip(rows, LexicalVerifier().entails(pairs), strict=True):
+        shares[row["supported"]].append(decision)
+    assert sum(shares[True]) >= 0.98 * len(shares[True])
+    assert sum(shares[False]) <= 0.03 * len(shares[False])
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -146,6 +264,6 @@ def test_any_text_is_read(text: str):
 
 def test_it_says_what_its_decisions_depend_on():
     verifier = LexicalVerifier()
-    assert verifier.identity == "lexical 2"
+    assert verifier.identity == "lexical 3"
     assert set(verifier.provenance) == {"kind", "version", "spacy", "nltk"}
-    assert (verifier.provenance["kind"], verifier.provenance["version"]) == ("lexical", 2)
+    assert (verifier.provenance["kind"], verifier.provenance["version"]) == ("lexical", 3)

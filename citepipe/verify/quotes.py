@@ -1,0 +1,121 @@
+"""Sentences that are quoted word for word, in any language; and whether a text is in English.
+
+A text is compared by what would change its meaning: its words, numbers and symbols in their order,
+and where its sentences end. Case and punctuation are left out, but for points and signs of numbers.
+"""
+
+from __future__ import annotations
+
+import re
+import runpy
+import unicodedata
+from collections import Counter
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+from citepipe.text.lean import lean_imports
+
+# Words before whose stop no sentence ends, though a capital may follow.
+_HONORIFICS = """
+mr mrs ms dr prof sir dame lord lady president king queen prince princess saint st pope captain
+general colonel senator judge
+"""
+HONORIFICS = frozenset(_HONORIFICS.split())
+# Languages of Latin letters that spaCy has stop words of.
+_LANGUAGES = (
+    "en af ca cs da de es et eu fi fr ga hr hu id is it lt lv nb nl pl pt ro sk sl sq sv tl tr vi"
+)
+# Scripts without spaces between words; in the second group a space may end a sentence.
+_UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]")
+_SPACE_ENDS = "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff]"
+_END = re.compile(
+    r"(?P<stop>[.!?…]+[\"'”’»)\]]*(?=\s|$)|[。！？।॥؟۔։።។៕]+[」』”’）]*)|\n|"
+    rf"(?<={_SPACE_ENDS})[ \u200b]+(?={_SPACE_ENDS})"
+)
+# Points, apostrophes and signs stay where they are parts of numbers and words.
+_PUNCTUATION = re.compile(
+    r"[.,:/](?!(?<=\d.)\d)|'(?!(?<=\w.)\w)|-(?!(?<![\w)\]].)\d)"
+    r'|[!"()*;?\[\\\]_`{|}~¡§«¶·»¿،؛\u2010-\u2027\u2030-\u205e\u3001-\u303f！-／：-？［-｠]'
+)
+_LETTER = re.compile(r"[^\W\d_]")
+_WORD = re.compile(r"\b[^\W\d_A-Z][^\W\d_]+")
+_LAST_LATIN = "\u024f"
+_SHORTEST = 4  # characters of a sentence without spaces
+_MARKED = "\t"
+
+
+class Quotable(NamedTuple):
+    """A text as it is compared: its sentences in small letters, one space between two words, a line
+    break around each, and a tab behind those that a mark ends, and not only a line."""
+
+    text: str
+
+    @property
+    def sentences(self) -> list[Quotable]:
+        """Its sentences, each by itself."""
+        return [Quotable(f"\n{line}\n") for line in self.text.split("\n") if line]
+
+    def holds(self, quoted: Quotable, whole: bool) -> bool:
+        """Whether sentences stand in it, whole ones (the last of them with its mark) or lines."""
+        return quoted.text.rstrip() + (_MARKED if whole else "") + "\n" in self.text
+
+    def says_more(self, title: Quotable) -> bool:
+        """Whether it is more than a word, and more than a title."""
+        words = self.text.split()
+        if len(words) == 1:
+            return self.text != title.text and len(_UNSPACED.findall(words[0])) >= _SHORTEST
+        return not set(words) <= set(title.text.split())
+
+
+def read_quotable(text: str, cut: bool = False) -> Quotable:
+    """A text as it is compared; of a passage that may be `cut` from a text, what stands before its
+    first whole sentence is left out."""
+    text = unicodedata.normalize("NFC", text).replace("’", "'").replace("−", "-")
+    lines, start = [], 0
+    for end in [*_END.finditer(text), None]:
+        if end is not None and end["stop"] and not _ends(text, end):
+            continue
+        words = _PUNCTUATION.sub(" ", text[start : end.start() if end else len(text)]).split()
+        if words:
+            lines.append(" ".join(words).casefold() + (_MARKED if end and end["stop"] else ""))
+        start = end.end() if end else start
+    first = _LETTER.search(text)
+    cut = cut and first is not None and first[0].islower()
+    return Quotable("".join(f"\n{line}" for line in lines[cut:]) + "\n")
+
+
+def _ends(text: str, mark: re.Match[str]) -> bool:
+    """Whether a mark ends a sentence: no stop of an initial, of `Dr.`, or before a small letter."""
+    before = re.search(r"\w*$", text[max(mark.start() - 20, 0) : mark.start()])
+    after = _LETTER.search(text, mark.end(), mark.end() + 9)
+    if mark[0] == "." and before is not None:
+        initial = len(before[0]) == 1 and before[0].isupper()
+        if initial or before[0].lower() in HONORIFICS:
+            return False
+    return after is None or not after[0].islower()
+
+
+@cache
+def _languages() -> dict[str, list[str]]:
+    """The languages in which a word is one of those that are most frequent."""
+    with lean_imports():
+        import spacy
+
+    spoken: dict[str, list[str]] = {}
+    for language in _LANGUAGES.split():
+        path = Path(spacy.__path__[0], "lang", language, "stop_words.py")
+        for word in runpy.run_path(str(path))["STOP_WORDS"]:
+            spoken.setdefault(word, []).append(language)
+    return spoken
+
+
+def is_english(text: str) -> bool:
+    """Whether no other language has more of a text's words among its frequent ones, and most of
+    its letters are Latin."""
+    letters = _LETTER.findall(text)
+    if 2 * sum(letter <= _LAST_LATIN for letter in letters) < len(letters):
+        return False
+    known = (_languages().get(word, ()) for word in _WORD.findall(text))
+    counts = Counter(language for languages in known for language in languages)
+    return max(counts.values(), default=0) <= max(counts["en"], 1)
