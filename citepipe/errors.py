@@ -1,4 +1,4 @@
-"""The one exception that stands for a user's mistake."""
+"""The one exception that stands for a user's mistake, and the line on what is not installed."""
 
 
 class InputError(Exception):
@@ -7,3 +7,16 @@ class InputError(Exception):
     Command line and workflow scripts print the message and exit with status 1; they show no
     traceback for it.
     """
+
+
+def not_installed(error: ModuleNotFoundError) -> str | None:
+    """One line that names the extra of this package that a module belongs to, if it is in one."""
+    import re
+    from importlib.metadata import requires
+
+    name = (error.name or "").partition(".")[0]
+    package = re.escape(name.replace("_", "-"))
+    for line in requires("citepipe") or ():
+        if found := re.fullmatch(rf'(?:py)?{package}\b.*extra == "(\w+)"', line):
+            return f"{name} is not installed; run `pip install 'citepipe[{found[1]}]'`"
+    return None

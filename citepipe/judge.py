@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from citepipe import is_called
 from citepipe.data.example import Example
 from citepipe.options import JudgeOptions
 from citepipe.text.normalize import normalize_answer, raw_char
@@ -26,6 +27,8 @@ from citepipe.text.statements import (
     split_answer,
 )
 from citepipe.verify.base import Pair, Verifier, decide
+
+is_called(__name__)
 
 NOT_SUPPORTED, ELSEWHERE = "not supported", "supported elsewhere"
 OUT_OF_RANGE, REPEATED = "out of range", "repeated"

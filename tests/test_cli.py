@@ -277,6 +277,14 @@ def test_a_score_below_its_minimum_fails(answers: Path, tmp_path: Path, capsys: 
     assert "'bleu' is no metric" in fails(capsys, "score", answers, "--min", "bleu=1")
 
 
+def test_a_package_that_is_not_installed_is_named_with_its_extra(
+    tmp_path: Path, monkeypatch: Patch, capsys: Captured
+):
+    monkeypatch.setitem(sys.modules, "filelock", None)
+    line = fails(capsys, "fetch", "https://host.invalid/a.json", tmp_path / "out")
+    assert line == "filelock is not installed; run `pip install 'citepipe[train]'`\n"
+
+
 def test_each_command_imports_what_it_runs(answers: Path):
     code = (
         "import atexit, sys; from citepipe.cli import main\n"

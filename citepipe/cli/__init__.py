@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 
 from citepipe.cli import answers, compare, files, shared, show
-from citepipe.errors import InputError
+from citepipe.errors import InputError, not_installed
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -37,6 +37,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sys.stdout.flush()
     except InputError as error:
         print(f"citepipe: {error}", file=sys.stderr)
+        return 1
+    except ModuleNotFoundError as error:
+        line = not_installed(error)
+        if line is None:
+            raise
+        print(f"citepipe: {line}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("citepipe: interrupted; what a model has decided is kept", file=sys.stderr)

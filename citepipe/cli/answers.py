@@ -115,7 +115,7 @@ def scored(
     """The scores of each file under the verifier, which is loaded if a metric needs it."""
     from citepipe.options import JudgeOptions
     from citepipe.score import alce
-    from citepipe.score.files import Scorer, chosen_metrics
+    from citepipe.score.files import Scorer, chosen_metrics, under_rules
 
     most = JudgeOptions(at_most_citations=arguments.at_most_citations or None)
     options = options.model_copy(update={"judge": most})
@@ -123,9 +123,7 @@ def scored(
     verifier = shared.verifier_of(arguments) if any(map(alce.asks_verifier, needed)) else None
     results = {}
     for name, file in files.items():
-        is_own = all(example.dataset == "own" for example in file.examples)
-        rules = arguments.rules or ("sane" if is_own else "alce")
-        own = options.sane() if rules == "sane" else options
+        own = under_rules(arguments.rules, options, file)
         results[name] = Scorer(file, own, arguments.device).under(verifier, arguments.elsewhere)
     return results
 

@@ -113,16 +113,18 @@ class Rows(NamedTuple):
     each: Iterator[tuple[str, Any]]
 
 
-def read_rows(path: Path | str) -> Rows:
+def read_rows(path: Path | str | Sequence[Any]) -> Rows:
     """The rows of a JSON list, an ALCE result file (`{"data": [...]}`), a file of one per line, or
     a table (`.csv`, `.tsv`, `.parquet`).
 
     But for tables what the file holds decides, not its name: JSON lines may be called `.json` (as
-    EXPERTQA's are), and a list `.jsonl`.
+    EXPERTQA's are), and a list `.jsonl`. Rows that are there already are taken as they are.
 
     Raises:
         InputError: the file cannot be read, is none of these, or has no rows.
     """
+    if not isinstance(path, (Path, str)):
+        return Rows(None, ((f"row {number}", row) for number, row in enumerate(path)))
     ending = Path(path).suffix.lower()
     if ending == ".parquet":
         value: Any = _parquet(path)
@@ -205,7 +207,7 @@ def _each(lines: Iterable[tuple[str, str]]) -> Iterator[tuple[str, Any]]:
 
 
 def each_example(
-    path: Path | str,
+    path: Path | str | Sequence[Any],
     dataset: str | None = None,
     needs_documents: bool = True,
     own_as: str | None = None,
@@ -241,16 +243,17 @@ def example_of(found: Example | InputError) -> Example:
     return found
 
 
-def dataset_of(path: Path | str, rows: Rows) -> str | None:
+def dataset_of(path: Path | str | Sequence[Any], rows: Rows) -> str | None:
     """The dataset of a file: what its `args` name, or else the one that its name has in it, as in
     ALCE's evaluation; None for none or several."""
     named = named_in(path)
     return rows.dataset or (named[0] if len(named) == 1 else None)
 
 
-def named_in(path: Path | str) -> list[str]:
-    """The datasets that a file's name has in it."""
-    return [name for name in DATASETS[:-1] if name in Path(path).name.lower()]
+def named_in(path: Path | str | Sequence[Any]) -> list[str]:
+    """The datasets that a file's name has in it; rows have none."""
+    name = Path(path).name.lower() if isinstance(path, (Path, str)) else ""
+    return [dataset for dataset in DATASETS[:-1] if dataset in name]
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,11 +272,13 @@ class AnswerFile:
         return [example.output or "" for example in self.examples]
 
 
-def read_answers(path: Path, dataset: str | None, skip_bad: bool = False) -> AnswerFile:
+def read_answers(
+    path: Path | Sequence[Any], dataset: str | None, skip_bad: bool = False
+) -> AnswerFile:
     """Read an ALCE result file, or rows with `output`.
 
     Args:
-        path: the file.
+        path: the file, or its rows.
         dataset: the dataset of all rows; None takes that of the rows, of the file's `args` or of
             its name, and else `own`, unless the name has several.
         skip_bad: leave bad rows out instead of refusing the file.
@@ -284,6 +289,7 @@ def read_answers(path: Path, dataset: str | None, skip_bad: bool = False) -> Ans
     """
     if dataset is not None and dataset not in DATASETS:
         raise InputError(f"dataset {dataset!r}: expected one of {', '.join(DATASETS)}")
+    name = path if isinstance(path, Path) else Path("rows")
     left_out: list[str] = []
     examples: list[Example] = []
     own_as = "own" if len(named_in(path)) < 2 else None
@@ -302,8 +308,10 @@ def read_answers(path: Path, dataset: str | None, skip_bad: bool = False) -> Ans
             raise bad
         left_out.append(str(bad))
     if not examples:
-        raise InputError(f"{path}: no row can be used; the first complaint: {left_out[0]}")
-    return AnswerFile(path, hashlib.sha256(path.read_bytes()).hexdigest(), examples, left_out)
+        first = f"; the first complaint: {left_out[0]}" if left_out else ""
+        raise InputError(f"{name}: no row can be used{first}")
+    read = path.read_bytes() if isinstance(path, Path) else json.dumps(path, default=str).encode()
+    return AnswerFile(name, hashlib.sha256(read).hexdigest(), examples, left_out)
 
 
 def write_examples(path: Path | str, examples: Sequence[Example]) -> None:

@@ -40,6 +40,12 @@ def chosen_metrics(options: ScoreOptions) -> frozenset[str]:
     return frozenset(options.metrics)
 
 
+def under_rules(rules: str | None, options: ScoreOptions, file: AnswerFile) -> ScoreOptions:
+    """Options under `alce` or `sane` rules; None takes ALCE's for a file of its datasets."""
+    is_own = all(example.dataset == "own" for example in file.examples)
+    return options.sane() if (rules or ("sane" if is_own else "alce")) == "sane" else options
+
+
 class Scorer:
     """Scores a file of answers under any number of verifiers. What depends on none is computed
     once: ROUGE, QA-EM, MAUVE; `device` is where the models of the last two run.

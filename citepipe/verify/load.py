@@ -152,23 +152,36 @@ def _key(target: str, settings: dict[str, str], device: str) -> str:
 
 
 def _from_factory(spec: str, target: str, argument: str) -> Verifier:
+    factory, called = _factory(spec, target), target.partition(":")[2]
+    with _one_line(spec, called):
+        verifier = factory(argument) if argument else factory()
+    return checked(spec, verifier)
+
+
+def _factory(spec: str, target: str) -> Callable[..., Any]:
     module_name, _, attribute = target.partition(":")
     if not all(part.isidentifier() for part in [*module_name.split("."), attribute]):
         raise InputError(f"verifier {spec!r}: expected package.module:function")
     # `os:system?...` would run a command before its result is seen to be no verifier.
     if module_name.partition(".")[0] in {*sys.stdlib_module_names, *sys.builtin_module_names}:
         raise InputError(f"verifier {spec!r}: {module_name} is part of Python, not of a verifier")
+    # An installed command does not look where it is called.
+    if str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))
     with _one_line(spec, module_name):
         module = importlib.import_module(module_name)
     factory = getattr(module, attribute, None)
     if not callable(factory):
         raise InputError(f"verifier {spec!r}: {module_name} has no function {attribute!r}")
-    with _one_line(spec, attribute):
-        verifier = factory(argument) if argument else factory()
+    return factory
+
+
+def checked(spec: str, verifier: Any) -> Verifier:
+    """A verifier from outside of this package, which is called by `spec` where it is at fault."""
     if not isinstance(verifier, Verifier):
         raise InputError(
-            f"verifier {spec!r}: expected {attribute} to return a verifier, with a name and a "
-            f"method entails, it returns {type(verifier).__name__}"
+            f"verifier {spec!r}: expected a verifier, with a name and a method entails, got "
+            f"{type(verifier).__name__}"
         )
     return _UsersVerifier(spec, verifier)
 
@@ -191,7 +204,12 @@ class _UsersVerifier:
             raise InputError(
                 f"verifier {self._spec!r}: {len(decisions)} decisions on {len(pairs)} pairs"
             )
-        return decisions
+        # NumPy's are as good; a probability, or a tensor, leaves open what it means.
+        if odd := [one for one in decisions if type(one).__name__ not in ("bool", "bool_")]:
+            raise InputError(
+                f"verifier {self._spec!r}: expected True or False for each pair, got {odd[0]!r}"
+            )
+        return list(map(bool, decisions))
 
 
 @contextmanager
@@ -213,3 +231,22 @@ def _one_line(spec: str, what: str) -> Iterator[None]:
             f"verifier {spec!r}: {what} fails with {type(error).__name__}: {first}"
             + "".join(places[-1:])
         ) from error
+
+
+def try_out(spec: str) -> None:
+    """Find out before a run whether a user's verifier is one: it is made and decides on two pairs,
+    unless its argument may be a file that is still to be made. Raises InputError."""
+    target, _, argument = spec.partition("?")
+    if argument and not Path(argument).exists():
+        _factory(spec, target)
+    else:
+        premise = "Title: Mill\nThe mill is old."
+        asked = [Pair(premise, f"The mill is {word}.") for word in ("old", "new")]
+        _from_factory(spec, target, argument).entails(asked)
+
+
+if __name__ == "__main__":
+    try:
+        list(map(try_out, sys.argv[1:]))
+    except InputError as error:
+        sys.exit(str(error))

@@ -55,12 +55,16 @@ def test_a_factory_is_called_with_what_follows_the_question_mark(
         ("made = 1", "mine has no function 'Made'"),
         ("def Made(): return 1 / 0", r"Made fails with ZeroDivisionError: .*mine.py, line 1\)"),
         ("def Made(a, b): pass", "Made fails with TypeError: .*missing 2 required"),
-        ("def Made(): return 3", "expected Made to return a verifier.*it returns int"),
+        ("def Made(): return 3", "expected a verifier, with a name and a method entails, got int"),
         (
             VERIFIER.format(decision="premise[9]", slice=""),
             r"entails fails with IndexError: .*line 7\)",
         ),
-        (VERIFIER.format(decision="1", slice="[:1]"), "1 decisions on 2 pairs"),
+        (VERIFIER.format(decision="True", slice="[:1]"), "1 decisions on 2 pairs"),
+        (
+            VERIFIER.format(decision="0.7", slice=""),
+            "expected True or False for each pair, got 0.7",
+        ),
     ],
 )
 def test_a_mistake_in_a_users_verifier_is_one_clear_line(

@@ -80,6 +80,26 @@ def test_a_mistake_is_one_line_before_any_job(folder: Path, given: str, line: st
     assert "Traceback" not in done.stdout
 
 
+@pytest.mark.parametrize(
+    ("code", "line"),
+    [
+        ("Verifier = print", "expected a verifier, with a name and a method entails, got NoneType"),
+        ("import nowhere", "my_own fails with ModuleNotFoundError"),
+        (
+            "class Verifier:\n    name = 'own'\n    def entails(self, pairs): return [0.5, 0.5]",
+            "expected True or False for each pair, got 0.5",
+        ),
+    ],
+)
+def test_a_users_verifier_is_tried_before_any_job(folder: Path, code: str, line: str) -> None:
+    (folder / "my_own.py").write_text(code)
+    with configured(folder, {"verifiers.train": "my_own:Verifier"}):
+        done = snakemake(folder, "--", "results/table.csv")
+    assert done.returncode == 1
+    assert f"Configuration: verifier 'my_own:Verifier': {line}" in done.stdout
+    assert "== world" not in done.stdout
+
+
 def test_without_a_network_a_line_says_how_to_go_on(folder: Path) -> None:
     done = snakemake(
         folder, "--configfile", "experiments/llama2-7b.yaml", "--", "results/llama2-7b/table.csv"

@@ -92,7 +92,11 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         path = folder / "given" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(f"of {name}")
-    (folder / "my_verifier.py").write_text("from my_words import WORDS\n\n\ndef load(path): ...\n")
+    (folder / "my_verifier.py").write_text(
+        "from my_words import WORDS\n\n\nclass load:\n    name = 'own'\n\n"
+        "    def __init__(self, path): ...\n\n"
+        "    def entails(self, pairs):\n        return [True for _ in pairs]\n"
+    )
     (folder / "my_words.py").write_text("WORDS = 3\n")
     results = folder / "results"
     for system in TRAINED:

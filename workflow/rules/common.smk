@@ -2,6 +2,7 @@
 
 import os
 import re
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -171,6 +172,12 @@ def verifier_files(*specs):
     return found
 
 
+def is_users(spec):
+    """Whether a verifier is a module, and not this package's."""
+    target = spec.partition("?")[0]
+    return ":" in target and not target.startswith("citepipe.")
+
+
 def is_model(spec):
     """Whether a verifier is a neural one, which wants a GPU."""
     return spec != "lexical" and ":" not in spec.partition("?")[0]
@@ -234,6 +241,8 @@ def training_cfg(wildcards):
 
 # Who only looks at a run is warned; a run ends before its first job.
 ABSENT = absent_inputs(CONFIG)
+NAMED = {TRAIN_VERIFIER, CONFIG.verifiers.rl, *CONFIG.verifiers.report.values()}
+USERS_VERIFIERS = sorted(filter(is_users, NAMED - {None}))
 for line in ABSENT:
     logger.warning(f"Configuration: {line}")
 
@@ -241,3 +250,12 @@ for line in ABSENT:
 onstart:
     for line in ABSENT:
         raise WorkflowError(f"Configuration: {line}")
+    # A process of its own may load a model and be gone.
+    tried = subprocess.run(
+        [sys.executable, "-m", "citepipe.verify.load", *USERS_VERIFIERS],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, sys.path))},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    if tried.returncode:
+        raise WorkflowError(f"Configuration: {tried.stderr.strip()}")
