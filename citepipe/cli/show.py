@@ -69,20 +69,28 @@ def _show(arguments: argparse.Namespace) -> None:
         options = ScoreOptions(metrics=("citation_f1",), resamples=1, **given)
         results = answers.scored(arguments, shared.answers_of(arguments), options)
         parts = {n if len(results) > 1 else "": r["per_example"] for n, r in results.items()}
-    wanted = arguments.id
-    rows = [
-        {"file": label, **row}
-        for label, rows in parts.items()
-        for row in rows
-        if not wanted or row["id"] in wanted
-    ]
-    if missing := sorted(set(wanted or ()) - {row["id"] for row in rows}):
-        raise InputError(f"{arguments.inputs[0]}: no answer has the id {missing[0]!r}")
-    if arguments.worst:
-        rows = _worst(rows, arguments.worst)
     auto = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
     coloured = arguments.colour == "always" or (arguments.colour == "auto" and auto)
-    shared.publish(arguments.json, rows, _lines(rows, coloured))
+    try:
+        rows = _chosen(parts, arguments)
+        lines = list(_lines(rows, coloured))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{arguments.inputs[0]}: expected a file of scores with verdicts, broken at {error}"
+        ) from None
+    shared.publish(arguments.json, rows, lines)
+
+
+def _chosen(
+    parts: dict[str, list[dict[str, Any]]], arguments: argparse.Namespace
+) -> list[dict[str, Any]]:
+    """The rows to show, each with the name of its part."""
+    rows = [{"file": label, **row} for label, rows in parts.items() for row in rows]
+    if wanted := arguments.id:
+        rows = [row for row in rows if row["id"] in wanted]
+        if missing := sorted(set(wanted) - {row["id"] for row in rows}):
+            raise InputError(f"{arguments.inputs[0]}: no answer has the id {missing[0]!r}")
+    return _worst(rows, arguments.worst) if arguments.worst else rows
 
 
 def _parts(path: Path, verifier: str | None) -> dict[str, list[dict[str, Any]]]:

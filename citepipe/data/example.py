@@ -209,7 +209,7 @@ class Example:
         if isinstance(row, dict):
             if isinstance(row.get("answers"), dict):
                 row = _plain(row, where)
-            row, parts = _joined(row)
+            row, parts = _joined(row, where)
             named = {name: field_of(row, name) for name in NAMES}
             own_as = "asqa" if own_as is not None and row.get("qa_pairs") else own_as
             assigned = row.get("dataset") or dataset or own_as or ""
@@ -396,7 +396,16 @@ def _with_names(line: str) -> str:
     return line
 
 
-def _joined(row: dict[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
+@dataclass(frozen=True, slots=True)
+class _Part:
+    text: str
+    citations: tuple[int | str, ...] = ()
+
+
+_PARTS = TypeAdapter(dict[str, tuple[Annotated[_Part, BeforeValidator(present)], ...]])
+
+
+def _joined(row: dict[str, Any], where: str) -> tuple[dict[str, Any], tuple[str, ...]]:
     """A row whose answer is a list of `{text, citations}`, as in TREC RAG, with the answer as one
     text, and its parts.
 
@@ -409,7 +418,7 @@ def _joined(row: dict[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
     if isinstance(row.get("metadata"), dict):
         row = row["metadata"] | row
     listed = field_of(row, "docs")
-    docs, references = list(row.get(listed) or []), row.get("references") or []
+    docs, references = (_as_list(row.get(name)) for name in (listed, "references"))
     ids = [str(d.get("id", d.get("docid", ""))) if isinstance(d, dict) else "" for d in docs]
     if not docs and not all(isinstance(r, str) and " " not in r.strip() for r in references):
         docs = list(references)
@@ -423,26 +432,28 @@ def _joined(row: dict[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
         ] + others
         ids = list(map(str, references))
 
-    def number(cited: Any) -> int:
+    def number(cited: int | str) -> int:
         place = int(cited) if str(cited).isdecimal() else len(docs)
         if str(cited) in ids and not place < len(references):
             place = ids.index(str(cited))
         return min(place, len(docs)) + 1
 
     parts = []
-    for part in row[name]:
-        cited = "".join(f"[{number(c)}]" for c in part.get("citations") or [])
-        parts.append(" ".join([*str(part["text"]).split(), *([cited] if cited else [])]))
+    for part in validated(_PARTS, {name: row[name]}, where)[name]:
+        cited = "".join(f"[{number(c)}]" for c in part.citations)
+        parts.append(" ".join([*part.text.split(), *([cited] if cited else [])]))
     joined = {k: v for k, v in row.items() if k not in (name, listed, "references")}
     return joined | {"docs": docs, "output": " ".join(parts)}, tuple(parts)
 
 
 def _is_split(value: Any) -> bool:
-    return (
-        bool(value)
-        and isinstance(value, list)
-        and all(isinstance(part, dict) and isinstance(part.get("text"), str) for part in value)
-    )
+    if not isinstance(value, list):
+        return False
+    return bool(value) and all(isinstance(part, dict) and "text" in part for part in value)
+
+
+def _as_list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [] if value is None else [value]
 
 
 _NUMBERED = re.compile(r"(?:doc|document|passage|context|source|chunk)s?_?(\d+)")
@@ -460,17 +471,12 @@ def from_cells(names: Sequence[str], cells: Sequence[str]) -> dict[str, Any]:
         if found := _NUMBERED.fullmatch(name):
             numbered[int(found[1])] = cell
         elif name in (*NAMES["docs"], *_LISTS, "references", "ground_truths"):
-            row[name] = _listed(cell)
+            row[name] = _as_list(_decoded(cell))
         else:
             row[name] = _decoded(cell) if cell.startswith("[{") else cell
     if numbered:
         row.setdefault("docs", [numbered[n] for n in sorted(numbered)])
     return row
-
-
-def _listed(cell: str) -> Any:
-    value = _decoded(cell)
-    return value if isinstance(value, list) else [value]
 
 
 def _printed(cell: str) -> Any:
@@ -480,12 +486,12 @@ def _printed(cell: str) -> Any:
     pairs = pairwise(token.type == tokenize.STRING for token in tokens)
     if any(one and other for one, other in pairs):
         return [ast.literal_eval(t.string) for t in tokens if t.type == tokenize.STRING]
-    return ast.literal_eval(cell)
+    return json.loads(json.dumps(ast.literal_eval(cell), default=list))
 
 
 def _decoded(cell: str) -> Any:
     for read in (json.loads, _printed):
         if cell.lstrip()[:1] in ("[", "{"):
-            with suppress(ValueError, SyntaxError, tokenize.TokenError, RecursionError):
+            with suppress(ValueError, TypeError, SyntaxError, tokenize.TokenError, RecursionError):
                 return read(cell)
     return cell

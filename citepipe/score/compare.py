@@ -14,6 +14,7 @@ from citepipe.data.example import DATASETS
 from citepipe.data.files import read_json
 from citepipe.errors import InputError
 from citepipe.score.alce import AVERAGED, CORRECTNESS, MEANS, METRICS
+from citepipe.score.means import EQUALLY_WEIGHTED as WEIGHED
 from citepipe.score.means import Columns, Difference, columns, holm, paired
 
 HEADLINE = tuple(
@@ -87,10 +88,11 @@ def _parts(file: str, content: Any) -> dict[Part, Run]:
                     own = terms | {"rules": rules[part[0]] if isinstance(rules, dict) else rules}
                     run = parts.setdefault(part, Run(file, named, own, []))
                     scores = {name: float(row[name]) for name in METRICS if name in row}
-                    counts = {name: float(n) for name, n in row["counts"].items()}
-                    kept = {name: row[name] for name in ("id", "question", "documents")}
-                    kept["is_numbered"] = row.get("is_numbered", False)
-                    run.rows.append(kept | {"scores": scores, "counts": counts})
+                    counts = {name: float(row["counts"][name]) for _, name in WEIGHED.values()}
+                    kept = {name: str(row[name]) for name in ("id", "documents")}
+                    kept["question"] = " ".join(row["question"].split())
+                    numbered = {"is_numbered": row.get("is_numbered", False)}
+                    run.rows.append(kept | numbered | {"scores": scores, "counts": counts})
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise InputError(
             f"{file}: expected a file of scores, written by `citepipe score --json` or the "
@@ -209,17 +211,18 @@ def _paired_rows(
 
 
 def _keyed(runs: Sequence[Run]) -> list[dict[Any, dict[str, Any]]]:
-    """The rows of each run by what pairs them: the id if all were given one; else the question, or
-    if it is repeated, question and documents. Never their places."""
+    """The rows of each run by what pairs them: the id if all were given one and some are the same;
+    else the question, or if it is repeated, question and documents. Never their places."""
     ways: list[Callable[[dict[str, Any]], Any]] = [
-        _question,
-        lambda r: (_question(r), r["documents"]),
+        lambda row: row["question"],
+        lambda row: (row["question"], row["documents"]),
     ]
     if not any(row["is_numbered"] for run in runs for row in run.rows):
-        ways.insert(0, lambda row: str(row["id"]))
+        ways.insert(0, lambda row: row["id"])
     for way in ways:
         keyed = [{way(row): row for row in run.rows} for run in runs]
-        if all(len(own) == len(run.rows) for own, run in zip(keyed, runs, strict=True)):
+        are_distinct = all(len(own) == len(run.rows) for own, run in zip(keyed, runs, strict=True))
+        if are_distinct and (way is ways[-1] or set.intersection(*map(set, keyed))):
             break
     else:
         raise InputError(
@@ -228,13 +231,9 @@ def _keyed(runs: Sequence[Run]) -> list[dict[Any, dict[str, Any]]]:
         )
     for own, run in zip(keyed, runs, strict=True):
         for key in own.keys() & keyed[0].keys():
-            if _question(own[key]) != _question(keyed[0][key]):
+            if own[key]["question"] != keyed[0][key]["question"]:
                 raise InputError(
                     f"{run.file}: id {own[key]['id']!r} is {own[key]['question']!r}, but "
                     f"{keyed[0][key]['question']!r} in {runs[0].file}"
                 )
     return keyed
-
-
-def _question(row: Mapping[str, Any]) -> str:
-    return " ".join(row["question"].split())

@@ -57,6 +57,10 @@ BROKEN_ROWS: list[tuple[dict[str, Any], str]] = [
         {"docs": "gone", "passages": [{"content": 1}]},
         "passages[0].content: expected a string, got a number",
     ),
+    (
+        {"output": [{"text": "a", "citations": 5}]},
+        "output[0].citations: expected a list, got a number",
+    ),
     ({"answer": ["x"]}, "answer: expected a string, got a list"),
     ({"annotations": [{}]}, "annotations[0]: expected an object with long_answer"),
     ({"qa_pairs": {}}, "qa_pairs: expected a list, got an object"),

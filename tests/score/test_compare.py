@@ -59,6 +59,9 @@ def test_rows_without_ids_are_paired_by_what_was_asked_never_by_their_places(tmp
         found = two(tmp_path, rows("abc"), theirs)
         assert found["n"] == 3
         assert found["metrics"]["length"]["interval"] == [0, 0]
+    # Ids of two kinds say nothing.
+    ours, theirs = [row("a1", question="a?", length=1)], [row("b7", question="a?", length=2)]
+    assert two(tmp_path, ours, theirs)["n"] == 1
     # A question that is asked twice is told apart by its documents, or not at all.
     again = [row("3", question="a?", is_numbered=True, length=0, documents="e")]
     assert two(tmp_path, rows("abc") + again, again + rows("cba"))["n"] == 4
