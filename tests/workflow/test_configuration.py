@@ -100,6 +100,14 @@ def test_a_users_verifier_is_tried_before_any_job(folder: Path, code: str, line:
     assert "== world" not in done.stdout
 
 
+def test_what_the_command_line_sets_reaches_the_jobs(folder: Path) -> None:
+    world = "miniature={world: {train: 2, dev: 2, test: 2, expertqa: 2}}"
+    train = "results/miniature/world/train.json"
+    done = snakemake(folder, "--config", "seeds=[0,1]", world, "--", train)
+    assert done.returncode == 0, done.stdout
+    assert len(json.loads((folder / train).read_text())) == 6
+
+
 def test_without_a_network_a_line_says_how_to_go_on(folder: Path) -> None:
     done = snakemake(
         folder, "--configfile", "experiments/llama2-7b.yaml", "--", "results/llama2-7b/table.csv"

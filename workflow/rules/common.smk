@@ -28,10 +28,10 @@ if re.search(r"\s", sys.executable):
         f"{sys.executable}: Snakemake runs scripts with a Python whose path has no spaces; make "
         "the environment elsewhere"
     )
+# Scripts get the same.
+config.update(kinds.with_types(config, workflow.config_settings.config))
 try:
-    CONFIG, SOURCES = localise(
-        kinds.load_config(kinds.with_types(config, workflow.config_settings.config))
-    )
+    CONFIG, SOURCES = localise(kinds.load_config(config))
     # What is already there of prompt files is read before anything is run.
     for name in CONFIG.systems:
         if all(Path(path).exists() for path in CONFIG.prompt_of(name).files.values()):
