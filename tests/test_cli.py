@@ -99,6 +99,8 @@ def test_bad_rows_stop_or_are_left_out_and_counted(tmp_path: Path, capsys: Captu
         (["--verifier", "lexical?x=1"], "lexical takes no argument"),
         # Without looking for it anywhere.
         (["--verifier", "lexcial"], "verifier 'lexcial': expected lexical, a model's directory"),
+        (["--verifier", "google/t5_xl_true_nli_mixture"], "; is google/t5_xxl_true_nli_mixture m"),
+        (["--verifier", "{tmp}/asqa_sytem.json"], "; is {tmp}/asqa_system.json meant?"),
         (["--json", "{tmp}"], "it is a directory"),
         (["--json", "{tmp}/asqa_system.json/x"], "cannot be written"),
         (["--json", "/dev/full"], "/dev/full: cannot be written: No space left on device"),
@@ -109,7 +111,7 @@ def test_bad_input_is_one_line(
 ):
     answers.write_text(json.dumps([row(dataset="asqa")]))
     given = [argument.replace("{tmp}", str(tmp_path)) for argument in arguments]
-    assert message in fails(capsys, "score", answers, *given)
+    assert message.replace("{tmp}", str(tmp_path)) in fails(capsys, "score", answers, *given)
     # Nothing is left half written, and no device replaced.
     assert list(tmp_path.iterdir()) == [answers]
     assert Path("/dev/full").is_char_device()

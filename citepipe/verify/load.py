@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import json
 import os
@@ -22,6 +23,9 @@ from citepipe.verify.base import CachedVerifier, DecisionCache, Pair, Provenance
 
 if TYPE_CHECKING:
     from citepipe.verify.models import BatchedVerifier
+
+ALCES = "google/t5_xxl_true_nli_mixture"
+"""The verifier of ALCE's numbers of record."""
 
 _SETTINGS = {
     "seq2seq": ("template", "dtype", "revision"),
@@ -59,12 +63,19 @@ def load_verifier(spec: str, cache: Path | None = None, device: str = "auto") ->
 
 def check_spec(spec: str) -> None:
     """Raise InputError for a name that can be no verifier's: a model is a directory, or has its
-    owner's name. Nothing is loaded and no network asked."""
+    owner's name, and is not nearly one that is there. Nothing is loaded and no network asked."""
     target = spec.partition("?")[0]
-    if target != "lexical" and not {"/", ":"} & set(target) and not Path(target).exists():
+    if target == "lexical" or ":" in target or Path(target).exists():
+        return
+    owner = Path(target).parent
+    known = ["lexical", *map(str, owner.iterdir() if "/" in target and owner.is_dir() else ())]
+    known += [ALCES] if target.startswith("google/") and target != ALCES else []
+    near = difflib.get_close_matches(target, known, n=1, cutoff=0.8)
+    if near or "/" not in target:
+        meant = f"; is {near[0]} meant?" if near else ""
         raise InputError(
             f"verifier {spec!r}: expected lexical, a model's directory, its OWNER/NAME at the hub, "
-            "or package.module:function"
+            f"or package.module:function{meant}"
         )
 
 
