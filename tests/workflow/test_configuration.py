@@ -1,5 +1,6 @@
 """What the workflow makes of its configuration before any job starts."""
 
+import json
 from pathlib import Path
 
 import pytest
