@@ -20,7 +20,7 @@ from citepipe.data.example import (
     Example,
     field_of,
 )
-from citepipe.data.files import dataset_of, read_rows
+from citepipe.data.files import dataset_of, named_in, read_rows
 from citepipe.data.mixture import normalized_question
 from citepipe.data.validate import RowError, shown
 from citepipe.errors import InputError
@@ -155,8 +155,12 @@ def check(
             line = f"{where}, field {name}: {kind}{detail}"
             add("warning", f"field {_PLACE.sub('[]', name)}: {kind}", line)
         datasets[example.dataset] += 1
-        is_own = not (row.get("dataset") or dataset)
-        uses.update(_uses(example, key in seen, documents, is_own))
+        uses.update(_uses(example, key in seen, documents))
+        # As `read_answers` has it: a name with two datasets is asked about.
+        assigned = row.get("dataset") or dataset
+        answers = (example.output,) if assigned else (example.output, example.answer)
+        is_refused = not assigned and len(named_in(path)) > 1
+        uses["scored"] += not is_refused and any(text is not None for text in answers)
         seen.add(key)
         unread.update(_unread(example, row))
     for name, count in sorted(unread.items()):
@@ -167,8 +171,8 @@ def check(
     return CheckReport(str(path), number + 1, dict(sorted(datasets.items())), used, findings)
 
 
-def _uses(example: Example, repeated: bool, kept: int, is_own: bool) -> list[str]:
-    """What becomes of a row, which names no dataset if it `is_own`, as keys of `_USES`."""
+def _uses(example: Example, repeated: bool, kept: int) -> list[str]:
+    """What the pipeline does with a row, as keys of `_USES`."""
     cited = bool((example.output or "").strip())
     asked = bool(example.docs) and not repeated
     uses = {
@@ -179,7 +183,6 @@ def _uses(example: Example, repeated: bool, kept: int, is_own: bool) -> list[str
         "attributed": asked and not cited and bool((example.answer or "").strip()),
         "asked": asked,
         "tested": asked and bool(_gold(example)),
-        "scored": example.output is not None or (is_own and example.answer is not None),
     }
     return [name for name, applies in uses.items() if applies]
 

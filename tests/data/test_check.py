@@ -198,6 +198,8 @@ def test_rows_are_counted_by_what_becomes_of_them(tmp_path: Path) -> None:
     names = ["attributed", "cut", "repeated", "taught", "without_documents"]
     # `score` takes a row's `answer` for a system's where nothing says otherwise.
     assert uses == dict.fromkeys(names, 1) | {"asked": 3, "tested": 2, "scored": 3}
+    # A name with two datasets is asked about.
+    assert "scored" not in _checked(tmp_path, *rows, name="asqa_or_eli5.json").uses
 
 
 def test_fields_that_nothing_reads_are_named_once(tmp_path: Path) -> None:
