@@ -109,7 +109,8 @@ _MANY_WORDS = 4
 _PUNCTUATION = frozenset(",;:()")
 _POSSESSIVES = frozenset(("'s", "’s"))
 _NOUN_FOLLOWS = DETERMINERS | PREPOSITIONS
-_ALPHANUMERIC = re.compile(r"[^\W_]")
+_CURRENCIES = frozenset("$€£¥₹")
+_TELLS = re.compile(r"[^\W_]|[$€£¥₹%°]")
 _EDGES = "'’‘.-–—_#+~*/"
 _ENDING_OF_NUMBER = re.compile(r"(?<=\d)(?:st|nd|rd|th|s)$")
 # What names a place where a text is kept, and not what it is about.
@@ -342,10 +343,11 @@ def read_sentences(text: str) -> list[Sentence]:
 def read_sentence(text: str) -> Sentence:
     """The words of a sentence; dividing punctuation counts as words without content."""
     written = [
-        (form, token.norm_)
+        # To spaCy all currencies are dollars.
+        (form, form if form in _CURRENCIES else token.norm_)
         for token in _nlp().tokenizer(text)
         if (form := token.text) in _PUNCTUATION
-        or (_ALPHANUMERIC.search(form) and form not in _POSSESSIVES)
+        or (_TELLS.search(form) and form not in _POSSESSIVES)
     ]
     tokens: list[Token] = []
     for i, (form, norm) in enumerate(written):

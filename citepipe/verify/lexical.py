@@ -56,7 +56,7 @@ _NAMES_LACKING = 0.34
 # contradict it; one that has so much in common with it says the same or was changed.
 _RESTATED = 0.8
 _SAME = 0.9
-_SAME_IF_SHORT = 0.6
+_SAME_BUT = 0.6
 _BRIEF = 3  # words that may be exchanged for others
 # Statements with fewer content words must show a subject and a verb, others only that they are
 # not a mere heap of content words: that share of the words of a text are function words.
@@ -219,7 +219,7 @@ def _contradicted(documents: Sequence[Document], statement: Sentence) -> bool:
         for document in documents
         for evidence in document.evidence
         if len(stems & (evidence.sentence.stems | document.title.stems)) >= enough
-        or _restates(statement, evidence.sentence)
+        or _changed(statement, evidence)
     ]
     return bool(restated) and all(restated)
 
@@ -255,33 +255,44 @@ def _dangles(document: Document, evidence: Evidence, statement: Sentence) -> boo
 # -- a sentence that says nearly the same
 
 
-def _restates(statement: Sentence, sentence: Sentence) -> bool:
-    """Whether two sentences have most of their words in common."""
+def _common(statement: Sentence, sentence: Sentence) -> float:
+    """The share of their words that two sentences have in common."""
     ours, theirs = statement.telling, sentence.telling
-    share = _SAME if statement.long else _SAME_IF_SHORT
-    return 2 * len(ours & theirs) >= share * (len(ours) + len(theirs))
+    return 2 * len(ours & theirs) / max(len(ours) + len(theirs), 1)
 
 
 def _changed(statement: Sentence, evidence: Evidence) -> bool:
     """Whether the statement restates a sentence with other words in a place where it has some,
     with names, numbers or generality that it has not, or without what limits it."""
-    sentence = evidence.sentence
-    if not _restates(statement, sentence):
+    sentence, common = evidence.sentence, _common(statement, evidence.sentence)
+    if common < _SAME_BUT:
         return False
-    lacking = sentence.gaps(statement.telling)
-    for gap in statement.gaps(sentence.telling):
-        known = all(token.stem in evidence.stems for token in gap.telling)
-        if not known and any(t.name or t.number or t.word in english.GENERAL for t in gap.run):
-            return True
-        for other in lacking:
-            exchanged = other.before == gap.before and other.after == gap.after
-            brief = max(len(gap.telling), len(other.telling)) <= _BRIEF
-            if exchanged and brief and not (known and _refers(other)):
-                return True
-    return any(
-        not any(token.content for token in gap.run)
-        and not all(token.word in english.LINKS for token in gap.run)
-        for gap in lacking
+    gaps, lacking = statement.gaps(sentence.telling), sentence.gaps(statement.telling)
+    exchanged = [
+        (gap, other)
+        for gap in gaps
+        for other in lacking
+        if other.before == gap.before
+        and other.after == gap.after
+        and max(len(gap.telling), len(other.telling)) <= _BRIEF
+    ]
+    # A long statement in which nothing but exchanged words differs was changed in several places.
+    if statement.long and common < _SAME and not len(gaps) == len(lacking) == len(exchanged):
+        return False
+    known = {gap: all(token.stem in evidence.stems for token in gap.telling) for gap in gaps}
+    return (
+        any(not (known[gap] and _refers(other)) for gap, other in exchanged)
+        or any(
+            token.name or token.number or token.word in english.GENERAL
+            for gap in gaps
+            if not known[gap]
+            for token in gap.run
+        )
+        or any(
+            not any(token.content for token in gap.run)
+            and not all(token.word in english.LINKS for token in gap.run)
+            for gap in lacking
+        )
     )
 
 

@@ -43,6 +43,8 @@ _WORD = re.compile(r"\b[^\W\d_A-Z][^\W\d_]+")
 _LAST_LATIN = "\u024f"
 _SHORTEST = 4  # characters of a sentence without spaces
 _MARKED = "\t"
+# An item of a list is a sentence, though a heading is none.
+_BULLET = re.compile(r"^\s*(?:[-*•–]|\d\d?[.)])\s+", re.MULTILINE)
 
 
 class Quotable(NamedTuple):
@@ -72,13 +74,16 @@ def read_quotable(text: str, cut: bool = False) -> Quotable:
     """A text as it is compared; of a passage that may be `cut` from a text, what stands before its
     first whole sentence is left out."""
     text = unicodedata.normalize("NFC", text).replace("’", "'").replace("−", "-")
+    text = _BULLET.sub("• ", text)
     lines, start = [], 0
     for end in [*_END.finditer(text), None]:
         if end is not None and end["stop"] and not _ends(text, end):
             continue
-        words = _PUNCTUATION.sub(" ", text[start : end.start() if end else len(text)]).split()
+        line = text[start : end.start() if end else len(text)]
+        words = _PUNCTUATION.sub(" ", line).split()
         if words:
-            lines.append(" ".join(words).casefold() + (_MARKED if end and end["stop"] else ""))
+            marked = bool(end and end["stop"]) or line.startswith("•")
+            lines.append(" ".join(words).casefold() + (_MARKED if marked else ""))
         start = end.end() if end else start
     first = _LETTER.search(text)
     cut = cut and first is not None and first[0].islower()
