@@ -61,8 +61,10 @@ def read_systems(paths: Sequence[str]) -> dict[str, list[dict[Part, Run]]]:
             own = str(Path(file).parent if seed else file)
         content = read_json(file)
         listed = content.get("files") if isinstance(content, dict) else None
-        for label, result in (listed if isinstance(listed, dict) else {own: content}).items():
-            systems.setdefault(name or label, []).append(_parts(file, result))
+        parts = listed if isinstance(listed, dict) else {own: content}
+        for label, result in parts.items():
+            place = f"{file}, {label}" if len(parts) > 1 else file
+            systems.setdefault(name or label, []).append(_parts(place, result))
     return systems
 
 

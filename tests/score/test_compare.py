@@ -107,6 +107,9 @@ def test_files_of_the_workflow_and_of_the_command_compare(tmp_path: Path):
     assert (mean["correctness"]["a"], mean["correctness"]["b"]) == (8, 15.5)
     assert found["mine", "asqa"]["metrics"]["citation_f1"]["difference"] == -10
     assert f1["p_holm"] >= f1["p"]
+    asked = {"files": {"a": command, "b": result(row("2"))}}
+    with pytest.raises(InputError, match=r"both.json, b: no question .* with .*both.json, a$"):
+        compared(written(tmp_path / "both.json", asked))
 
 
 def test_systems_are_named_by_their_files_or_as_one_says(tmp_path: Path):
