@@ -15,7 +15,7 @@ GPU := --resources gpu=$(if $(wildcard /dev/nvidia0),1,$(CORES))
 # As many jobs side by side as there are cores, each on one: more do not help a model as small as the
 # default's.
 table: $(READY)
-	$(BIN)/snakemake --cores all --max-threads 1 $(GPU) results/table.csv
+	$(BIN)/snakemake --cores all --max-threads 1 $(GPU) results/table.csv results/report.html
 
 test: $(READY)
 	$(BIN)/python -m pytest -n 2 --dist loadfile

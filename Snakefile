@@ -29,3 +29,4 @@ rule all:
     default_target: True
     input:
         f"{RESULTS}/table.csv",
+        f"{RESULTS}/report.html",

@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from citepipe.cli import answers, compare, files, shared, show
+from citepipe.cli import answers, compare, files, report, shared, show
 from citepipe.errors import InputError, not_installed
 
 
@@ -68,12 +68,13 @@ def _parser() -> argparse.ArgumentParser:
             "reward answers_asqa.json --verifier lexical --json rewards.json",
             "show a.json --worst 10",
             "compare a.json b.json",
+            "report a.json b.json",
             "check questions.jsonl",
         ),
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for add in (answers.add_score, answers.add_reward, show.add_show, compare.add_compare):
         add(commands)
-    for add in (files.add_check, files.add_fetch, files.add_merge):
+    for add in (report.add_report, files.add_check, files.add_fetch, files.add_merge):
         add(commands)
     return parser

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from itertools import product
 from pathlib import Path
 from statistics import fmean
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -94,9 +94,14 @@ def key(place: str, metric: str, verifier: str) -> Key:
 
 def read(system: str, seed: int, path: Path, options: ScoreOptions) -> Run:
     """The scores in one file, `{verifier: {dataset: {"metrics": …, "intervals": …, …}}}`."""
+    return run_of(system, seed, path, read_json(path), options)
+
+
+def run_of(system: str, seed: int, path: Path, content: Any, options: ScoreOptions) -> Run:
+    """The scores in what a file holds; InputError if these are none."""
     run, verdicts, parts = Run({}, {}, {}, {}, ""), [], computed(COLUMNS)
     try:
-        for verifier, datasets in read_json(path).items():
+        for verifier, datasets in content.items():
             for dataset, result in datasets.items():
                 # In one order, so that the same questions are drawn for every run.
                 rows = sorted(result["per_example"], key=lambda row: row["id"])

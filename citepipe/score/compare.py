@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -44,21 +44,14 @@ class Run(NamedTuple):
 def read_systems(paths: Sequence[str]) -> dict[str, list[dict[Part, Run]]]:
     """The runs of each system, from files that `citepipe score --json` or the workflow wrote.
 
-    A path may be `NAME=PATH`; all of one name are seeds of one system. Otherwise
-    `SYSTEM/seedN.json` is named by its folder, any other file by itself, and files that were scored
-    in one call have their own names.
+    All of one name (`named_files`) are seeds of one system; files that were scored in one call have
+    their own names.
 
     Raises:
         InputError: one cannot be read or is no score file.
     """
-    plain = [_named(Path(path)) for path in paths if "=" not in path or Path(path).exists()]
-    repeated = {place for place, count in Counter(plain).items() if count > 1}
     systems: dict[str, list[dict[Part, Run]]] = {}
-    for path in paths:
-        name, _, file = path.rpartition("=") if not Path(path).exists() else ("", "", path)
-        own, seed = _named(Path(file))
-        if (own, seed) in repeated:
-            own = str(Path(file).parent if seed else file)
+    for name, own, file in named_files(paths):
         content = read_json(file)
         listed = content.get("files") if isinstance(content, dict) else None
         parts = listed if isinstance(listed, dict) else {own: content}
@@ -66,6 +59,21 @@ def read_systems(paths: Sequence[str]) -> dict[str, list[dict[Part, Run]]]:
             place = f"{file}, {label}" if len(parts) > 1 else file
             systems.setdefault(name or label, []).append(_parts(place, result))
     return systems
+
+
+def named_files(paths: Sequence[str]) -> Iterator[tuple[str, str, str]]:
+    """Of each path, which may be `NAME=PATH`, that name, the file's own name, and the file.
+
+    `SYSTEM/seedN.json` is named by its folder, any other file by itself.
+    """
+    plain = [_named(Path(path)) for path in paths if "=" not in path or Path(path).exists()]
+    repeated = {place for place, count in Counter(plain).items() if count > 1}
+    for path in paths:
+        name, _, file = path.rpartition("=") if not Path(path).exists() else ("", "", path)
+        own, seed = _named(Path(file))
+        if (own, seed) in repeated:
+            own = str(Path(file).parent if seed else file)
+        yield name, own, file
 
 
 def _named(path: Path) -> tuple[str, str]:

@@ -48,9 +48,9 @@ def test_own_documents(tmp_path: Path) -> None:
         config["teacher"]["endpoint"]["url"] = server.url
         server.answer = lambda _: chat("A person was born there [1]. So was another [2].")
         (tmp_path / "own.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
-        table = f"{config['results']}/table.csv"
+        table, report = (f"{config['results']}/{name}" for name in ("table.csv", "report.html"))
         done = snakemake(
-            tmp_path, "--configfile", "own.yaml", "--", table, OPENAI_API_KEY="sk-tests"
+            tmp_path, "--configfile", "own.yaml", "--", table, report, OPENAI_API_KEY="sk-tests"
         )
         assert done.returncode == 0, done.stdout[-3000:]
         assert len(server.requests) == 20
@@ -59,6 +59,8 @@ def test_own_documents(tmp_path: Path) -> None:
         found = {row["system"]: row for row in csv.DictReader(stream)}
     assert set(found) == {"plain", "dist", "fg_rs", "fg_rl"}
     assert float(found["dist"]["eli5_citation_recall"]) >= 0
+    assert "report: 16 answers of 4 systems" in done.stdout
+    assert "data:image/svg+xml;base64," in (tmp_path / report).read_text()
     results = tmp_path / config["results"]
     assert not (results / "weights").exists(), "the base answers as it is"
     account = json.loads((results / "teacher" / "account.json").read_text())

@@ -20,8 +20,8 @@ from citepipe.errors import InputError
 from citepipe.inputs import absent_inputs, localise
 from citepipe.models.load import is_ready
 from citepipe.options import resolved
-from citepipe.provenance import is_input
-from staleness import NEWER, OWN_CODE, Stages
+from citepipe.provenance import digest_of_path, is_input
+from staleness import NEWER, OWN_CODE, Stages, Wildcards
 
 if re.search(r"\s", sys.executable):
     raise WorkflowError(

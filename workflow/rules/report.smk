@@ -1,4 +1,4 @@
-"""One table of all systems, all scores in tidy form, and the learning curves."""
+"""The table of all systems, their scores in tidy form, learning curves, and a page that shows all."""
 
 ALL_SCORES = of_all_runs(SYSTEMS, SCORES)
 ALL_MODELS = of_all_runs(TRAINED, MODEL)
@@ -12,26 +12,26 @@ PRODUCTS = [
     *(path for path in files(*SPLITS) if Path(path).is_relative_to(RESULTS)),
 ]
 MADE = [*PRODUCTS, *ALL_MODELS, *ALL_SCORES]
+COMPARED = {
+    "runs": [[name, seed, name in TRAINED] for name in SYSTEMS for seed in CONFIG.seeds_of(name)],
+    "starts": [
+        [name, start]
+        for name, own in SYSTEMS.items()
+        if (start := getattr(own, "start", getattr(own, "model_of", None)))
+    ],
+    # What is trained on the teacher's answers is what all others are to be better than.
+    "against": next(
+        (n for n in TRAINED if SYSTEMS[n].train == "sft" and SYSTEMS[n].data == "teacher"), ""
+    ),
+    "bootstrap": [CONFIG.score.resamples, CONFIG.score.confidence, CONFIG.score.seed],
+}
+CURVES = f"{RESULTS}/figures/learning_curves.svg"
 TABLE_INPUT, TABLE_PARAMS = STAGES.add(
-    [f"{RESULTS}/table.csv"],
-    "report.py",
+    [f"{RESULTS}/table.csv", CURVES],
+    "table.py",
     "citepipe.report.files citepipe.report.curves",
     inputs={"products": PRODUCTS, "models": ALL_MODELS, "scores": ALL_SCORES},
-    cfg={
-        "runs": [
-            [name, seed, name in TRAINED] for name in SYSTEMS for seed in CONFIG.seeds_of(name)
-        ],
-        "starts": [
-            [name, start]
-            for name, own in SYSTEMS.items()
-            if (start := getattr(own, "start", getattr(own, "model_of", None)))
-        ],
-        # What is trained on the teacher's answers is what all others are to be better than.
-        "against": next(
-            (n for n in TRAINED if SYSTEMS[n].train == "sft" and SYSTEMS[n].data == "teacher"), ""
-        ),
-        "bootstrap": [CONFIG.score.resamples, CONFIG.score.confidence, CONFIG.score.seed],
-    },
+    cfg=COMPARED,
     absent=lambda w: [path for path in MADE if not Path(path).exists()],
 )
 
@@ -61,5 +61,48 @@ rule table:
         **needs(gb=2, hours=1),
     params:
         **TABLE_PARAMS,
+    script:
+        "../scripts/table.py"
+
+
+ALL_ANSWERS = [
+    path
+    for name in SYSTEMS
+    for seed in CONFIG.seeds_of(name)
+    for path in ANSWERS_OF(Wildcards(system=name, seed=seed)).values()
+]
+PAGE_INPUT, PAGE_PARAMS = STAGES.add(
+    [f"{RESULTS}/report.html"],
+    "report.py",
+    "citepipe.report.page",
+    inputs={
+        "scores": ALL_SCORES,
+        "answers": files(*ALL_ANSWERS),
+        "curves": [CURVES] if TRAINED else [],
+    },
+    cfg={
+        **COMPARED,
+        "answers": ALL_ANSWERS,
+        "page": [
+            digest_of_path(path) for path in sorted((ROOT / "citepipe/report").glob("page.*"))
+        ],
+    },
+)
+
+
+rule report:
+    input:
+        **PAGE_INPUT,
+    output:
+        shown("report.html", "every answer", "report", "Answers"),
+    log:
+        f"{LOGS}/report.log",
+    localrule: True
+    conda:
+        "../../envs/citepipe.yaml"
+    resources:
+        **needs(gb=4, hours=1),
+    params:
+        **PAGE_PARAMS,
     script:
         "../scripts/report.py"

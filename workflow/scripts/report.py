@@ -1,4 +1,4 @@
-"""The table of all systems, all scores in tidy form, and the learning curves."""
+"""The page that shows the table, figures and every answer with its verdicts."""
 
 from pathlib import Path
 
@@ -6,24 +6,23 @@ from stage import Job, run_stage
 
 
 def work(job: Job) -> str:
-    from citepipe.report import files
+    from citepipe.data.files import read_json
+    from citepipe.report import page
 
-    runs = [(name, seed) for name, seed, _ in job.cfg["runs"]]
-    trained = [(name, seed) for name, seed, is_trained in job.cfg["runs"] if is_trained]
-    if trained:
-        from citepipe.report import curves
-
-        models = zip(trained, job.all_given("models"), strict=True)
-        figure, points = map(Path, job.snakemake.output["curves"])
-        curves.run([(*run, path / "metrics.jsonl") for run, path in models], figure, points)
-    scores = zip(runs, job.all_given("scores"), strict=True)
-    return files.run(
-        [(*run, path) for run, path in scores],
+    files = [
+        page.Scored(system, seed, path, read_json(path))
+        for (system, seed, _), path in zip(job.cfg["runs"], job.all_given("scores"), strict=True)
+    ]
+    drawn = job.snakemake.input.get("curves")
+    return page.run(
+        files,
+        map(Path, job.cfg["answers"]),
         dict(job.cfg["starts"]),
         job.cfg["against"],
         job.config.score,
-        job.made("table"),
-        job.made("scores"),
+        job.out,
+        trained=[system for system, _, is_trained in job.cfg["runs"] if is_trained],
+        curves=Path(drawn[0] if isinstance(drawn, list) else drawn) if drawn else None,
     )
 
 

@@ -1,0 +1,449 @@
+"""The report that people open: one HTML file with the finding, the table, figures, and every answer
+with the verdicts on it.
+
+`page.html`, `page.css` and `page.js` beside this file are the page; what it shows is put into it
+here. The answers travel as JSON, compressed, and the script turns them into text nodes only:
+nothing that a model wrote is ever markup.
+"""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import hashlib
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
+from html import escape
+from itertools import product
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from citepipe.data.example import Example
+from citepipe.data.files import atomic_writer, read_answers
+from citepipe.errors import InputError
+from citepipe.options import ScoreOptions
+from citepipe.provenance import digest_of
+from citepipe.report.files import Block, blocks, differing, legend
+from citepipe.report.table import Key, Row, Run, key, run_of, table
+from citepipe.score.alce import CORRECTNESS
+from citepipe.text.normalize import normalize_answer
+from citepipe.text.statements import remove_citations
+
+MODES = {
+    "s": ("supported", "supported by what it cites", "ok"),
+    "n": ("needless", "supported, with a citation that it does not need", "warn"),
+    "u": ("not supported", "not supported by what it cites", "bad"),
+    "e": ("supported elsewhere", "supported by a document that it does not cite", "bad"),
+    "o": ("out of range", "cites a document that is not there", "bad"),
+    "r": ("repeated", "says again what was said before", "warn"),
+    "c": ("cites nothing", "cites nothing", "bare"),
+}
+"""Verdicts on statements by their letter: the reason of `score` (but for `needless`, of which it is
+`supported`), what it means, and how it is coloured."""
+
+CITATIONS = {
+    "s": ("supports", "ok"),
+    "w": ("not supported", "bad"),
+    "n": ("needless", "warn"),
+    "r": ("repeated", "warn"),
+    "o": ("out of range", "bad"),
+}
+"""Verdicts on citations by their letter: the reason, and how it is coloured."""
+
+CAP = 30_000_000
+"""Characters that the answers may take in the file."""
+
+CAP_RAW = 200_000_000
+"""Bytes of them that a browser is asked to unpack."""
+
+Results = dict[str, dict[str, Any]]
+"""Of a score file: by verifier and dataset its `metrics`, `intervals`, `per_example`, …"""
+
+
+class Scored(NamedTuple):
+    """A score file, and of which system and seed it is."""
+
+    system: str
+    seed: int
+    path: Path
+    results: Results
+
+
+def run(
+    files: Sequence[Scored],
+    answers: Iterable[Path],
+    starts: Mapping[str, str],
+    against: str,
+    options: ScoreOptions,
+    out: Path,
+    trained: Sequence[str] = (),
+    curves: Path | None = None,
+) -> str:
+    """Write the report and return a line that says what is in it.
+
+    Args:
+        files: the score files, in the order of the table.
+        answers: files of answers, among them those that were scored: they are known by digest.
+        starts: by system the one that its training, or its way of answering, starts from.
+        against: the system that all are held against; empty for none.
+        options: those of the bootstrap.
+        out: the HTML file.
+        trained: the systems among which the best is looked for; by default all.
+        curves: the learning curves (SVG).
+
+    Raises:
+        InputError: a score file is broken, or its answers are not among the files of answers.
+    """
+    runs: dict[str, dict[int, Run]] = {}
+    for file in files:
+        own = run_of(file.system, file.seed, file.path, file.results, options)
+        runs.setdefault(file.system, {})[file.seed] = own
+    rows = table(runs, starts, against, options)
+    verifiers = list(dict.fromkeys(name for file in files for name in file.results))
+    notes = [*legend(runs, against, options), *differing(runs)]
+    content = collect(files, answers)
+    content |= {
+        "best": best_of(rows, verifiers, trained),
+        "against": against if against in runs else "",
+    }
+    content["points"] = [_point(row, verifiers) for row in rows]
+    data, left_out = packed(content)
+    if left_out:
+        notes.append(
+            f"{left_out} of {len(content['questions'])} questions are left out below, because a "
+            "page can hold no more; figures and counts are of all. citepipe report with fewer "
+            "files shows the rest."
+        )
+    found = findings(rows, verifiers, against, trained)
+    with atomic_writer(out) as stream:
+        stream.write(_page(found, blocks(rows, verifiers, against), notes, curves, data))
+    n = len(content["answers"])
+    more = f", {left_out} questions left out" if left_out else ""
+    return f"report: {n} answers of {len(runs)} systems{more}, {out}"
+
+
+def results_of(content: Any, path: Path) -> dict[str, Results]:
+    """What a score file holds, by file of answers (empty if it is of one): in the workflow's form,
+    whichever command wrote it. Empty if it is no score file."""
+    if not isinstance(content, dict):
+        return {}
+    if isinstance(content.get("files"), dict):
+        several = {name: results_of(own, path) for name, own in content["files"].items()}
+        return {name: own[""] for name, own in several.items() if own}
+    try:
+        if "per_example" not in content:
+            is_scores = all("per_example" in r for own in content.values() for r in own.values())
+            return {"": content} if content and is_scores else {}
+        verifier, rows = str(content["provenance"]["verifier"] or "none"), content["per_example"]
+        datasets = dict.fromkeys(row["dataset"] for row in rows)
+        return {
+            "": {
+                verifier: {
+                    dataset: content
+                    | content.get("datasets", {}).get(dataset, {})
+                    | {"per_example": [row for row in rows if row["dataset"] == dataset]}
+                    for dataset in datasets
+                }
+            }
+        }
+    except (AttributeError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: expected a score file, broken at {error}") from None
+
+
+# -- the answers and the verdicts on them
+
+
+def collect(files: Sequence[Scored], answers: Iterable[Path]) -> dict[str, Any]:
+    """The questions, passages and answers, with a verdict per statement, citation and gold answer
+    under each verifier, and how often each verdict is given (by verifier, system and dataset)."""
+    results = [
+        (file, verifier, dataset, result)
+        for file in files
+        for verifier, own in file.results.items()
+        for dataset, result in own.items()
+    ]
+    systems, verifiers, datasets = (
+        list(dict.fromkeys(names))
+        for names in zip(*((file.system, *names) for file, *names, _ in results), strict=True)
+    )
+    given = _Answers(answers)
+    passages: dict[tuple[str, str], int] = {}
+    questions: dict[Any, dict[str, Any]] = {}
+    found: dict[Any, dict[str, Any]] = {}
+    counts: Counter[tuple[int, int, int, str]] = Counter()
+    for file, verifier, dataset, result in results:
+        at = verifiers.index(verifier), systems.index(file.system), datasets.index(dataset)
+        again: Counter[Any] = Counter()
+        for example, row in given.with_rows(file, dataset, result):
+            # The same question, whichever file it is in; perhaps once more in one file.
+            place: Any = row["dataset"], example.question, row["documents"]
+            place = (*place, "" if example.is_numbered else example.id)
+            again[place] += 1
+            place = (*place, again[place])
+            if (question := questions.get(place)) is None:
+                docs = [(d.title, d.text if d.sent is None else d.sent) for d in example.docs]
+                question = questions[place] = {
+                    "n": len(questions),
+                    "dataset": at[2],
+                    "id": example.id,
+                    "text": example.question,
+                    "docs": [passages.setdefault(doc, len(passages)) for doc in docs],
+                    "gold": _gold(example),
+                }
+            if (answer := found.get((place, file.system, file.seed))) is None:
+                answer = found[place, file.system, file.seed] = {
+                    "system": at[1],
+                    "seed": file.seed,
+                    "question": question["n"],
+                    "by": [None] * len(verifiers),
+                    **_read(example, row),
+                }
+            stated, cites = letters(row)
+            hits = "".join(str(int(own["hit"])) for own in row["gold"])
+            correct = (row.get(name) for name in CORRECTNESS.values())
+            figures = [row.get("citation_rec"), row.get("citation_prec")]
+            figures.append(next((x for x in correct if x is not None), None))
+            rounded = [None if x is None else round(x, 1) for x in figures]
+            answer["by"][at[0]] = [stated, cites, hits, *rounded]
+            own = {"gold": len(hits), "missing": hits.count("0"), "again": len(answer["again"])}
+            own |= {"answers": 1, "empty": int(not stated)}
+            for name, n in (Counter(stated) + Counter(own)).items():
+                counts[*at, name] += n
+    return {
+        "digest": digest_of([systems, sorted(given.by_digest)]),
+        "systems": systems,
+        "datasets": datasets,
+        "verifiers": verifiers,
+        "modes": MODES,
+        "citations": CITATIONS,
+        "counts": [[*at, n] for at, n in counts.items()],
+        "passages": [list(passage) for passage in passages],
+        "questions": list(questions.values()),
+        "answers": list(found.values()),
+    }
+
+
+class _Answers:
+    """Files of answers by their digests."""
+
+    def __init__(self, paths: Iterable[Path]) -> None:
+        self.by_digest = {hashlib.sha256(path.read_bytes()).hexdigest(): path for path in paths}
+        self.examples = cache(self._examples)
+
+    def _examples(self, digest: str, dataset: str | None, skip_bad: bool) -> list[Example]:
+        return read_answers(self.by_digest[digest], dataset, skip_bad).examples
+
+    def with_rows(
+        self, file: Scored, dataset: str, result: Mapping[str, Any]
+    ) -> Iterator[tuple[Example, Mapping[str, Any]]]:
+        """The answers to a dataset that were scored, each with its scores."""
+        scored = result["provenance"]["input"]
+        if scored["sha256"] not in self.by_digest:
+            raise InputError(
+                f"{file.path}: expected the answers that were scored, {scored['file']} (sha256 "
+                f"{scored['sha256'][:12]}…), beside it, or named as well"
+            )
+        named = None if result.get("datasets") else dataset
+        examples = self.examples(scored["sha256"], named, bool(result["left_out"]))
+        own = [example for example in examples if example.dataset == dataset]
+        return zip(own, result["per_example"], strict=True)
+
+
+def _read(example: Example, row: Mapping[str, Any]) -> dict[str, Any]:
+    """An answer as it was read: statements and citations as characters of its text, the statements
+    that say what one before them says, and where in the documents decides on each."""
+    statements = row["statements"]
+    claims = [normalize_answer(remove_citations(own["text"])) for own in statements]
+    return {
+        "text": row.get("read_as", example.output),
+        "spans": [own["span"] for own in statements],
+        "cited": [own["cited"] for own in statements],
+        "cites": [[*own["span"], own["statement"]] for own in row["citations"]],
+        "again": [n for n, claim in enumerate(claims) if claim and claim in claims[:n]],
+        "decisive": [_decisive(example, own["passage"]) for own in statements],
+    }
+
+
+def letters(row: Mapping[str, Any]) -> tuple[str, str]:
+    """A letter of `MODES` per statement of a row of a score file, of `CITATIONS` per citation."""
+    by_reason = {name: letter for letter, (name, *_) in MODES.items()}
+    of_citation = {name: letter for letter, (name, _) in CITATIONS.items()}
+    wrong = {own["statement"] for own in row["citations"] if not own["right"]}
+    stated = [by_reason[own["reason"]] for own in row["statements"]]
+    stated = ["n" if x == "s" and n in wrong else x for n, x in enumerate(stated)]
+    return "".join(stated), "".join(of_citation[own["reason"]] for own in row["citations"])
+
+
+def _decisive(example: Example, passage: Mapping[str, Any] | None) -> list[int] | None:
+    """The document whose sentence decides on a statement, and that one's characters there."""
+    if passage is None:
+        return None
+    doc = example.docs[passage["document"] - 1]
+    start = (doc.text if doc.sent is None else doc.sent).find(passage["text"])
+    return [passage["document"], start, start + len(passage["text"])]
+
+
+def _gold(example: Example) -> list[str]:
+    if example.judged_as == "asqa":
+        return [" / ".join(pair.short_answers) for pair in example.qa_pairs]
+    if example.judged_as == "qampari":
+        return [" / ".join(aliases) for aliases in example.answers]
+    return list(example.claims)
+
+
+def packed(content: Mapping[str, Any], cap: int = CAP, cap_raw: int = CAP_RAW) -> tuple[str, int]:
+    """The content as JSON, compressed, in base64; if that is more than may be, without some of each
+    dataset's last questions. And how many are left out."""
+    n, share = len(content["questions"]), 1.0
+    while True:
+        kept = dict(content)
+        if share < 1:
+            keep: set[int] = set()
+            for dataset in range(len(content["datasets"])):
+                own = [q["n"] for q in content["questions"] if q["dataset"] == dataset]
+                keep |= set(own[: int(share * len(own))])
+            kept["questions"] = [q if q["n"] in keep else None for q in content["questions"]]
+            kept["answers"] = [a for a in content["answers"] if a["question"] in keep]
+            used = {d for q in kept["questions"] if q for d in q["docs"]}
+            kept["passages"] = [p if i in used else 0 for i, p in enumerate(content["passages"])]
+        # What is not Unicode (half of a pair) is shown as such.
+        raw = json.dumps(kept, ensure_ascii=False, separators=(",", ":")).encode(errors="replace")
+        data = base64.b64encode(gzip.compress(raw, 6, mtime=0)).decode()
+        fits = min(1.0, cap / len(data), cap_raw / len(raw))
+        if fits == 1 or share == 0:
+            left_out = 0 if share == 1 else n - len(keep)
+            return data, left_out
+        share = share * fits * 0.97 if share * fits * n > 1 else 0
+
+
+# -- what is said first
+
+
+def best_of(rows: Sequence[Row], verifiers: Sequence[str], among: Sequence[str] = ()) -> str:
+    """The system with the highest citation F1, in the mean or else on the first dataset."""
+    at = _headline(rows, verifiers, "citation_f1")
+    having = [row for row in rows if at in row.cells]
+    chosen = [row for row in having if row.system in among] or having
+    return max(chosen, key=lambda row: row.cells[at].value).system if chosen else ""
+
+
+def _headline(rows: Sequence[Row], verifiers: Sequence[str], metric: str, which: int = 0) -> Key:
+    places = dict.fromkeys(place for row in rows for place, *_ in row.cells)
+    place = "mean" if "mean" in places else next(iter(places), "")
+    return key(place, metric, verifiers[which])
+
+
+def findings(
+    rows: Sequence[Row], verifiers: Sequence[str], against: str, among: Sequence[str] = ()
+) -> Iterator[str]:
+    """The result in sentences."""
+    own, best = {row.system: row for row in rows}, best_of(rows, verifiers, among)
+    at = _headline(rows, verifiers, "citation_f1")
+    if best not in own:
+        yield "No citations were scored."
+        return
+
+    def held(at: Key) -> str:
+        """Its figure with the interval, and how far it is from that of `against` and its start."""
+        cell, start, parts = own[best].cells[at], own[best].start, []
+        for other, sign in {start: cell.start, against: cell.against}.items():
+            there = own[other].cells.get(at) if other in own and other != best else None
+            if there is not None:
+                chance = "" if sign else ", which may be chance"
+                named = f"its start, {other}" if other == start else other
+                parts.append(f"{cell.value - there.value:+.1f} against {named}{chance}")
+        differs = f"; {'; '.join(parts)}" if parts else ""
+        return f"{cell.value:.1f} ({cell.low:.1f} to {cell.high:.1f}){differs}"
+
+    where = "the mean of the datasets" if at[0] == "mean" else at[0]
+    yield f"{best} has the highest citation F1{' of the systems that were trained' * bool(among)}."
+    yield f"By {at[2]}, {where}: {held(at)}."
+    value = own[best].cells[at].value
+    higher = [row for row in rows if at in row.cells and row.cells[at].value > value]
+    if higher:
+        named = ", ".join(f"{row.system} {row.cells[at].value:.1f}" for row in higher)
+        yield f"Higher, but not trained here: {named}."
+    for which, verifier in enumerate(verifiers[1:], 1):
+        at = _headline(rows, verifiers, "citation_f1", which)
+        having = [row for row in rows if at in row.cells and row not in higher]
+        if best in [row.system for row in having]:
+            first = max(having, key=lambda row: row.cells[at].value).system
+            agreed = "" if first == best else f" {first} is first there."
+            yield f"By {verifier}: {held(at)}.{agreed}"
+    at = _headline(rows, verifiers, "correctness")
+    if at in own[best].cells:
+        yield f"Correctness: {held(at)}."
+
+
+def _point(row: Row, verifiers: Sequence[str]) -> dict[str, Any]:
+    """A system's figures with intervals by dataset (or `mean`) and verifier, for the charts."""
+    values: dict[str, dict[str, list[float]]] = {}
+    places = dict.fromkeys(place for place, *_ in row.cells)
+    metrics = ("citation_f1", "correctness", "citation_rec", "citation_prec")
+    for place, verifier, metric in product(places, verifiers, metrics):
+        if cell := row.cells.get(key(place, metric, verifier)):
+            figures = [round(x, 1) for x in (cell.value, cell.low, cell.high)]
+            values.setdefault(f"{place} {verifier}", {})[metric] = figures
+    return {"system": row.system, "values": values}
+
+
+# -- the page
+
+
+def _page(
+    found: Iterable[str],
+    tables: tuple[list[Block], list[Block]],
+    notes: Sequence[str],
+    curves: Path | None,
+    data: str,
+) -> str:
+    here = Path(__file__).parent
+    script = (here / "page.js").read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    figure = ""
+    if curves is not None and curves.exists():
+        drawn = base64.b64encode(curves.read_bytes()).decode()
+        alt = "Learning curves: a panel per fine-tuned system, a row per one that learnt by rewards"
+        figure = f'<img class="drawn" alt="{alt}" src="data:image/svg+xml;base64,{drawn}">'
+    short, full = tables
+    parts = {
+        "style": (here / "page.css").read_text(encoding="utf-8"),
+        "script": script,
+        "policy": f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
+        f"script-src 'sha256-{digest}'",
+        "finding": "".join(f"<p>{escape(line)}</p>" for line in found),
+        "tables": "".join(map(_table, short[:2])),
+        "more": "".join([*map(_table, short[2:]), *(_table(own, True) for own in full)]),
+        "notes": "".join(f"<li>{escape(note)}</li>" for note in notes),
+        "curves": figure,
+        "data": data,
+    }
+    template = (here / "page.html").read_text(encoding="utf-8")
+    # In one pass: what is put in is not looked into.
+    return re.sub(r"\{\{(\w+)\}\}", lambda name: parts[name[1]], template)
+
+
+def _table(block: Block, is_full: bool = False) -> str:
+    """A block of the table; a bar behind each percentage."""
+    heads = "".join(
+        f"<th scope=col>{escape(f'{place} {label}' if is_full else label)}</th>"
+        for place, label in block.heads
+    )
+    lines = ""
+    for name, *cells in block.lines:
+        shown = ""
+        for cell, head in zip(cells, block.heads, strict=True):
+            value = cell.split(" ")[0]
+            bar = "" if value == "-" or "length" in head else f' style="--v:{value}"'
+            shown += f"<td{bar}>{escape(cell.strip())}</td>"
+        system = escape(name.partition(" = ")[0])
+        link = f'<a href="#system={system}" data-system="{system}">{escape(name)}</a>'
+        lines += f"<tr><th scope=row>{link}</th>{shown}</tr>"
+    return (
+        f"<div class=wide tabindex=0 role=region aria-label='{escape(block.title)}'><table>"
+        f"<caption>{escape(block.title)}</caption><thead><tr><th scope=col>system</th>{heads}</tr>"
+        f"</thead><tbody>{lines}</tbody></table></div>"
+    )

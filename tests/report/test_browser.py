@@ -1,0 +1,161 @@
+"""The report in a real browser: what a person clicks, and what hostile answers come to."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from citepipe.cli import main
+
+from .test_page import ANSWERS, score
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+expect = sync_api.expect
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+pytestmark = pytest.mark.skipif(not CHROMIUM, reason="chromium is not installed")
+
+HOSTILE = {
+    "markup": "<script>document.title='no'</script> It's <img src=x onerror=document.title=1> [1].",
+    "direction": "\u202eAnna was born in Oslo [1].\u202c שלום [2].",
+    "control": "Anna\u0000 \u001b[1m was born in Oslo [1]. 😀 Next [9].",
+    "long": f"Anna was born {'very ' * 200_000}far [1]. {'y' * 1_000_000} [2].",
+}
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with sync_api.sync_playwright() as playwright:
+        # In a container Chromium's own sandbox cannot be made.
+        launched = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield launched
+        launched.close()
+
+
+@pytest.fixture
+def opened(browser: Any) -> Iterator[Any]:
+    """Opens a page and waits for its answers; whatever it complains about fails the test."""
+    context, complaints = browser.new_context(), []
+    context.set_default_timeout(10_000)
+
+    def open_page(path: Path, address: str = "") -> Any:
+        page = context.new_page()
+        page.on("console", lambda message: complaints.append(message.text))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("request", lambda r: r.url.startswith("file:") or complaints.append(r.url))
+        page.goto(path.as_uri() + address)
+        page.wait_for_selector("body[data-ready]")
+        return page
+
+    yield open_page
+    context.close()
+    assert complaints == []
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("report")
+    out = folder / "report.html"
+    scores = str(score(folder, ANSWERS))
+    assert main(["report", scores, "--against", "long", "--out", str(out)]) == 0
+    return out
+
+
+def questions(page: Any) -> list[str]:
+    """The questions that are listed, by their ids."""
+    return [text.split()[-1] for text in page.locator("article .id").all_inner_texts()]
+
+
+def test_filters_search_order_and_systems_beside_each_other(opened: Any, report: Path) -> None:
+    page = opened(report)
+    assert page.locator("#system").input_value() == "short"
+    assert questions(page) == ["mill", "hart"]
+    page.select_option("#system", "long")
+    assert page.locator("#count").inner_text() == "2 answers to 2 questions"
+    page.select_option("#verdict", label="out of range")
+    assert questions(page) == ["hart"]
+    assert page.locator("article .why").all_inner_texts() == [
+        "said before",
+        "cites nothing",
+        "there is no [9]",
+    ]
+    page.select_option("#verdict", label="any")
+    page.fill("#search", "RIVER lune")
+    expect(page.locator("#count")).to_have_text("2 answers to 2 questions")
+    page.fill("#search", "four mills")
+    expect(page.locator("#count")).to_have_text("1 answers to 1 questions")
+    assert questions(page) == ["mill"]
+    page.fill("#search", "")
+    page.select_option("#beside", "short")
+    page.select_option("#order", "correct")
+    # 2/3 of the gold answers both times; then all and none.
+    assert questions(page) == ["hart", "mill"]
+    assert page.locator("article").first.locator("h4").all_inner_texts() == [
+        "long recall 50 · precision 100 · correct 100",
+        "short correct 0",
+    ]
+    again = opened(report, "#" + page.url.partition("#")[2])
+    assert questions(again) == ["hart", "mill"]
+
+
+def test_from_a_count_to_a_sentence_its_passage_and_a_verdict(opened: Any, report: Path) -> None:
+    page = opened(report)
+    row = page.locator("#fault-table tbody tr", has_text="long")
+    row.get_by_role("link", name="1 (17%)").nth(1).click()
+    assert questions(page) == ["mill"]
+    page.get_by_role("button", name="John Hart owned four mills").click()
+    panel = page.locator("#panel")
+    assert "lexical: not supported by what it cites" in panel.inner_text()
+    assert "In no cited passage: four" in panel.inner_text()
+    assert panel.locator(".decisive").inner_text() == "John Hart owned three mills."
+    marks = ["John", "Hart", "John", "Hart", "owned", "mills"]
+    assert panel.locator(".passage").first.locator("mark").all_inner_texts() == marks
+    panel.get_by_label("comment").fill("but one")
+    panel.get_by_role("button", name="disagree").click()
+    with page.expect_download() as saved:
+        page.click("#save")
+    [line] = Path(saved.value.path()).read_text().splitlines()
+    label = json.loads(line)
+    assert [label[name] for name in ("id", "system", "seed", "statement")] == ["mill", "long", 0, 1]
+    assert (label["label"], label["comment"]) == ("disagree", "but one")
+    assert label["verdicts"] == {"lexical": "not supported"}
+    # A link leads to the sentence, and the browser still knows the verdict on it.
+    link = panel.get_by_role("link", name="link to this sentence").get_attribute("href")
+    page.keyboard.press("Escape")
+    assert panel.is_hidden()
+    other = opened(report, link)
+    assert other.locator("#system").input_value() == "long"
+    assert other.locator("article .open").inner_text() == "John Hart owned four mills [2]."
+    pressed = other.locator("#panel [aria-pressed=true]")
+    assert pressed.inner_text() == "disagree"
+
+
+def test_hostile_answers_are_text(opened: Any, tmp_path: Path) -> None:
+    rows = [
+        {"id": name, "question": "</script><b>Who?", "docs": ["<i>x</i>"], "output": text}
+        for name, text in HOSTILE.items()
+    ]
+    answers, scores, out = (tmp_path / name for name in ("<b>.json", "scores.json", "out.html"))
+    answers.write_text(json.dumps(rows))
+    assert main(["score", str(answers), "--no-cache", "--json", str(scores)]) == 0
+    assert main(["report", f"<b>&={scores}", "--out", str(out)]) == 0
+    assert out.stat().st_size < 100_000
+    page = opened(out)
+    assert page.title() == "citepipe: report"
+    assert page.locator("#scores tbody th").first.inner_text() == "<b>&"
+    page.select_option("#order", "given")
+    texts = [text.replace("\xa0", " ") for text in page.locator("article .text").all_inner_texts()]
+    assert texts[0].startswith("<script>document.title='no'</script> It's <img src=x onerror=")
+    assert texts[1].startswith("⟨U+202E⟩Anna was born in Oslo [1].")
+    assert texts[2].startswith("Anna␀ ␛[1m was born in Oslo [1].")
+    assert "😀 Next [9]." in texts[2]
+    assert len(texts[3]) < 5000
+    page.locator("article .said").last.click()
+    page.get_by_role("button", name="more characters").click()
+    assert len(page.locator("#panel bdi").inner_text()) > 1_000_000
+    page.locator("article .said").first.click()
+    assert "<i>x</i>" in page.locator("#panel .passage").first.inner_text()

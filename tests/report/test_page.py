@@ -1,0 +1,152 @@
+"""The report: what is in it, in words and in its data; the page itself is in test_browser.py."""
+
+import base64
+import gzip
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from citepipe.cli import main
+from citepipe.data.files import read_json
+from citepipe.report import page
+
+Captured = pytest.CaptureFixture[str]
+
+DOCS = [
+    {"title": "Arle Mill", "text": "It stopped work. Arle Mill was built in 1820 by John Hart."},
+    {"title": "John Hart", "text": "John Hart was a miller. John Hart owned three mills."},
+    {"title": "Arle", "text": "Arle is a village on the river Lune."},
+]
+GOLD = {"mill": ["1820", "John Hart", "1931"], "hart": ["three mills"]}
+ANSWERS = {
+    "long": [
+        "Arle Mill was built in 1820 by John Hart [1][3]. John Hart owned four mills [2].",
+        "John Hart owned three mills [2]. John Hart owned three mills [2]. "
+        "He liked Arle. It is old [1][9].",
+    ],
+    "short": ["Arle Mill was built in 1820 by John Hart [1].", ""],
+}
+
+
+def score(folder: Path, answers: dict[str, list[str]] = ANSWERS, dataset: str = "asqa") -> Path:
+    """Answers of systems to the two questions, scored in one call: the file of scores."""
+    for system, outputs in answers.items():
+        rows = [
+            {"id": name, "question": f"{name}?", "docs": DOCS, "output": output, "answers": gold}
+            for (name, gold), output in zip(GOLD.items(), outputs, strict=True)
+        ]
+        (folder / f"{system}.json").write_text(json.dumps(rows))
+    files = [str(folder / f"{system}.json") for system in answers]
+    scores = folder / "scores.json"
+    options = ["--dataset", dataset, "--no-cache", "--resamples", "50", "--json", str(scores)]
+    assert main(["score", *files, *options]) == 0
+    return scores
+
+
+def data_of(path: Path) -> dict[str, Any]:
+    """What the script of a page reads."""
+    found = re.search(r'id="data">([^<]*)<', path.read_text())
+    assert found
+    content: dict[str, Any] = json.loads(gzip.decompress(base64.b64decode(found[1])))
+    return content
+
+
+def test_a_page_has_the_result_in_words_and_every_verdict(tmp_path: Path, capsys: Captured):
+    out = tmp_path / "page.html"
+    scores = score(tmp_path)
+    assert main(["report", str(scores), "--against", "long", "--out", str(out)]) == 0
+    assert f"4 answers of 2 systems, {out}" in capsys.readouterr().out
+    # Recall 50 and 50, precision 1/3 and 1; against one answer that is right (the other is empty).
+    words = re.findall(r"<p>(.*?)</p>", out.read_text())
+    assert words[0] == "short has the highest citation F1."
+    assert words[1].startswith("By lexical, the mean of the datasets: 100.0 (100.0 to 100.0); ")
+    assert "+42.9 against long" in words[1]
+    data = data_of(out)
+    assert [data["systems"], data["datasets"]] == [["long", "short"], ["asqa"]]
+    assert [question["id"] for question in data["questions"]] == ["mill", "hart"]
+    assert len(data["passages"]) == 3
+    mill, hart, short, empty = data["answers"]
+    assert mill["by"] == [["nu", "snw", "110", 50, 33.3, 66.7]]
+    assert mill["text"][slice(*mill["spans"][1])] == "John Hart owned four mills [2]."
+    # The sentences that decide.
+    texts = [DOCS[n - 1]["text"][a:b] for n, a, b in mill["decisive"]]
+    assert texts == ["Arle Mill was built in 1820 by John Hart.", "John Hart owned three mills."]
+    # By ALCE's rules a repetition counts, and citations beside one out of range do not.
+    assert hart["by"] == [["ssco", "ss", "1", 50, 100, 100]]
+    assert (hart["again"], hart["cited"]) == ([1], [[2], [2], [], [1, 9]])
+    assert short["by"] == [["s", "s", "110", 100, 100, 66.7]]
+    assert empty["by"] == [["", "", "0", None, None, 0]]
+    counts = {(system, name): n for _, system, _, name, n in data["counts"]}
+    assert counts == {
+        **{(0, letter): n for letter, n in zip("nusco", (1, 1, 2, 1, 1), strict=True)},
+        **{(0, "gold"): 4, (0, "missing"): 1, (0, "again"): 1, (0, "answers"): 2},
+        **{(1, "s"): 1, (1, "gold"): 4, (1, "missing"): 2, (1, "answers"): 2, (1, "empty"): 1},
+    }
+
+
+def test_score_files_of_either_form_and_answers_from_elsewhere(tmp_path: Path, capsys: Captured):
+    """The workflow's form, by verifier and dataset; systems from folders, and names."""
+    content = read_json(score(tmp_path))
+    for system, seed in (("long", 0), ("long", 1), ("short", 0)):
+        path = tmp_path / f"scores/{system}/seed{seed}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = content["files"][system]
+        path.write_text(json.dumps({"first": {"asqa": part}, "second": {"asqa": part}}))
+    out = str(tmp_path / "page.html")
+    files = [str(path) for path in sorted(tmp_path.glob("scores/*/*.json"))]
+    assert main(["report", *files, "--out", out]) == 1
+    line = capsys.readouterr().err
+    assert "seed0.json: expected the answers that were scored, long.json (sha256" in line
+    answers = [str(tmp_path / f"{name}.json") for name in ANSWERS]
+    assert main(["report", *files, *answers, "--out", out]) == 0
+    data = data_of(Path(out))
+    assert [data["systems"], data["verifiers"]] == [["long", "short"], ["first", "second"]]
+    assert [answer["seed"] for answer in data["answers"]] == [0, 0, 1, 1, 0, 0]
+    assert data["answers"][0]["by"][0] == data["answers"][0]["by"][1]
+    # Where the workflow has them.
+    for (name, seed), file in zip((("long", 0), ("long", 1), ("short", 0)), files, strict=True):
+        place = tmp_path / f"predictions/{name}/seed{seed}/{name}.json"
+        place.parent.mkdir(parents=True)
+        place.write_bytes((tmp_path / f"{name}.json").read_bytes())
+        assert main(["report", f"one={file}", "--out", out]) == 0
+        assert data_of(Path(out))["systems"] == ["one"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["long.json"], "long.json: expected a file of scores: citepipe score --json FILE"),
+        (["none.json"], "none.json: cannot be read: No such file or directory"),
+        (["scores.json", "--against", "x"], "--against: expected one of long, short"),
+    ],
+)
+def test_what_is_no_score_file_is_refused(
+    arguments: list[str],
+    line: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Captured,
+):
+    score(tmp_path)
+    capsys.readouterr()
+    monkeypatch.chdir(tmp_path)
+    assert main(["report", *arguments]) == 1
+    assert capsys.readouterr().err == f"citepipe: {line}\n"
+
+
+def test_what_a_page_cannot_hold_is_left_out_and_counted(tmp_path: Path):
+    content = page.results_of(read_json(score(tmp_path)), tmp_path / "scores.json")
+    files = [page.Scored(name, 0, tmp_path, own) for name, own in content.items()]
+    collected = page.collect(files, [tmp_path / f"{name}.json" for name in ANSWERS])
+    whole, left_out = page.packed(collected)
+    assert left_out == 0
+    part, left_out = page.packed(collected, cap=len(whole) - 10)
+    assert left_out == 1
+    kept = json.loads(gzip.decompress(base64.b64decode(part)))
+    assert [question and question["id"] for question in kept["questions"]] == ["mill", None]
+    assert [answer["question"] for answer in kept["answers"]] == [0, 0]
+    assert kept["counts"] == [list(own) for own in collected["counts"]]
+    assert page.packed(collected, cap_raw=10)[1] == 2
