@@ -13,8 +13,6 @@ import torch
 
 from citepipe.data.example import Example
 from citepipe.judge import judge
-from citepipe.options import JudgeOptions
-from citepipe.text.normalize import clean_output
 from citepipe.text.sentences import load_splitter
 from citepipe.verify.base import Pair
 from citepipe.verify.lexical import LexicalVerifier
@@ -112,8 +110,8 @@ def labelled_pairs(examples: Sequence[Example]) -> dict[Pair, bool]:
             return decisions
 
     labelled: dict[Pair, bool] = {}
-    outputs = [clean_output(example.output or "") for example in examples]
-    judge(examples, outputs, Recording(), load_splitter(), JudgeOptions())
+    answers = [example.read(example.output or "", load_splitter(), "alce") for example in examples]
+    judge(examples, answers, Recording())
     return labelled
 
 

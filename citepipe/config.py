@@ -320,6 +320,12 @@ REMOVED_KEYS = {
         "no longer chosen: passages are found by Lucene's BM25 with k1 and b; remove it",
     ),
     "retrieval.overlap": "passages no longer overlap; remove it",
+    "score.judge": "no longer a section; write score.rules and score.at_most_citations",
+    **dict.fromkeys(
+        [f"score.{key}" for key in ("lines_are_cut", "groups_are_cut", "years_are_ids")]
+        + ["score.skip_empty"],
+        "no longer a switch of its own; write score.rules: sane",
+    ),
     "scratch": "no longer trains a base model from nothing; write a pretrained one as model.base",
     **dict.fromkeys(
         ("sft.fsdp", "rs_sft.fsdp"),

@@ -15,17 +15,9 @@ from typing import Any, NamedTuple
 
 from citepipe import is_called
 from citepipe.data.example import Example
-from citepipe.options import JudgeOptions
-from citepipe.text.normalize import normalize_answer, raw_char
-from citepipe.text.sentences import Splitter
-from citepipe.text.statements import (
-    Citation,
-    Statement,
-    is_list,
-    list_items,
-    remove_citations,
-    split_answer,
-)
+from citepipe.text.citations import Citation
+from citepipe.text.normalize import normalize_answer
+from citepipe.text.statements import Answer, Rules, Statement, is_list, remove_citations
 from citepipe.verify.base import Pair, Verifier, decide
 
 is_called(__name__)
@@ -58,8 +50,8 @@ class StatementVerdict(NamedTuple):
 
 
 class Judgement(NamedTuple):
-    """All verdicts on one answer, with spans of the cleaned answer: on each statement, and whether
-    each gold answer (of qa_pairs, answers or claims) is in it."""
+    """All verdicts on one answer: on each statement, and whether each gold answer (of qa_pairs,
+    answers or claims) is in it."""
 
     statements: tuple[StatementVerdict, ...]
     gold: tuple[bool, ...]
@@ -82,10 +74,9 @@ def percent(flags: Sequence[bool]) -> float:
 
 def judge(
     examples: Sequence[Example],
-    answers: Sequence[str],
+    answers: Sequence[Answer],
     verifier: Verifier | None,
-    splitter: Splitter,
-    options: JudgeOptions,
+    at_most_citations: int | None = 3,
     citations: bool = True,
     claims: bool = True,
     known: dict[Pair, bool] | None = None,
@@ -95,11 +86,10 @@ def judge(
 
     Args:
         examples: the same one may come several times.
-        answers: cleaned answers (`clean_output`), one per example.
+        answers: as they were read, one per example; ALCE's rules have peculiarities here too.
         verifier: queried at most three times, for all answers at once. None if neither citations
             nor claims are judged.
-        splitter: finds sentences.
-        options: which citations count.
+        at_most_citations: of a statement, in range, that count; None for all.
         citations: judge statements and their citations; else a judgement has no statements.
         claims: judge claims; else a judgement on an example with claims has no gold verdicts.
         known: decisions that are not queried again; new ones are added.
@@ -111,9 +101,8 @@ def judge(
     jobs: list[list[_Job]] = []
     claimed: list[list[Pair]] = []
     for example, answer in zip(examples, answers, strict=True):
-        split = example.splitter(splitter)
-        statements = split_answer(answer, example.dataset, split) if citations else []
-        jobs.append(_jobs(example, statements, question_first, options))
+        own = answer if citations else answer._replace(statements=())
+        jobs.append(_jobs(example, own, question_first, at_most_citations))
         claimed.append(_claim_pairs(example, answer, question_first) if claims else [])
     if verifier is not None:
         flat = [job for answer_jobs in jobs for job in answer_jobs if job.cited.documents]
@@ -134,7 +123,7 @@ def judge(
     return [
         Judgement(
             tuple(job.verdict(known, elsewhere) for job in answer_jobs),
-            _gold_hits(example, remove_citations(answer), [known[p] for p in pairs], options),
+            _gold_hits(example, answer, [known[p] for p in pairs]),
         )
         for example, answer, answer_jobs, pairs in zip(
             examples, answers, jobs, claimed, strict=True
@@ -159,19 +148,25 @@ class Cited(NamedTuple):
     wrong: str = ""
 
 
-def cited_documents(statement: Statement, n_docs: int, options: JudgeOptions) -> Cited:
+def cited_documents(
+    statement: Statement, n_docs: int, rules: Rules, at_most_citations: int | None = 3
+) -> Cited:
     """Read a statement's citations of `n_docs` documents; the range of all is checked before the
-    first `options.at_most_citations` of them are taken."""
-    taken = statement.citations[: options.at_most_citations]
-    least = 0 if options.zero_is_last and n_docs > 0 else 1
+    first `at_most_citations` of them are taken.
+
+    By ALCE's rules [0] is the last document, a citation out of range takes all of its statement out
+    of precision, and of a document that is cited twice both are judged; by the sane ones there is
+    no [0], all of them are wrong, and so is the second.
+    """
+    taken = statement.citations[:at_most_citations]
+    least = 0 if rules == "alce" and n_docs > 0 else 1
     if any(not least <= citation.number <= n_docs for citation in statement.citations):
-        uncounted = options.out_of_range_uncounted
-        counting = () if uncounted else taken
+        counting = () if rules == "alce" else taken
         return Cited((), tuple((citation, None) for citation in counting), OUT_OF_RANGE)
     documents = [citation.number - 1 for citation in taken]
     if not documents:
         return Cited((), (), "cites nothing")
-    if options.doubled_is_judged:
+    if rules == "alce":
         return Cited(tuple(documents), tuple(zip(taken, documents, strict=True)))
     counted = [
         (citation, None if document in documents[:place] else document)
@@ -185,11 +180,15 @@ def premise(example: Example, documents: Sequence[int]) -> str:
     return "\n".join(example.docs[document].passage for document in documents)
 
 
-def hypothesis(example: Example, statement: Statement, question_first: bool) -> str:
+def hypothesis(
+    example: Example, statement: Statement, question_first: bool, rules: Rules = "sane"
+) -> str:
     """What has to follow from the premise: the statement without its citations. The question is in
     front of an item of a list, and of a sentence for verifiers that were trained this way."""
     if is_list(example.dataset):
-        return remove_citations(f"{example.question} {statement.text}").strip()
+        if rules == "alce":
+            return remove_citations(f"{example.question} {statement.text}").strip()
+        return f"{example.question} {statement.claim}"
     return f"{example.question} {statement.claim}" if question_first else statement.claim
 
 
@@ -245,49 +244,50 @@ class _Job:
 
 
 def _jobs(
-    example: Example, statements: Sequence[Statement], question_first: bool, options: JudgeOptions
+    example: Example, answer: Answer, question_first: bool, at_most_citations: int | None
 ) -> list[_Job]:
     jobs = []
     stated: set[str] = set()
-    for statement in statements:
-        cited = cited_documents(statement, len(example.docs), options)
+    for statement in answer.statements:
+        cited = cited_documents(statement, len(example.docs), answer.rules, at_most_citations)
         words = normalize_answer(statement.claim)
-        if words in stated and not options.repetition_counts:
+        # By the sane rules what is stated again is not supported again.
+        if words in stated and answer.rules == "sane":
             cited = Cited((), tuple((citation, None) for citation, _ in cited.counted), REPEATED)
         stated.add(words)
-        jobs.append(_Job(example, statement, hypothesis(example, statement, question_first), cited))
+        claim = hypothesis(example, statement, question_first, answer.rules)
+        jobs.append(_Job(example, statement, claim, cited))
     return jobs
 
 
 # -- which gold answers an answer hits
 
 
-def _claim_pairs(example: Example, answer: str, question_first: bool) -> list[Pair]:
+def _claim_pairs(example: Example, answer: Answer, question_first: bool) -> list[Pair]:
     """The pairs that decide on an example's claims; none for ASQA and QAMPARI."""
     if example.judged_as in ("asqa", "qampari"):
         return []
     # Twice, as in ALCE: `[[1]2` is `[2` after the first time.
-    text = remove_citations(remove_citations(answer))
+    text = remove_citations(answer.bare) if answer.rules == "alce" else answer.bare
     lead = f"{example.question} " if question_first else ""
     return [Pair(text, lead + claim) for claim in example.claims]
 
 
-def _gold_hits(
-    example: Example, text: str, entailed: Sequence[bool], options: JudgeOptions
-) -> tuple[bool, ...]:
-    """Whether each gold answer is in the text: ASQA's as a substring (ALCE `exact_presence`),
-    QAMPARI's as an item, claims as `entailed` says."""
+def _gold_hits(example: Example, answer: Answer, entailed: Sequence[bool]) -> tuple[bool, ...]:
+    """Whether each gold answer is in the answer: ASQA's as a substring (ALCE `exact_presence`),
+    QAMPARI's as an item, claims as `entailed` says. By ALCE's rules one that normalises to nothing
+    (`The`) is in every text, by the sane ones in none."""
     if example.judged_as == "asqa":
-        normalized = normalize_answer(text)
+        normalized = normalize_answer(answer.bare)
         return tuple(
             any(
-                alias in normalized and (alias != "" or options.empty_alias_hits)
+                alias in normalized and (alias != "" or answer.rules == "alce")
                 for alias in map(normalize_answer, pair.short_answers)
             )
             for pair in example.qa_pairs
         )
     if example.dataset == "qampari":
-        found = set(predicted_items(text))
+        found = set(predicted_items(answer))
         return tuple(
             any(normalize_answer(alias) in found for alias in aliases)
             for aliases in example.answers
@@ -295,25 +295,24 @@ def _gold_hits(
     return tuple(entailed)
 
 
-def predicted_items(text: str) -> list[str]:
+def predicted_items(answer: Answer) -> list[str]:
     """The items of a list answer, normalised, without those that normalise to nothing."""
-    return [item for item in map(normalize_answer, list_items(text)) if item]
+    return list(filter(None, (normalize_answer(item.claim) for item in answer.statements)))
 
 
 # -- a judgement as JSON
 
 
-def verdict_records(raw: str, judgement: Judgement) -> dict[str, list[dict[str, Any]]]:
-    """Every verdict of a judgement of `clean_output(raw)`, with its place in `raw`.
+def verdict_records(judgement: Judgement) -> dict[str, list[dict[str, Any]]]:
+    """Every verdict of a judgement, with its place in the answer.
 
-    A `span` is characters `[start, end]` of `raw`, `cited` are numbers as written, `statement` is
-    an index in `statements`, `index` one in qa_pairs, answers or claims. Of citations those are
-    listed that count.
+    A `span` is characters `[start, end]` of the raw answer, `cited` are numbers of documents,
+    `statement` is an index in `statements`, `index` one in qa_pairs, answers or claims. Of
+    citations those are listed that count.
     """
 
     def span(place: Statement | Citation) -> list[int]:
-        first = raw_char(raw, place.start)
-        return [first, raw_char(raw, place.end - 1) + 1 if place.end > place.start else first]
+        return [place.start, place.end]
 
     return {
         "statements": [

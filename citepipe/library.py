@@ -18,7 +18,7 @@ from citepipe.data.example import Example
 from citepipe.data.files import AnswerFile, read_answers
 from citepipe.options import RewardOptions, ScoreOptions
 from citepipe.rewards import Placement, Rewarder, place, reward_file
-from citepipe.score.files import Scorer, under_rules
+from citepipe.score.files import Scorer
 from citepipe.verify.base import Verifier
 from citepipe.verify.load import checked, load_verifier
 
@@ -42,7 +42,7 @@ def score(
     suits the dataset; `cache` is the file that keeps a model's decisions, which runs on `device`.
     """
     file = _file(rows, dataset)
-    options = under_rules(rules, ScoreOptions(**more), file)
+    options = ScoreOptions(rules=rules, **more)
     return Scorer(file, options, device).under(_loaded(verifier, cache, device))
 
 

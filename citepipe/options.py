@@ -599,60 +599,18 @@ class PredictOptions(Options):
     )
 
 
-class JudgeOptions(Options):
-    """Which citations count, and ALCE's peculiarities, each with its sane alternative."""
-
-    at_most_citations: int | None = Field(
-        3, ge=1, description="Citations of a statement, in range, that count; null for all."
-    )
-    zero_is_last: bool = Field(
-        True, description="ALCE: [0] is the last document. False: it is out of range."
-    )
-    out_of_range_uncounted: bool = Field(
-        True,
-        description="ALCE: the citations of a statement with one out of range are not counted in "
-        "precision. False: all of them are wrong.",
-    )
-    doubled_is_judged: bool = Field(
-        True,
-        description="ALCE: a document cited twice by a statement is two citations, judged like "
-        "any two. False: the repetition is wrong and otherwise as if absent.",
-    )
-    repetition_counts: bool = Field(
-        True,
-        description="ALCE: a statement that is made twice counts twice. False: what an answer has "
-        "stated before, in the same words, is not supported again.",
-    )
-    empty_alias_hits: bool = Field(
-        True, description="ALCE: a gold 'The' is in every ASQA answer. False: it is in none."
-    )
-
-    @classmethod
-    def sane(cls, at_most_citations: int | None = 3) -> Self:
-        """Without ALCE's peculiarities: what rewards are computed with."""
-        peculiar = set(cls.model_fields) - {"at_most_citations"}
-        return cls(at_most_citations=at_most_citations, **dict.fromkeys(peculiar, False))
-
-
 class ScoreOptions(Options):
     """Scores of answer files."""
 
-    judge: JudgeOptions = Field(
-        default_factory=JudgeOptions, description="Which citations count, and how."
+    rules: Literal["alce", "sane"] | None = Field(
+        None,
+        description="How answers are read: as ALCE's program with all its peculiarities, or as a "
+        "person; null: alce for asqa, qampari and eli5, sane for all else.",
+    )
+    at_most_citations: int | None = Field(
+        3, ge=1, description="Citations of a statement, in range, that count; null for all."
     )
     splitter: str = Field("punkt-rules", description="Sentence splitter: punkt-rules or punkt.")
-    lines_are_cut: bool = Field(
-        True, description="ALCE: an answer is read up to its first newline. False: all of it is."
-    )
-    groups_are_cut: bool = Field(
-        True, description="ALCE: [1, 2] cites document 1 only. False: it cites both."
-    )
-    years_are_ids: bool = Field(
-        True, description="ALCE: [2012] cites document 2012. False: four digits are text."
-    )
-    skip_empty: bool = Field(
-        True, description="ALCE: no citation scores without a statement. False: they are 0."
-    )
     metrics: tuple[str, ...] | None = Field(
         None, min_length=1, description="By ALCE's names; null for all without QA- and MAUVE."
     )
@@ -667,18 +625,6 @@ class ScoreOptions(Options):
     resamples: int = Field(1000, ge=1, description="Bootstrap resamples per interval.")
     confidence: float = Field(0.95, gt=0, lt=1, description="Coverage of the intervals.")
     seed: int = Field(42, ge=0, description="Seed of the bootstrap.")
-
-    @property
-    def switches(self) -> dict[str, bool | int | None]:
-        """ALCE's peculiarities: which are on."""
-        own = {"lines_are_cut", "groups_are_cut", "years_are_ids", "skip_empty"}
-        return {**self.judge.model_dump(), **self.model_dump(include=own)}
-
-    def sane(self) -> Self:
-        """The same scores without ALCE's peculiarities."""
-        changed: dict[str, Any] = {"judge": JudgeOptions.sane(self.judge.at_most_citations)}
-        own = ("lines_are_cut", "groups_are_cut", "years_are_ids", "skip_empty")
-        return self.model_copy(update=changed | dict.fromkeys(own, False))
 
 
 class WorldOptions(Options):

@@ -10,10 +10,10 @@ from typing import Any, Literal, NamedTuple
 from citepipe.data.example import Example
 from citepipe.data.files import AnswerFile
 from citepipe.judge import Judgement, judge, verdict_records
-from citepipe.options import JudgeOptions, RewardOptions
-from citepipe.text.normalize import clean_output, join_lines, raw_char
+from citepipe.options import RewardOptions
+from citepipe.progress import say
 from citepipe.text.sentences import Splitter, load_splitter
-from citepipe.text.statements import is_list
+from citepipe.text.statements import Answer, is_list, notes_of
 from citepipe.verify.base import Pair, Verifier, identity_of, provenance_of
 from citepipe.verify.load import load_verifier
 
@@ -36,30 +36,30 @@ def find_rewards(
 ) -> list[Reward]:
     """The rewards of one answer.
 
-    Citation recall stands on the character that closes each statement (`Statement.last`), citation
-    precision on the bracket that closes each citation, correctness for each gold answer on what
-    ends the answer: only there is it decided that nothing else will be said. Of the gold answers of
-    a list only `options.expected_list_items` are expected: hits all count, misses up to what is
-    missing to that number. A component of size 0 gives no rewards. `judgement` is of
-    `clean_output(raw)`.
+    Citation recall stands on the character that closes each statement (`Statement.last`, or a
+    citation behind it that counts), citation precision on the bracket that closes each citation,
+    correctness for each gold answer on what ends the answer: only there is it decided that nothing
+    else will be said. Of the gold answers of a list only `options.expected_list_items` are
+    expected: hits all count, misses up to what is missing to that number. A component of size 0
+    gives no rewards.
     """
     rewards: list[Reward] = []
 
     def add(component: str, char: int, good: bool) -> None:
         size: float = getattr(options, component)
         if size:
-            rewards.append(Reward(component, raw_char(raw, char), size if good else -size))
+            rewards.append(Reward(component, char, size if good else -size))
 
     for verdict in judgement.statements:
-        add("citation_recall", verdict.statement.last, verdict.supported)
+        closing = [cited.citation.end - 1 for cited in verdict.citations]
+        add("citation_recall", max(verdict.statement.last, *closing, 0), verdict.supported)
         for cited in verdict.citations:
             add("citation_precision", cited.citation.end - 1, cited.right)
-    end = len(clean_output(raw))
     hits, expected = sum(judgement.gold), len(judgement.gold)
     if is_list(example.dataset):
         expected = min(options.expected_list_items, expected)
     for good in [True] * hits + [False] * max(expected - hits, 0):
-        add("correctness", end, good)
+        add("correctness", len(raw), good)
     return rewards
 
 
@@ -109,8 +109,8 @@ def place(
 class Rewarder:
     """Judges generated answers and finds their rewards, for sampling, search and RL alike.
 
-    Citations are judged by the sane rules (`JudgeOptions.sane`), not by ALCE's peculiarities: a
-    policy would learn to use those. Partial answers grow, and what they state at their beginning
+    Answers are read by the sane rules, not by ALCE's peculiarities: a policy would learn to use
+    those. Partial answers grow, and what they state at their beginning
     was decided before: decisions are remembered. The verifier may be given by its spec, then with
     the file of its decisions (`load_verifier`). `pairs` counts what it received so far.
     """
@@ -127,18 +127,15 @@ class Rewarder:
     def judged(
         self, examples: Sequence[Example], answers: Sequence[str]
     ) -> list[tuple[Judgement, list[Reward]]]:
-        """Per answer, as generated, whole or cut off anywhere, the judgement and the rewards; of
-        several lines all are read."""
-        answers = list(map(join_lines, answers))
+        """Per answer, as generated, whole or cut off anywhere, the judgement and the rewards."""
         if len(self._known) > _REMEMBERED:
             self._known.clear()
         remembered = len(self._known)
         judgements = judge(
             examples,
-            [clean_output(answer) for answer in answers],
+            self.read(examples, answers),
             self._verifier,
-            self._splitter,
-            JudgeOptions.sane(self._options.at_most_citations),
+            self._options.at_most_citations,
             citations=bool(self._options.citation_recall or self._options.citation_precision),
             claims=bool(self._options.correctness),
             known=self._known,
@@ -147,6 +144,13 @@ class Rewarder:
         return [
             (judgement, find_rewards(example, answer, judgement, self._options))
             for example, answer, judgement in zip(examples, answers, judgements, strict=True)
+        ]
+
+    def read(self, examples: Sequence[Example], answers: Sequence[str]) -> list[Answer]:
+        """The answers as they are judged."""
+        return [
+            example.read(answer, self._splitter)
+            for example, answer in zip(examples, answers, strict=True)
         ]
 
     def spans(self, examples: Sequence[Example], answers: Sequence[str]) -> list[list[Reward]]:
@@ -165,15 +169,18 @@ def reward_file(file: AnswerFile, verifier: Verifier, options: RewardOptions) ->
         `per_example`: id, dataset, `verdict_records`, `rewards` (on characters of the answer) and
         `totals`; `means` of the totals; `left_out`; `provenance`.
     """
-    judged = Rewarder(verifier, options).judged(file.examples, file.outputs)
+    rewarder = Rewarder(verifier, options)
+    for line in notes_of(rewarder.read(file.examples, file.outputs)):
+        say(f"{file.path}: {line}")
+    judged = rewarder.judged(file.examples, file.outputs)
     per_example: list[dict[str, Any]] = []
-    for example, raw, (judgement, rewards) in zip(file.examples, file.outputs, judged, strict=True):
+    for example, (judgement, rewards) in zip(file.examples, judged, strict=True):
         totals = total(rewards)
         per_example.append(
             {
                 "id": example.id,
                 "dataset": example.dataset,
-                **verdict_records(raw, judgement),
+                **verdict_records(judgement),
                 "rewards": [reward._asdict() for reward in rewards],
                 "totals": totals | {"total": sum(totals.values())},
             }

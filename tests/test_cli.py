@@ -70,7 +70,7 @@ def test_score_prints_a_table_or_json_under_chosen_rules_and_metrics(
     result = json.loads(printed(capsys, "score", answers, "--rules", "sane", "--json", "-"))
     # The empty answer counts.
     assert result["metrics"]["citation_rec"] == pytest.approx(100 / 3)
-    assert result["provenance"]["switches"]["zero_is_last"] is False
+    assert result["provenance"]["rules"] == "sane"
     # Metrics without a verifier load none.
     chosen = ["--metrics", "length,str_em", "--verifier", "nobody/model"]
     result = json.loads(printed(capsys, "score", answers, *chosen, "--json", "-"))

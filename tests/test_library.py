@@ -46,7 +46,7 @@ def test_rows_are_scored_as_their_file_is(tmp_path: Path):
         assert json.loads(json.dumps(scores[part])) == written[part]
     assert citepipe.score(path)["metrics"] == citepipe.score(str(path))["metrics"]
     provenance = citepipe.score([ROW], rules="alce", resamples=3)["provenance"]
-    assert provenance["switches"]["zero_is_last"]
+    assert provenance["rules"] == "alce"
     assert provenance["bootstrap"]["resamples"] == 3
 
 

@@ -50,13 +50,15 @@ def add_score(commands: Any) -> None:
 def add_judging(option: Any) -> None:
     """By which rules answers are read and judged."""
     rules = (
-        "ALCE's rules with all their peculiarities, or the sane ones: [1, 2] cites both, [2012] is "
-        "a year, [0] is no document, an id out of range is a wrong citation, what is said or cited "
-        "twice counts once, an empty answer scores 0; default: alce, of the dataset own sane"
+        "how answers are read: alce, as ALCE's program with all its peculiarities, or sane, as a "
+        "person (all lines, citations in any notation, also behind the stop); default: alce for "
+        "ASQA, QAMPARI and ELI5, sane for all else"
     )
     option("--rules", choices=("alce", "sane"), help=rules)
     count = "citations of a statement that count, 0 for all" + shared.DEFAULT
-    option("--at-most-citations", type=shared.natural, default=3, metavar="N", help=count)
+    option(
+        "--at-most-citations", dest="most", type=shared.natural, default=3, metavar="N", help=count
+    )
     other = "look for support of what is not supported in the documents that are not cited"
     option("--elsewhere", action="store_true", help=other)
 
@@ -71,7 +73,7 @@ def _bounds(text: str) -> dict[str, float]:
 def _score(arguments: argparse.Namespace) -> None:
     """Score files of answers, print the scores and write them with every verdict."""
     from citepipe.options import ScoreOptions
-    from citepipe.score.files import chosen_metrics
+    from citepipe.score.files import chosen_metrics, read_all
 
     options = ScoreOptions(**shared.given(arguments, ScoreOptions))
     wanted = chosen_metrics(options)
@@ -81,15 +83,11 @@ def _score(arguments: argparse.Namespace) -> None:
     files = shared.answers_of(arguments)
     if arguments.expertqa is not None:
         from citepipe.score.expertqa import write_expertqa
-        from citepipe.text.normalize import clean_output
-        from citepipe.text.sentences import load_splitter
 
         if len(files) > 1:
             raise InputError(f"--expertqa: expected one file of answers, got {len(files)}")
         [(name, file)] = files.items()
-        texts = [clean_output(output) for output in file.outputs]
-        splitter = load_splitter(options.splitter)
-        write_expertqa(arguments.expertqa, file.examples, texts, splitter, name)
+        write_expertqa(arguments.expertqa, file.examples, read_all(file, options), name)
     results = scored(arguments, files, options)
     lines = _scores(results, options.confidence)
     shared.publish(arguments.json, shared.together(results), lines)
@@ -113,18 +111,15 @@ def scored(
     arguments: argparse.Namespace, files: dict[str, AnswerFile], options: ScoreOptions
 ) -> dict[str, dict[str, Any]]:
     """The scores of each file under the verifier, which is loaded if a metric needs it."""
-    from citepipe.options import JudgeOptions
     from citepipe.score import alce
-    from citepipe.score.files import Scorer, chosen_metrics, under_rules
+    from citepipe.score.files import Scorer, chosen_metrics
 
-    most = JudgeOptions(at_most_citations=arguments.at_most_citations or None)
-    options = options.model_copy(update={"judge": most})
+    options = options.model_copy(update={"at_most_citations": arguments.most or None})
     needed = alce.computed(chosen_metrics(options))
     verifier = shared.verifier_of(arguments) if any(map(alce.asks_verifier, needed)) else None
     results = {}
     for name, file in files.items():
-        own = under_rules(arguments.rules, options, file)
-        results[name] = Scorer(file, own, arguments.device).under(verifier, arguments.elsewhere)
+        results[name] = Scorer(file, options, arguments.device).under(verifier, arguments.elsewhere)
     return results
 
 
@@ -149,7 +144,7 @@ def _scores(results: dict[str, Any], confidence: float) -> Iterator[str]:
             f"{label + ': ' if label else ''}{counts['examples']} answers, "
             f"{counts['statements']} statements, {counts['citations']} citations; verifier "
             f"{provenance['verifier'] or 'none'}, splitter {provenance['splitter']}, rules "
-            f"{'alce' if provenance['switches']['lines_are_cut'] else 'sane'}"
+            f"{provenance['rules']}"
         )
         for kind, reasons in part["reasons"].items():
             shown = ", ".join(f"{count} {reason}" for reason, count in reasons.items())

@@ -24,7 +24,8 @@ from citepipe.data.files import dataset_of, named_in, read_rows
 from citepipe.data.mixture import normalized_question
 from citepipe.data.validate import RowError, shown
 from citepipe.errors import InputError
-from citepipe.text.statements import find_citations
+from citepipe.text.sentences import load_splitter
+from citepipe.text.statements import NOTES, rules_of
 
 LONG_ANSWER = 200
 """Words of an answer; longer ones do not fit into what the paper generates (200 tokens)."""
@@ -217,7 +218,7 @@ def _remarks(example: Example, row: dict[str, Any], kept: int) -> Iterator[tuple
         raw = row.get("output")
         if isinstance(raw, list) and len(raw) > 1:
             yield "output", "several answers", f", {len(raw)}, of which the first is read"
-        for kind, detail in _about_output(example.output, len(example.docs), kept):
+        for kind, detail in _about_output(example, kept):
             yield "output", kind, detail
     texts = {"question": example.question, "output": example.output, "answer": example.answer}
     texts |= {f"{listed}[{i}]": f"{doc.title} {doc.text}" for i, doc in enumerate(example.docs)}
@@ -226,19 +227,19 @@ def _remarks(example: Example, row: dict[str, Any], kept: int) -> Iterator[tuple
             yield name, "an unusual character", f", U+{ord(unusual[0]):04X}"
 
 
-def _about_output(output: str, documents: int, kept: int) -> Iterator[tuple[str, str]]:
-    text = output.strip()
-    if not text:
+def _about_output(example: Example, kept: int) -> Iterator[tuple[str, str]]:
+    rules, documents = rules_of(example.dataset), len(example.docs)
+    answer = example.read(example.output or "", load_splitter(), rules, noting=True)
+    if not answer.text.strip():
         yield "an empty answer", ""
         return
-    if "\n" in text:
-        yield "several lines", ", of which scores read the first"
-    words = len(text.split())
+    words = len(answer.text.split())
     if words > LONG_ANSWER:
         yield f"an answer of more than {LONG_ANSWER} words", f", {words}"
-    cited = sorted({citation.number for citation in find_citations(text)})
-    if not cited:
-        yield "an answer without citations", ""
+    for note, line in NOTES[rules].items():
+        if note in answer.notes:
+            yield line, ""
+    cited = sorted({c.number for statement in answer.statements for c in statement.citations})
     missing = [number for number in cited if not 1 <= number <= documents]
     if missing and documents:
         yield "cites what is no document", f", [{missing[0]}] of {documents}"

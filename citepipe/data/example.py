@@ -20,8 +20,9 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, TypeAdapter
 
 from citepipe.data.validate import RowError, kind_of, present, shown, validated
-from citepipe.text.sentences import Splitter
-from citepipe.text.statements import find_citations, renumber_citations
+from citepipe.text.citations import find
+from citepipe.text.sentences import Span, Splitter
+from citepipe.text.statements import Answer, Rules, read_answer, renumber_citations
 
 DATASETS = ("asqa", "qampari", "eli5", "expertqa", "own")
 """`own`: answers in sentences to anybody's questions, with whatever references there are."""
@@ -250,14 +251,17 @@ class Example:
         ELI5's."""
         return ("asqa" if self.qa_pairs else "eli5") if self.dataset == "own" else self.dataset
 
-    def splitter(self, otherwise: Splitter) -> Splitter:
-        """What splits the answer: its `parts` as they came, or else `otherwise`."""
-        if not self.parts or self.output != " ".join(self.parts):
-            return otherwise
-        ends = list(accumulate(len(part) + 1 for part in self.parts))
-        return lambda _: [
-            (e - 1 - len(part), e - 1) for part, e in zip(self.parts, ends, strict=True)
-        ]
+    def read(
+        self, raw: str, splitter: Splitter, rules: Rules = "sane", noting: bool = False
+    ) -> Answer:
+        """An answer to the question, read with the documents' titles (`read_answer`), and split
+        into its `parts` if it is the one that came in them."""
+        titles = [doc.title for doc in self.docs]
+        parts: tuple[Span, ...] = ()
+        if self.parts and raw == " ".join(self.parts):
+            ends = accumulate(len(part) + 1 for part in self.parts)
+            parts = tuple((e - 1 - len(p), e - 1) for p, e in zip(self.parts, ends, strict=True))
+        return read_answer(raw, self.dataset, splitter, rules, titles, noting, parts)
 
     def to_row(self) -> dict[str, Any]:
         """The row as the authors' files have it (`output` a list of at most one answer)."""
@@ -350,7 +354,8 @@ def _cited(answer: _Answer) -> dict[str, Any]:
             if passage and passage not in passages.setdefault(number, []):
                 passages[number].append(passage)
     output = answer.answer_string
-    cited = {c.number for c in find_citations(output or "") if (output or "")[c.end - 1] == "]"}
+    notations = find(output or "", 0, len(output or "")).notations
+    cited = {citation.number for notation in notations for citation in notation.citations}
     known = {number for number, texts in passages.items() if texts}
     if not known:
         return {"output": output}

@@ -38,7 +38,7 @@ from citepipe.rewards import Rewarder
 from citepipe.sample.job import Ids, Job, Method, Record, Share, answer_record, sample_share
 from citepipe.sample.predict import predict
 from citepipe.text.sentences import Splitter, load_splitter
-from citepipe.text.statements import is_list
+from citepipe.text.statements import is_list, read_answer
 
 
 @dataclass(slots=True)
@@ -104,16 +104,17 @@ def segment_end(text: str, listing: bool, splitter: Splitter | None) -> int | No
     Args:
         text: the continuation so far.
         listing: the answer is a comma-separated list: a segment ends with its comma.
-        splitter: finds sentences; a segment ends with its sentence, which is known as soon as the
-            next one begins. None ends it at the first full stop, wherever that stands.
+        splitter: finds sentences; a segment ends with its sentence and the citations behind it,
+            which is known as soon as the next one begins. None ends it at the first full stop,
+            wherever that stands.
     """
     if listing or splitter is None:
         place = text.find("," if listing else ".")
         return None if place < 0 else place + 1
-    if not any(mark in text for mark in ".!?"):
+    if not any(mark in text for mark in ".!?\n。！？؟।"):
         return None
-    sentences = splitter(text)
-    return sentences[0][1] if len(sentences) > 1 else None
+    statements = read_answer(text, "", splitter).statements
+    return statements[0].end if len(statements) > 1 else None
 
 
 def segment_search(

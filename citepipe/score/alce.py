@@ -13,7 +13,7 @@ from citepipe.judge import Judgement, percent, predicted_items
 from citepipe.score.means import EQUALLY_WEIGHTED, HARMONIC
 from citepipe.text.normalize import normalize_answer
 from citepipe.text.sentences import Splitter
-from citepipe.text.statements import is_list, remove_citations, split_answer
+from citepipe.text.statements import Answer, is_list, remove_citations
 
 Scores = dict[str, float]
 
@@ -69,9 +69,12 @@ def asks_verifier(metric: str) -> bool:
 
 
 def text_scores(
-    examples: Sequence[Example], answers: Sequence[str], splitter: Splitter, wanted: Collection[str]
+    examples: Sequence[Example],
+    answers: Sequence[Answer],
+    splitter: Splitter,
+    wanted: Collection[str],
 ) -> list[Scores]:
-    """The metrics of cleaned answers as texts: `length`, and of answers in sentences `rougeLsum`
+    """The metrics of answers as texts: `length`, and of answers in sentences `rougeLsum`
     and `copied`, the share of statements that stand word for word in a document of the question
     (both as `normalize_answer` leaves them; titles apart, and `sent` in the place of the text).
 
@@ -84,7 +87,7 @@ def text_scores(
     rouge = Rouge(splitter)
     scores = []
     for example, answer in zip(examples, answers, strict=True):
-        text = remove_citations(answer)
+        text = answer.bare
         own: Scores = {"length": float(len(text.split()))} if "length" in wanted else {}
         references = example.long_answers or ((example.answer,) if example.answer else ())
         if "rougeLsum" in wanted and references and example.dataset != "qampari":
@@ -93,22 +96,19 @@ def text_scores(
         if "copied" in wanted and not is_list(example.dataset):
             docs = [doc.text if doc.sent is None else doc.sent for doc in example.docs]
             docs = [f" {normalize_answer(remove_citations(doc))} " for doc in docs]
-            statements = split_answer(answer, example.dataset, example.splitter(splitter))
-            claims = filter(None, (normalize_answer(statement.claim) for statement in statements))
+            claims = filter(None, (normalize_answer(s.claim) for s in answer.statements))
             if copied := [any(f" {claim} " in doc for doc in docs) for claim in claims]:
                 own["copied"] = percent(copied)
         scores.append(own)
     return scores
 
 
-def judged_scores(
-    example: Example, answer: str, judgement: Judgement, skip_empty: bool = True
-) -> Scores:
-    """The metrics that follow from the judgement on a cleaned answer: citation scores, and
-    correctness by dataset. With `skip_empty`, as in ALCE, an answer without statements has no
-    citation scores; else they are 0."""
+def judged_scores(example: Example, answer: Answer, judgement: Judgement) -> Scores:
+    """The metrics that follow from the judgement on an answer: citation scores, and correctness by
+    dataset. By ALCE's rules an answer without statements has no citation scores; by the sane ones
+    they are 0."""
     scores: Scores = {}
-    if judgement.statements or not skip_empty:
+    if judgement.statements or answer.rules == "sane":
         scores["citation_rec"] = judgement.citation_rec
         scores["citation_prec"] = judgement.citation_prec
     hits = judgement.gold
@@ -118,15 +118,15 @@ def judged_scores(
         scores["str_em"] = percent(hits)
         scores["str_hit"] = 100.0 * all(hits)
     elif example.judged_as == "qampari":
-        scores |= _list_scores(example, remove_citations(answer), hits)
+        scores |= _list_scores(example, answer, hits)
     else:
         scores["claims_nli"] = percent(hits)
     return scores
 
 
-def _list_scores(example: Example, text: str, hits: Sequence[bool]) -> Scores:
+def _list_scores(example: Example, answer: Answer, hits: Sequence[bool]) -> Scores:
     """QAMPARI's precision and recall (ALCE `compute_qampari_f1`)."""
-    predictions, recall = predicted_items(text), percent(hits)
+    predictions, recall = predicted_items(answer), percent(hits)
     gold = {normalize_answer(alias) for aliases in example.answers for alias in aliases}
     precision = percent([prediction in gold for prediction in predictions])
     top = 100 * min(_EXPECTED_ITEMS, sum(hits)) / min(_EXPECTED_ITEMS, len(hits))
@@ -140,7 +140,7 @@ def _list_scores(example: Example, text: str, hits: Sequence[bool]) -> Scores:
     }
 
 
-def unit_counts(example: Example, answer: str, judgement: Judgement) -> dict[str, int]:
+def unit_counts(example: Example, answer: Answer, judgement: Judgement) -> dict[str, int]:
     """How much an example has of what weighs the equally weighted metrics."""
     statements, gold = judgement.statements, len(judgement.gold)
     listed = example.dataset == "qampari"
@@ -149,7 +149,7 @@ def unit_counts(example: Example, answer: str, judgement: Judgement) -> dict[str
         "citations": sum(len(statement.citations) for statement in statements),
         "gold": gold,
         "gold_top5": min(_EXPECTED_ITEMS, gold),
-        "items": len(predicted_items(remove_citations(answer))) if listed else 0,
+        "items": len(predicted_items(answer)) if listed else 0,
     }
 
 

@@ -24,7 +24,7 @@ HEADLINE = tuple(
 )
 """The metrics that are compared unless others are named."""
 
-TERMS = ("splitter", "rules", "switches", "at_most_citations")
+TERMS = ("splitter", "rules", "at_most_citations")
 """What scores depend on besides the verifier, by their names in a score file's provenance."""
 
 Part = tuple[str, str]

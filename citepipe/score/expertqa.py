@@ -15,8 +15,7 @@ from citepipe.data.example import Example
 from citepipe.data.files import write_jsonl
 from citepipe.errors import InputError
 from citepipe.text.normalize import normalize_answer
-from citepipe.text.sentences import Splitter
-from citepipe.text.statements import split_answer
+from citepipe.text.statements import Answer
 
 # Filled in later by its programs, or by annotators.
 _CLAIM_LABELS = (
@@ -32,9 +31,9 @@ _FETCHED = ("bing_chat", "gpt4")
 
 
 def write_expertqa(
-    path: Path, examples: Sequence[Example], texts: Sequence[str], splitter: Splitter, name: str
+    path: Path, examples: Sequence[Example], answers: Sequence[Answer], name: str
 ) -> None:
-    """Write cleaned answers, one per example, as those of one system, a question per line.
+    """Write answers, one per example, as those of one system, a question per line.
 
     A claim is a statement of the answer as it stands there; its evidence is `[number] title`, an
     empty line and the passage for every document that it cites, once each. Statements without a
@@ -52,7 +51,7 @@ def write_expertqa(
             "evidence EXPERTQA's programs take for web addresses"
         )
     rows = []
-    for example, text in zip(examples, texts, strict=True):
+    for example, answer in zip(examples, answers, strict=True):
         if example.dataset != "expertqa":
             raise InputError(
                 f"example {example.id}, field dataset: expected expertqa, got {example.dataset}"
@@ -63,17 +62,17 @@ def write_expertqa(
             {
                 "question": example.question,
                 "annotator_id": str(example.extra.get("annotator_id") or ""),
-                "answers": {name: _answer(example, text, splitter)},
+                "answers": {name: _answer(example, answer)},
                 "metadata": {key: str(metadata.get(key) or "") for key in _METADATA},
             }
         )
     write_jsonl(path, rows)
 
 
-def _answer(example: Example, text: str, splitter: Splitter) -> dict[str, Any]:
+def _answer(example: Example, answer: Answer) -> dict[str, Any]:
     titles = [f"[{number}] {doc.title}" for number, doc in enumerate(example.docs, start=1)]
     claims = []
-    for statement in split_answer(text, example.dataset, splitter):
+    for statement in answer.statements:
         cited = dict.fromkeys(citation.number for citation in statement.citations)
         docs = [(titles[n - 1], example.docs[n - 1]) for n in cited if 1 <= n <= len(titles)]
         if normalize_answer(statement.claim):
@@ -82,4 +81,4 @@ def _answer(example: Example, text: str, splitter: Splitter) -> dict[str, Any]:
             claim = {"claim_string": statement.text, "evidence": passages}
             claims.append({**claim, **dict.fromkeys(_CLAIM_LABELS)})
     labels = dict.fromkeys(_ANSWER_LABELS)
-    return {"answer_string": text, "attribution": titles, "claims": claims, **labels}
+    return {"answer_string": answer.text, "attribution": titles, "claims": claims, **labels}

@@ -20,9 +20,8 @@ from citepipe.provenance import digest_of
 from citepipe.score import alce
 from citepipe.score.evidence import passage_of
 from citepipe.score.means import columns, intervals
-from citepipe.text.normalize import clean_output, join_lines
 from citepipe.text.sentences import load_splitter
-from citepipe.text.statements import keep_years, remove_citations, separate_groups
+from citepipe.text.statements import Answer, notes_of, rules_of
 from citepipe.verify.base import Verifier, identity_of, provenance_of
 from citepipe.verify.load import load_verifier
 
@@ -40,10 +39,13 @@ def chosen_metrics(options: ScoreOptions) -> frozenset[str]:
     return frozenset(options.metrics)
 
 
-def under_rules(rules: str | None, options: ScoreOptions, file: AnswerFile) -> ScoreOptions:
-    """Options under `alce` or `sane` rules; None takes ALCE's for a file of its datasets."""
-    is_own = all(example.dataset == "own" for example in file.examples)
-    return options.sane() if (rules or ("sane" if is_own else "alce")) == "sane" else options
+def read_all(file: AnswerFile, options: ScoreOptions) -> list[Answer]:
+    """The answers of a file, each as its rules read it."""
+    splitter = load_splitter(options.splitter)
+    return [
+        e.read(e.output or "", splitter, rules_of(e.dataset, options.rules), noting=True)
+        for e in file.examples
+    ]
 
 
 class Scorer:
@@ -60,25 +62,13 @@ class Scorer:
         self._wanted = chosen_metrics(options)
         self._needed = alce.computed(self._wanted)
         self._splitter = load_splitter(options.splitter)
-        # Answers in the notation that ALCE reads.
-        self._outputs = list(file.outputs)
-        if not options.groups_are_cut:
-            self._outputs = list(map(separate_groups, self._outputs))
-        if not options.years_are_ids:
-            self._outputs = list(map(keep_years, self._outputs))
-        several = sum("\n" in output.strip() for output in self._outputs)
-        if not options.lines_are_cut:
-            self._outputs = list(map(join_lines, self._outputs))
-        elif several:
-            say(
-                f"{file.path}: {several} of {len(file.outputs)} answers have several lines, only "
-                "the first is read, as by ALCE (score.lines_are_cut)"
-            )
-        self._texts = list(map(clean_output, self._outputs))
-        self._scores = alce.text_scores(file.examples, self._texts, self._splitter, self._needed)
+        self._answers = read_all(file, options)
+        for line in notes_of(self._answers):
+            say(f"{file.path}: {line}")
+        self._scores = alce.text_scores(file.examples, self._answers, self._splitter, self._needed)
         self._mauve: dict[str, float] = {}
         self._models: dict[str, Mapping[str, Any]] = {}
-        bare = list(map(remove_citations, self._texts))
+        bare = [answer.bare for answer in self._answers]
         if self._needs(alce.READER):
             from citepipe.score.reader import Reader, qa_scores
 
@@ -102,26 +92,25 @@ class Scorer:
             `metrics` (ALCE's names, 0 to 100), `intervals` (per metric `[low, high]`), `n` (how
             many answers have it), `counts`, `reasons` (of statements and citations, how often
             each), `datasets` (these five of each, if there are several), `per_example` (the
-            question, a digest of its documents, scores and verdicts, with spans in the output or
-            in `read_as`, as the sane rules read it; the id is the row's place if `is_numbered`),
+            question, a digest of its documents, scores and verdicts, with spans in the output;
+            the id is the row's place if `is_numbered`),
             `left_out` (the complaints about bad rows) and `provenance`.
         """
         examples, options = self._file.examples, self._options
         judgements = judge(
             examples,
-            self._texts,
+            self._answers,
             verifier,
-            self._splitter,
-            options.judge,
+            options.at_most_citations,
             citations=self._needs(alce.CITATIONS),
             claims=self._needs(alce.CLAIMS),
             elsewhere=elsewhere,
         )
         rows: list[dict[str, Any]] = []
-        for example, output, text, own, judgement in zip(
-            examples, self._outputs, self._texts, self._scores, judgements, strict=True
+        for example, answer, own, judgement in zip(
+            examples, self._answers, self._scores, judgements, strict=True
         ):
-            scores = own | alce.judged_scores(example, text, judgement, options.skip_empty)
+            scores = own | alce.judged_scores(example, answer, judgement)
             rows.append(
                 {
                     "id": example.id,
@@ -130,9 +119,8 @@ class Scorer:
                     "question": example.question,
                     "documents": _digest(example),
                     **{name: value for name, value in scores.items() if name in self._needed},
-                    "counts": alce.unit_counts(example, text, judgement),
-                    **({"read_as": output} if output != example.output else {}),
-                    **verdict_records(output, judgement),
+                    "counts": alce.unit_counts(example, answer, judgement),
+                    **verdict_records(judgement),
                 }
             )
             for statement in rows[-1]["statements"]:
@@ -193,7 +181,8 @@ class Scorer:
         return {
             **about,
             "splitter": options.splitter,
-            "switches": options.switches,
+            "rules": " and ".join(sorted({answer.rules for answer in self._answers})),
+            "at_most_citations": options.at_most_citations,
             **self._models,
             "bootstrap": options.model_dump(include={"resamples", "confidence", "seed"}),
             "input": {"file": self._file.path.name, "sha256": self._file.sha256},

@@ -12,7 +12,7 @@ from itertools import combinations
 from citepipe.data.example import Example
 from citepipe.options import TeacherOptions
 from citepipe.text.sentences import Splitter
-from citepipe.text.statements import renumber_citations, with_citations
+from citepipe.text.statements import read_answer, with_citations
 from citepipe.verify.base import Pair, Verifier
 
 
@@ -27,9 +27,8 @@ def attribute(
     order is cited. An example of which no sentence is left keeps no output.
 
     """
-    plain = [renumber_citations(e.answer or "", lambda _: None) for e in examples]
-    plain = [answer.replace("\n", " ").strip() for answer in plain]
-    sentences = [[answer[start:end] for start, end in splitter(answer)] for answer in plain]
+    read = [read_answer(example.answer or "", "", splitter) for example in examples]
+    sentences = [[statement.claim for statement in answer.statements] for answer in read]
     cited: dict[tuple[int, int], tuple[int, ...]] = {}
     for size in range(1, options.at_most + 1):
         asked = [

@@ -10,7 +10,6 @@ import asyncio
 import hashlib
 import json
 import math
-import re
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, replace
@@ -24,6 +23,7 @@ from citepipe.generate.client import BrokenAnswerError, Client, RefusedError, ea
 from citepipe.options import EndpointOptions, TemplateOptions
 from citepipe.progress import Progress, say
 from citepipe.runstate import append_journal, read_journal
+from citepipe.text.layout import without_thoughts
 
 REFUSALS_IN_A_ROW = 20
 """So many are no longer the questions' fault."""
@@ -33,8 +33,6 @@ _OF_ONE_QUESTION = (400, 413, 422)
 _CHARACTERS_PER_TOKEN = 4
 _BYTES_AROUND_MESSAGE = 16
 _MOST_TOKENS = 10**9
-# Where the template opened them, only their end is in the reply.
-_THOUGHTS = re.compile(r".*?</think>|\s*<think>.*", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,8 +235,7 @@ class Endpoint:
         estimated = not all(type(n) is int and 0 <= n <= _MOST_TOKENS for n in counts)
         sent, answered = (_estimated(texts), _estimated([text])) if estimated else counts
         # An answer may repeat the key, and is written down; half a character cannot be.
-        thoughts = _THOUGHTS.match(text)
-        text = text[thoughts.end() if thoughts else 0 :].strip()
+        text = without_thoughts(text).strip()
         text = text.replace(self._client.key, "***") if self._client.key else text
         text = text.encode("utf-8", "replace").decode()
         cost = self._cost(sent, answered)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -30,14 +31,18 @@ colo conn del fla ga kan ky la md mich minn mo mont neb nev okla pa penn tenn te
 oz lb lbs hr hrs min mins kg km cm mm mi
 """
 
-# Words that begin a sentence when they are capitalised, also after an abbreviation or an initial.
-_STARTERS = """
+_BEGINNINGS = """
 the this that these those there here he she it they we i you his her its their our my your in on
 at by for from with without during before after since until while when where although though
 because if as however moreover furthermore therefore thus additionally also and but or so yet a
 an another some many most all both each every several one two three what who which why how
 according despite among between under over
 """
+STARTERS = frozenset(_BEGINNINGS.split())
+"""Words that begin a sentence when they are capitalised, also after an abbreviation or initial."""
+
+# The stops of scripts that Punkt does not know, and what closes with them.
+_OTHER_STOPS = re.compile(r"[。！？｡؟।॥۔։።။។]+[」』”’）)】»\"']*")
 
 
 @lru_cache(maxsize=len(SPLITTERS))
@@ -80,13 +85,29 @@ def load_splitter(spec: str = "punkt-rules") -> Splitter:
     return lambda text: list(tokenizer.span_tokenize(text))
 
 
+def split_sentences(text: str, splitter: Splitter) -> list[Span]:
+    """The spans of sentences in any script: what the splitter finds, cut at the stops of scripts
+    that it does not know."""
+    spans = splitter(text)
+    if not _OTHER_STOPS.search(text):
+        return spans
+    parts = []
+    for start, end in spans:
+        for stop in _OTHER_STOPS.finditer(text, start, end):
+            parts.append((start, stop.end()))
+            start = stop.end() + len(text[stop.end() : end]) - len(text[stop.end() : end].lstrip())
+        if start < end:
+            parts.append((start, end))
+    return parts
+
+
 def english_rules() -> PunktParameters:
     """English abbreviations and words that begin sentences, without a trained model."""
     from nltk.tokenize import punkt
 
     parameters = punkt.PunktParameters()
     parameters.abbrev_types = set(_ABBREVIATIONS.split())
-    parameters.sent_starters = set(_STARTERS.split())
+    parameters.sent_starters = set(STARTERS)
     for word in parameters.sent_starters:
         # Seen capitalised at the beginning and lower-case inside of sentences: `Vitamin C. The`
         # is then two sentences while `J. K. Rowling` is none.

@@ -158,8 +158,8 @@ def test_every_problem_of_every_row_is_found(tmp_path: Path) -> None:
         ),
         ({"output": [" "]}, "output: an empty answer"),
         ({"output": ["A [1].", "B."]}, "output: several answers, 2, of which the first is read"),
-        ({"output": "A [1].\nB."}, "output: several lines, of which scores read the first"),
-        ({"output": "In Norway."}, "output: an answer without citations"),
+        ({"output": "A [1].\nB."}, "output: several lines, of which alce reads the first"),
+        ({"output": "In Norway."}, "output: no citation that alce reads"),
         ({"output": "word " * 200 + "[1]."}, "output: an answer of more than 200 words, 201"),
         ({"output": "In Norway [1][4]."}, "output: cites what is no document, [4] of 1"),
         (

@@ -66,8 +66,8 @@ def test_an_answer_may_come_as_a_list_of_statements(
     assert [doc.text for doc in example.docs] == texts
     assert example.parts == (f"It is. So. {cited[0]}", f"No. {cited[1]}")
     assert (example.id, example.output) == ("7", " ".join(example.parts))
-    split = example.splitter(load_splitter())
-    assert [example.output[a:b] for a, b in split(example.output)] == list(example.parts)
+    read = example.read(example.output, load_splitter()).statements
+    assert [statement.text for statement in read] == list(example.parts)
 
 
 @pytest.mark.parametrize(
@@ -190,7 +190,8 @@ def test_what_is_written_for_expertqas_programs_is_read_again(tmp_path: Path) ->
     docs = (Document("T", "One."), Document("U", "Two."))
     example = Example("7", "expertqa", "What?", docs, extra={"annotator_id": "x"})
     text = "It is one [1]. And two [2]."
-    write_expertqa(tmp_path / "a.jsonl", [example], [text], load_splitter("punkt-rules"), "ours")
+    answer = example.read(text, load_splitter())
+    write_expertqa(tmp_path / "a.jsonl", [example], [answer], "ours")
     (again,) = read_examples(tmp_path / "a.jsonl")
     # Nobody has revised it yet.
     assert (again.docs, again.output, again.answer, again.claims) == (docs, text, None, ())

@@ -13,14 +13,16 @@ from citepipe.judge import (
     premise,
     verdict_records,
 )
-from citepipe.options import JudgeOptions
-from citepipe.text.normalize import clean_output
 from citepipe.text.sentences import load_splitter
-from citepipe.text.statements import Statement, split_answer
+from citepipe.text.statements import Answer, Rules, Statement, read_answer
 from citepipe.verify.base import Pair
 
-ALCE = JudgeOptions()
-SANE = JudgeOptions.sane()
+ALCE: Rules = "alce"
+SANE: Rules = "sane"
+
+
+def read(text: str, rules: Rules = ALCE, dataset: str = "asqa") -> Answer:
+    return read_answer(text, dataset, load_splitter(), rules)
 
 
 class Words:
@@ -46,8 +48,8 @@ def example(dataset: str = "asqa", **gold: object) -> Example:
 Verdicts = list[tuple[bool, list[bool]]]
 
 
-def judged(answer: str, options: JudgeOptions = ALCE) -> Verdicts:
-    judgement = judge([example()], [answer], Words(), load_splitter(), options)[0]
+def judged(answer: str, rules: Rules = ALCE) -> Verdicts:
+    judgement = judge([example()], [read(answer, rules)], Words())[0]
     return [(s.supported, [c.right for c in s.citations]) for s in judgement.statements]
 
 
@@ -73,8 +75,6 @@ def judged(answer: str, options: JudgeOptions = ALCE) -> Verdicts:
         ("x y [1][3][1][2].", [(True, [False, True, False])], "the same"),
         # Stated twice.
         ("x [1]. x [3].", [(True, [True]), (True, [True])], [(True, [True]), (False, [False])]),
-        # Citations behind a stop belong to what follows.
-        ("x. [1] y [2].", [(False, []), (True, [False, True])], "the same"),
     ],
 )
 def test_verdicts(answer: str, alce: Verdicts, sane: Verdicts | str):
@@ -94,16 +94,16 @@ def test_verdicts(answer: str, alce: Verdicts, sane: Verdicts | str):
     ],
 )
 def test_every_verdict_has_a_reason(answer: str, statements: list[str], citations: list[str]):
-    [found] = judge([example()], [answer], Words(), load_splitter(), SANE)
-    records = verdict_records(answer, found)
+    [found] = judge([example()], [read(answer, SANE)], Words())
+    records = verdict_records(found)
     assert [record["reason"] for record in records["statements"]] == statements
     assert [record["reason"] for record in records["citations"]] == citations
 
 
 def test_support_elsewhere_is_looked_for_on_request():
     verifier = Words()
-    answer = "y [1]. w [1]. x [9]. x [1]."
-    [found] = judge([example()], [answer], verifier, load_splitter(), SANE, elsewhere=True)
+    answer = read("y [1]. w [1]. x [9]. x [1].", SANE)
+    [found] = judge([example()], [answer], verifier, elsewhere=True)
     elsewhere = "supported elsewhere"
     assert [(own.reason, own.elsewhere, own.supported) for own in found.statements] == [
         (elsewhere, (2, 3), False),
@@ -116,26 +116,24 @@ def test_support_elsewhere_is_looked_for_on_request():
 
 
 def test_an_empty_answer_has_no_statements_and_an_empty_list_has_one():
-    splitter = load_splitter()
-    empty, listed = judge(
-        [example(), example("qampari")], ["", ""], Words(), splitter, JudgeOptions()
-    )
+    answers = [read(""), read("", dataset="qampari")]
+    empty, listed = judge([example(), example("qampari")], answers, Words())
     assert empty == Judgement((), ())
     assert [s.supported for s in listed.statements] == [False]
 
 
 def test_pairs_are_queried_in_three_rounds_without_repetition():
     verifier = Words()
-    answers = ["x y [1][3]. x y [1][2][3].", "x [1].", "x [1]."]
+    answers = list(map(read, ["x y [1][3]. x y [1][2][3].", "x [1].", "x [1]."]))
     known: dict[Pair, bool] = {}
-    judged_first = judge([example()] * 3, answers, verifier, load_splitter(), ALCE, known=known)
+    judged_first = judge([example()] * 3, answers, verifier, known=known)
     joint, singles, rest = ([p.premise for p in queried] for queried in verifier.rounds)
     a, b, c = (doc.passage for doc in DOCS)
     assert joint == [f"{a}\n{c}", f"{a}\n{b}\n{c}", a]
     assert singles == [a, c, b]
     # The third document alone is known from the round before, and so are the first and the third.
     assert rest == [f"{b}\n{c}"]
-    again = judge([example()] * 3, answers, verifier, load_splitter(), ALCE, known=known)
+    again = judge([example()] * 3, answers, verifier, known=known)
     assert again == judged_first
     assert len(verifier.rounds) == 3
 
@@ -144,8 +142,8 @@ def test_asqa_hits_by_normalised_substring():
     pairs = (QAPair("", ("The X!", "q")), QAPair("", ("z",)), QAPair("", ("The",)))
     gold = example(qa_pairs=pairs)
 
-    def hits(options: JudgeOptions) -> list[bool]:
-        found = judge([gold], ["An x [1]."], Words(), load_splitter(), options)
+    def hits(rules: Rules) -> list[bool]:
+        found = judge([gold], [read("An x [1].", rules)], Words())
         return list(found[0].gold)
 
     assert hits(ALCE) == [True, False, True]
@@ -154,14 +152,15 @@ def test_asqa_hits_by_normalised_substring():
 
 def test_qampari_hits_by_exact_item():
     gold = example("qampari", answers=(("Paris", "City of Light"), ("Rome",), ("",)))
-    found = judge([gold], ["the paris [1], Rome Italy,"], Words(), load_splitter(), ALCE)
+    answer = read("the paris [1], Rome Italy,", dataset="qampari")
+    found = judge([gold], [answer], Words())
     assert list(found[0].gold) == [True, False, False]
 
 
 def test_claims_are_entailed_by_the_answer_without_citations():
     gold = example("eli5", claims=("x", "y"))
     verifier = Words()
-    found = judge([gold], ["x [2]. z [1]"], verifier, load_splitter(), ALCE)
+    found = judge([gold], [read("x [2]. z [1]")], verifier)
     assert list(found[0].gold) == [False, False]
     assert Pair("x. z", "y") in verifier.rounds[0]
 
@@ -172,12 +171,12 @@ def test_a_verifier_may_want_the_question_first():
 
     verifier = Asking()
     gold = example("eli5", claims=("y",))
-    judge([gold], ["w [1]."], verifier, load_splitter(), ALCE)
+    judge([gold], [read("w [1].")], verifier)
     assert verifier.rounds[0] == [Pair("Title: a\nx", "x w."), Pair("w.", "x y")]
 
 
 def statement(text: str, dataset: str = "asqa") -> Statement:
-    return split_answer(text, dataset, load_splitter())[0]
+    return read(text, dataset=dataset).statements[0]
 
 
 def test_the_last_of_no_documents_is_out_of_range():
@@ -196,10 +195,10 @@ def test_premise_and_hypothesis():
 
 def test_verdicts_have_their_places_in_the_raw_answer():
     raw = "  Oslo<|im_end|> is big [1][2]. Yes. \nMore [3]."
-    first, second = split_answer(clean_output(raw), "asqa", load_splitter())
+    first, second = read(raw).statements
     right, wrong = map(CitationVerdict, first.citations, (True, False))
     verdicts = (StatementVerdict(first, True, (right, wrong)), StatementVerdict(second, False, ()))
-    records = verdict_records(raw, Judgement(verdicts, (True,)))
+    records = verdict_records(Judgement(verdicts, (True,)))
     assert [
         (raw[slice(*r["span"])], r["text"], r["cited"], r["supported"])
         for r in records["statements"]
@@ -214,6 +213,6 @@ def test_verdicts_have_their_places_in_the_raw_answer():
 
 
 def test_an_empty_item_has_an_empty_span():
-    item = split_answer("", "qampari", load_splitter())[0]
-    records = verdict_records("", Judgement((StatementVerdict(item, False, ()),), ()))
+    item = read("", dataset="qampari").statements[0]
+    records = verdict_records(Judgement((StatementVerdict(item, False, ()),), ()))
     assert records["statements"][0]["span"] == [0, 0]

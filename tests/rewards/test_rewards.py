@@ -15,9 +15,7 @@ from citepipe.data.files import read_answers
 from citepipe.generate.text import Detokenizer
 from citepipe.options import RewardOptions
 from citepipe.rewards import Reward, Rewarder, place, reward_file, total
-from citepipe.text.normalize import clean_output, join_lines
 from citepipe.text.sentences import load_splitter
-from citepipe.text.statements import split_answer
 from citepipe.verify.base import Pair
 from citepipe.verify.load import load_verifier
 from tests.generate.tiny_tokenizers import KINDS, make_tokenizer
@@ -60,6 +58,17 @@ def test_rewards_of_sentences_stand_on_the_raw_answer():
         Reward("citation_recall", len(answer), -0.2),
         Reward("correctness", len(answer), 0.2),
         Reward("correctness", len(answer), -0.2),
+    ]
+
+
+def test_a_statement_closes_with_the_citations_behind_its_stop_that_count():
+    answer = f"Silver River was directed by Anna Berg. [1] Nobody knows.{' [2]' * 4}"
+    assert [(r.component, r.char) for r in rewards(ASQA, answer, correctness=0)] == [
+        ("citation_recall", answer.index("]")),
+        ("citation_precision", answer.index("]")),
+        # Three of four count, the fourth earns nothing.
+        ("citation_recall", len(answer) - 5),
+        *(("citation_precision", len(answer) - 5 - back) for back in (8, 4, 0)),
     ]
 
 
@@ -122,12 +131,12 @@ def test_every_reward_stands_on_a_character_of_the_answer_or_its_end(answer: str
     (found,) = Rewarder(Counting(), RewardOptions()).spans([example], [answer])
     assert all(0 <= reward.char <= len(answer) for reward in found)
     count = Counter(reward.component for reward in found)
-    statements = split_answer(clean_output(join_lines(answer)), example.dataset, load_splitter())
+    statements = example.read(answer, load_splitter()).statements
     assert count["citation_recall"] == len(statements)
     assert count["citation_precision"] == sum(min(len(s.citations), 3) for s in statements)
-    for reward in found:
-        if reward.component == "citation_precision":
-            assert answer[reward.char] == "]" or answer[reward.char].isdecimal()
+    ends = {citation.end for s in statements for citation in s.citations}
+    placed = {reward.char + 1 for reward in found if reward.component == "citation_precision"}
+    assert placed <= ends
     assert sum(total(found).values()) == pytest.approx(sum(r.value for r in found), abs=1e-9)
 
 

@@ -7,8 +7,9 @@ import pytest
 from citepipe.data.example import Document, Example, QAPair
 from citepipe.judge import CitationVerdict, Judgement, StatementVerdict
 from citepipe.score.alce import METRICS, judged_scores, text_scores, unit_counts
+from citepipe.text.citations import Citation
 from citepipe.text.sentences import load_splitter
-from citepipe.text.statements import Citation, Statement
+from citepipe.text.statements import Answer, Rules, Statement
 
 ASQA = Example(
     "1", "asqa", "q", (), long_answers=("a b c d", "x y"), qa_pairs=(QAPair("", ("a",)),)
@@ -33,10 +34,14 @@ NOTHING_RIGHT = dict.fromkeys(
 def verdict(supported: bool, *right: bool) -> StatementVerdict:
     citation = Citation(0, 3, 1)
     return StatementVerdict(
-        Statement(0, 1, "s", (citation,) * len(right), 0),
+        Statement(0, 1, "s", "s", (citation,) * len(right), 0),
         supported,
         tuple(CitationVerdict(citation, r) for r in right),
     )
+
+
+def read(example: Example, answer: str, rules: Rules = "alce") -> Answer:
+    return example.read(answer, load_splitter(), rules)
 
 
 def gold(*hits: bool) -> Judgement:
@@ -78,11 +83,11 @@ def gold(*hits: bool) -> Judgement:
 def test_scores_that_follow_from_a_judgement(
     example: Example, answer: str, judgement: Judgement, expected: dict[str, float]
 ):
-    assert judged_scores(example, answer, judgement) == pytest.approx(expected)
+    assert judged_scores(example, read(example, answer), judgement) == pytest.approx(expected)
     if not (judgement.statements or judgement.gold):
         # By the sane rules an answer without statements scores 0.
         none = {"citation_rec": 0, "citation_prec": 0}
-        assert judged_scores(example, answer, judgement, skip_empty=False) == none
+        assert judged_scores(example, read(example, answer, "sane"), judgement) == none
 
 
 @pytest.mark.parametrize(
@@ -108,10 +113,11 @@ def test_scores_that_follow_from_a_judgement(
 def test_scores_of_the_text(
     example: Example, answer: str, metrics: list[str], expected: dict[str, float]
 ):
-    assert text_scores([example], [answer], load_splitter(), metrics) == [pytest.approx(expected)]
+    found = text_scores([example], [read(example, answer)], load_splitter(), metrics)
+    assert found == [pytest.approx(expected)]
 
 
 def test_what_an_answer_has_of_each_thing():
     judgement = Judgement((verdict(True, True), verdict(True, True, False)), gold(*[True] * 7).gold)
     counts = {"statements": 2, "citations": 3, "gold": 7, "gold_top5": 5, "items": 2}
-    assert unit_counts(QAMPARI, "b [1], c [2][3]", judgement) == counts
+    assert unit_counts(QAMPARI, read(QAMPARI, "b [1], c [2][3]"), judgement) == counts

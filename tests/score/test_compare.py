@@ -10,7 +10,7 @@ from citepipe.errors import InputError
 from citepipe.score.compare import compare, read_systems
 
 COUNTS = {"statements": 1, "citations": 1, "gold": 1, "gold_top5": 1, "items": 0}
-TERMS = {"verifier": "v", "identity": "lexical", "splitter": "punkt-rules", "switches": {}}
+TERMS = {"verifier": "v", "identity": "lexical", "splitter": "punkt-rules", "rules": "alce"}
 
 
 def row(identity: str, dataset: str = "asqa", question: str = "", **own: Any) -> dict[str, Any]:

@@ -25,7 +25,8 @@ def example(**extra: object) -> Example:
 
 
 def written(path: Path, examples: list[Example], texts: list[str]) -> list[dict]:
-    write_expertqa(path, examples, texts, load_splitter(), "fg_rl")
+    answers = [e.read(text, load_splitter()) for e, text in zip(examples, texts, strict=True)]
+    write_expertqa(path, examples, answers, "fg_rl")
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
@@ -62,16 +63,16 @@ def test_rows_without_metadata_and_answers_without_words(tmp_path: Path):
     assert first["annotator_id"] == ""
     assert first["metadata"] == {"question_type": "", "field": "Law", "specific_field": ""}
     assert first["answers"]["fg_rl"]["claims"] == []
-    # A citation behind the stop is a statement without a word.
-    assert [c["claim_string"] for c in second["answers"]["fg_rl"]["claims"]] == ["Peat."]
+    [claim] = second["answers"]["fg_rl"]["claims"]
+    assert (claim["claim_string"], len(claim["evidence"])) == ("Peat. [1]", 1)
 
 
 def test_what_cannot_be_written(tmp_path: Path):
-    path = tmp_path / "out.jsonl"
+    path, answer = tmp_path / "out.jsonl", example().read("x", load_splitter())
     for name in ("gpt4", "bing_chat", " "):
         with pytest.raises(InputError, match="system name"):
-            write_expertqa(path, [example()], ["x"], load_splitter(), name)
+            write_expertqa(path, [example()], [answer], name)
     other = Example("5", "asqa", "q", DOCS)
     with pytest.raises(InputError, match="example 5, field dataset: expected expertqa, got asqa"):
-        write_expertqa(path, [example(), other], ["x", "y"], load_splitter(), "fg_rl")
+        write_expertqa(path, [example(), other], [answer] * 2, "fg_rl")
     assert not path.exists()

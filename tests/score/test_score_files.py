@@ -64,7 +64,7 @@ def test_every_dataset_under_every_verifier(tmp_path: Path, monkeypatch: pytest.
     assert set(lexical["intervals"]) == set(lexical["metrics"])
     found = kind["provenance"]
     assert (found["verifier"], found["splitter"]) == ("yes", "punkt-rules")
-    assert (found["switches"]["zero_is_last"], found["input"]["file"]) == (True, "eli5.json")
+    assert (found["rules"], found["input"]["file"]) == ("alce", "eli5.json")
 
 
 def test_only_wanted_metrics_are_given_and_the_verifier_queried_for_what_they_need(tmp_path: Path):
@@ -91,8 +91,8 @@ def test_of_several_lines_alces_rules_read_the_first_and_say_so(
 ):
     both = row("1", f"{BORN} [1].\n\n{BORN} [1].")
     assert scored(tmp_path, both)["counts"]["statements"] == 1
-    assert "1 of 1 answers have several lines, only the first is read" in capsys.readouterr().err
-    sane = scored(tmp_path, both, options=ScoreOptions().sane())
+    assert "1 of 1 answers have several lines, of which alce reads" in capsys.readouterr().err
+    sane = scored(tmp_path, both, options=ScoreOptions(rules="sane"))
     assert sane["counts"]["statements"] == 2
     [own] = sane["per_example"]
     assert [both.output[slice(*s["span"])] for s in own["statements"]] == [f"{BORN} [1]."] * 2
@@ -104,12 +104,14 @@ def test_sane_rules_read_groups_and_years(tmp_path: Path):
     alce = scored(tmp_path, one)
     # 2012 is out of range: nothing supports the statement, and its citations do not count.
     assert (alce["metrics"]["citation_rec"], alce["counts"]["citations"]) == (0, 0)
-    sane = scored(tmp_path, one, options=ScoreOptions().sane())
+    sane = scored(tmp_path, one, options=ScoreOptions(rules="sane"))
     assert (sane["metrics"]["citation_rec"], sane["counts"]["citations"]) == (100, 2)
     [own] = sane["per_example"]
-    assert own["read_as"] == "Oslo (2012) [1][2]."
-    assert [own["read_as"][slice(*c["span"])] for c in own["citations"]] == ["[1]", "[2]"]
-    assert sane["provenance"]["switches"]["years_are_ids"] is False
+    assert [(one.output[slice(*c["span"])], c["id"]) for c in own["citations"]] == [
+        ("[1, 2]", 1),
+        ("[1, 2]", 2),
+    ]
+    assert sane["provenance"]["rules"] == "sane"
 
 
 def test_several_datasets_are_also_scored_one_by_one(tmp_path: Path):

@@ -12,7 +12,7 @@ from citepipe.data.example import Document, Example
 from citepipe.data.files import read_examples, write_examples
 from citepipe.errors import InputError
 from citepipe.judge import judge
-from citepipe.options import JudgeOptions, RewardOptions, TeacherOptions
+from citepipe.options import RewardOptions, TeacherOptions
 from citepipe.teach.attribute import attribute
 from citepipe.teach.teacher import teach
 from citepipe.text.sentences import load_splitter
@@ -65,7 +65,7 @@ def test_every_attributed_sentence_is_read_as_one_statement_with_its_citations()
     docs = (Document("A", "anna said red blue is green he asked is it she"),)
     example = Example("0", "eli5", "?", docs, answer=answer)
     [made] = attribute([example], AllWords(), SPLITTER, TeacherOptions(citations="attribute"))
-    [judged] = judge([made], [made.output or ""], AllWords(), SPLITTER, JudgeOptions.sane(3))
+    [judged] = judge([made], [made.read(made.output or "", SPLITTER)], AllWords())
     cited = [[c.number for c in v.statement.citations] for v in judged.statements]
     assert cited == [[1]] * len(list(SPLITTER(answer)))
 
