@@ -195,7 +195,7 @@ def _read_alce(raw: str, listing: bool, splitter: Splitter) -> Answer:
             start = end + 1
     else:
         found = splitter(text)
-        closed = _is_behind(text, 0, len(text))
+        closed = is_behind_stop(text, 0, len(text))
         spans = [(a, b, b - (closed or i < len(found))) for i, (a, b) in enumerate(found, 1)]
     first = len(raw) - len(raw.lstrip())
     newline = raw.find("\n", first)
@@ -345,7 +345,7 @@ def _view(raw: str, block: Block, found: Found) -> _View:
     if not (breaks or found.cuts or has_markup or block.kind == "row"):
         # As most are: nothing to leave out.
         spans = [(n.start - first, n.end - first, n) for n in found.notations]
-        if not any(n.is_odd or _is_behind(raw, first, n.start) for n in found.notations):
+        if not any(n.is_odd or is_behind_stop(raw, first, n.start) for n in found.notations):
             return _View(raw[first:end], [0], [(first, end)], spans)
     cuts: list[tuple[int, int, str, Notation | None]]
     cuts = [(n.start, n.end, "[0]", n) for n in found.notations]
@@ -371,7 +371,7 @@ def _view(raw: str, block: Block, found: Found) -> _View:
         if start < at and notation is None:
             continue
         add(raw[at:start], at, start)
-        if notation and _is_behind(text, 0, len(text)):
+        if notation and is_behind_stop(text, 0, len(text)):
             instead = ""
             following = raw[behind : min(behind + 2, end)].lstrip()
             if following[:1] in {".", "。"}:
@@ -387,7 +387,7 @@ def _view(raw: str, block: Block, found: Found) -> _View:
     return _View(text, view.starts or [0], view.places or [(first, end)], view.notations)
 
 
-def _is_behind(text: str, start: int, at: int) -> bool:
+def is_behind_stop(text: str, start: int, at: int) -> bool:
     """Whether a place stands behind a stop and what closes with it."""
     while start < at and (text[at - 1].isspace() or text[at - 1] in _CLOSERS):
         at -= 1
@@ -448,7 +448,7 @@ def _sentences(
         for place, (start, end) in enumerate(spans, 1):
             first, behind = view.at(start), view.at(end - 1) + 1
             last = behind - 1
-            if place == len(spans) and not _is_behind(view.text, start, end):
+            if place == len(spans) and not is_behind_stop(view.text, start, end):
                 last = raw.find("\n", block.end)
                 last = len(raw) if last < 0 else last
             own.append(_Draft(first, behind, _cells(view.claim(start, end)), last))

@@ -16,6 +16,9 @@ from citepipe.models.encode import encode_answer, encode_prompts, end_token, sto
 from citepipe.models.load import load_tokenizer
 from citepipe.options import PromptOptions, SFTOptions
 from citepipe.progress import say, summary
+from citepipe.text.layout import without_thoughts
+from citepipe.text.sentences import load_splitter
+from citepipe.text.statements import is_behind_stop, is_list
 from citepipe.train.batch import Row
 from citepipe.train.job import Job
 from citepipe.train.trainer import Item, Trainer
@@ -31,25 +34,42 @@ def encode_examples(
 ) -> list[Item]:
     """Each example with an answer: its prompt and answer, which weighs as many as it has tokens.
 
-    Answers end before their first stop string, as generated ones do; what is cut is said.
+    Thoughts are not learnt, as they are not judged. Answers end before their first stop string, as
+    generated ones do; where that is a newline, the statements of several lines become one line
+    first. What is cut is said.
     """
     answered = [example for example in examples if (example.output or "").strip()]
     stop = "|".join(map(re.escape, stops(tokenizer, prompt))) or r"\Z"
     end, items = end_token(tokenizer, prompt), []
-    stopped = cut = 0
+    in_a_line = "\n" in stops(tokenizer, prompt)
+    joined = stopped = cut = 0
     for example, encoded in zip(
         answered, encode_prompts(answered, prompt, tokenizer, "sft"), strict=True
     ):
-        output = (example.output or "").strip()
+        output = _judged(example, in_a_line)
+        joined += in_a_line and "\n" in (example.output or "").strip()
         said = re.split(stop, output, maxsplit=1)[0]
         answer = encode_answer(encoded, said, tokenizer, max_output_tokens)
         stopped += said != output
         cut += answer[-1] != end
         items.append(Item((Row(encoded.token_ids, answer),), len(answer)))
+    if joined:
+        say(f"sft: the lines of {joined} of {len(items)} answers are put in one (prompt.stop)")
     for count, why in ((stopped, "before a stop string (prompt.stop)"), (cut, "max_output_tokens")):
         if count:
             say(f"sft: {count} of {len(items)} answers are cut: {why}")
     return items
+
+
+def _judged(example: Example, in_a_line: bool) -> str:
+    """What rewards judge of an example's answer, in a line if it can have no more."""
+    output = without_thoughts(example.output or "").strip()
+    if not in_a_line or "\n" not in output:
+        return output
+    texts = [" ".join(s.text.split()) for s in example.read(output, load_splitter()).statements]
+    if is_list(example.dataset):
+        return ", ".join(text.rstrip(" ,.") for text in texts) + "."
+    return " ".join(t if is_behind_stop(t, 0, len(t)) else f"{t}." for t in texts)
 
 
 def run(job: Job, train: Path, dev: Path | None, options: SFTOptions) -> str:

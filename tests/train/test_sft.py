@@ -37,7 +37,8 @@ def test_only_the_answer_is_learnt_with_its_end_unless_it_is_cut(
 @pytest.mark.parametrize(
     ("stop", "limit", "learnt", "said"),
     [
-        (None, 200, "First [1].", "2 of 3 answers are cut: before a stop string (prompt.stop)"),
+        # Where an answer has one line, all that is judged stands in it.
+        (None, 200, "First [1]. Second ## third.", "the lines of 2 of 3 answers are put in one"),
         (["##"], 200, "First [1].\nSecond ", "1 of 3 answers are cut: before a stop string"),
         ([], 3, None, "sft: 3 of 3 answers are cut: max_output_tokens"),
     ],
@@ -53,7 +54,7 @@ def test_what_is_cut_of_answers_is_said(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     tokenizer = load_tokenizer(options)
-    texts = ("First [1].\nSecond ## third.", "One [1].\nTwo [2].", GOOD)
+    texts = ("<think>\nHm.</think>First [1].\nSecond ## third.", "One [1].\nTwo [2].", GOOD)
     examples = [
         replace(example, output=text)
         for example, text in zip(read_examples(common["train"])[:3], texts, strict=True)
