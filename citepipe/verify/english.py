@@ -71,6 +71,13 @@ _CONTENT_STOPS = _words(
 )
 # Of the words that are numbers to spaCy those that are seldom meant as one.
 _INDEFINITE = _words("one first")
+_ARTICLES = _words("a an the my your its our their every")
+# Words that no English has one behind the other.
+BROKEN = frozenset(
+    {(a, b) for a in _ARTICLES for b in _ARTICLES | PREPOSITIONS | AUXILIARIES | NEGATIONS}
+    | {(a, b) for a in NEGATIONS for b in NEGATIONS}
+    | {(a, b) for a in COORDINATORS for b in COORDINATORS}
+)
 
 # The forms of irregular verbs that Snowball does not bring to the stem of the infinitive.
 _IRREGULAR = """
@@ -183,6 +190,11 @@ class Sentence:
     def phrases(self) -> frozenset[tuple[str, str]]:
         """The pairs of successive content words, as stems."""
         return frozenset(pairwise(token.stem for token in self.tokens if token.content))
+
+    @cached_property
+    def pairs(self) -> frozenset[tuple[str, str]]:
+        """The pairs of neighbouring words of any kind."""
+        return frozenset(pairwise(token.word for token in self.tokens))
 
     @cached_property
     def name_pairs(self) -> frozenset[tuple[str, str]]:

@@ -17,7 +17,7 @@ It reads words, not meanings: a paraphrase is refused, and words that stand toge
 saying what the statement says are accepted. What is not a statement is refused, whatever it
 cites, because a policy that is rewarded by a verifier finds out what the verifier lets pass:
 a bare title, a fragment without subject or verb or with an open end, a word said twice in a row,
-a heap of content words.
+a heap of words, or words that no English has one behind the other (`the of`).
 """
 
 from __future__ import annotations
@@ -51,6 +51,9 @@ _SLACK = 0.25
 # One with more sums up a passage. The mean of the shares of its content words, and of the pairs of
 # neighbouring ones, that are found has to reach this; chosen on AttributionBench's dev pairs.
 _FOUND = 0.43
+_PHRASES = 0.25  # of its phrases at least
+_PAIRS = 0.2  # of its pairs of neighbouring words of any kind at least
+_NEGATIONS = 2  # at most
 _NAMES_LACKING = 0.34
 # A sentence with this share of a statement's content words is about the same matter, and must not
 # contradict it; one that has so much in common with it says the same or was changed.
@@ -155,6 +158,8 @@ def _quotes(document: Document, statement: Quotable) -> bool:
 def _is_statement(sentence: Sentence) -> bool:
     """Whether a text says something of something: subject, verb, no open end."""
     tokens = sentence.tokens
+    if sum(map(sentence.count, english.NEGATIONS)) > _NEGATIONS or sentence.pairs & english.BROKEN:
+        return False
     if len(sentence.stems) < 2 or len(tokens) < 3 or tokens[-1].word in english.OPEN_ENDS:
         return False
     if len(sentence.stems) >= PLAINLY_LONG:
@@ -328,6 +333,12 @@ def _sums_up(documents: Sequence[Document], statement: Sentence) -> bool:
         *(evidence.sentence.phrases for d in documents for evidence in d.evidence),
     )
     share_of_phrases = len(phrases & known) / max(len(phrases), 1)
+
+    pairs = frozenset[tuple[str, str]]().union(
+        *(evidence.sentence.pairs for d in documents for evidence in d.evidence)
+    )
+    if len(statement.pairs & pairs) < _PAIRS * len(statement.pairs) or share_of_phrases < _PHRASES:
+        return False
 
     def sum_up(around: set[str]) -> bool:
         return (

@@ -114,6 +114,16 @@ MINERS = (
         # A sentence of many content words, and a heap of them.
         (MINERS, "Silver River, a 1972 drama about miners in Sweden, won the Amber Prize.", True),
         (MINERS, "Silver River 1972 film drama Anna Berg miners Sweden Amber Prize Oslo", False),
+        (
+            MINERS,
+            "Silver River, a the 1972 drama about miners, won the Amber Prize.",
+            False,
+        ),
+        (
+            MINERS,
+            "Prize in Berg by the Oslo about drama Sweden won River of Amber miners.",
+            False,
+        ),
     ],
 )
 def test_what_documents_support_together(premise: str, statement: str, expected: bool):
