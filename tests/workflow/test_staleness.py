@@ -156,7 +156,7 @@ CODE = {
         ("citepipe/score/rouge.py", SCORES),
         ("citepipe/report/files.py", {"table"}),
         ("workflow/scripts/train_dpo.py", of("dpo", "dpo") | after("dpo")),
-        ("workflow/scripts/report.py", {"table"}),
+        ("workflow/scripts/table.py", {"table"}),
         ("my_verifier.py", SCORES),
         ("my_words.py", SCORES),
         ("citepipe/progress.py", set()),
