@@ -258,7 +258,7 @@ def _read(example: Example, row: Mapping[str, Any]) -> dict[str, Any]:
     statements = row["statements"]
     claims = [normalize_answer(remove_citations(own["text"])) for own in statements]
     return {
-        "text": row.get("read_as", example.output),
+        "text": example.output,
         "spans": [own["span"] for own in statements],
         "cited": [own["cited"] for own in statements],
         "cites": [[*own["span"], own["statement"]] for own in row["citations"]],
