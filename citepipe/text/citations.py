@@ -32,7 +32,7 @@ _ADDRESS = r'(?:https?:|www\.|#|/|\.)[^()\s]*+(?:\([^()\s]*\)[^()\s]*+)*(?:\s+"[
 _FLAGS = re.IGNORECASE
 # `[4:1†source]` is source 1 of message 4; behind a document's name its title may follow.
 _BRACKET = re.compile(
-    rf"(?P<twice>\[(?=\[))?\\?[\[【［〔]\s*(?:\d+:(?=\d+†))?"
+    rf"(?P<twice>\[(?:{_NAMES}\s*)?(?=\[))?\\?[\[【［〔]\s*(?:see\s+)?(?:\d+:(?=\d+†))?"
     rf"(?P<items>(?P<named>(?={_NAMES}))?{_ITEMS})"
     rf"(?:†[^\]】\n]{{0,60}}|{_PAGE}|(?(named)\s*[,:.–—-]\s*[^\[\]【】\d\n][^\[\]【】\n]{{0,100}}|))"
     rf"\s*\\?[\]】］〕](?(twice)\])(?:\((?:Title:[^()\n]*|{_ADDRESS})\))?",
@@ -43,7 +43,7 @@ _OPEN = re.compile(r"\[(\d{1,3})(?=\s*(?:[.!?。](?!\S)|\Z))")
 _LEAD = r"(?:(?:see|cf\.?|from|per|via|according\s+to)\s+)?"
 _WRAP = re.compile(rf"[(（]\s*{_LEAD}(?:{_NAMES}\s*:?\s*)?(?=[\[【［〔\\])", _FLAGS)
 _NAMED_PAIR = re.compile(
-    rf"[(（]\s*{_LEAD}(?P<items>(?={_NAMES}){_ITEMS})(?:{_PAGE}|[,:][^()（）\n]{{1,100}})\s*[)）]",
+    rf"[(（]\s*{_LEAD}(?:{_NAMES}\s*:\s*)?(?P<items>(?={_NAMES}|\#){_ITEMS})(?:{_PAGE}|[,:][^()（）\n]{{1,100}})\s*[)）]",
     _FLAGS,
 )
 _JOIN = re.compile(
@@ -58,7 +58,7 @@ _PLAIN_RUN = re.compile(
 )
 _SPACE = re.compile(r"[ \t]*")
 _CLOSE = re.compile(r"\s*[)）]")
-_MARKS = re.compile(r"(?:<sup>|\*\*?|__?|`)\Z")
+_MARKS = re.compile(r"(?:<sup>|\*\*?|__?|`|\^)\Z")
 _SOURCE = re.compile(r"(?<!\w)(?:sources?|references?|refs?|citations?)\s*:\s*\Z", _FLAGS)
 _LINK = re.compile(rf"(?<!!)\[([^\[\]\n]+)\]\({_ADDRESS}\)")
 _IMAGE = re.compile(r"!\[[^\[\]\n]*\]\([^()\n]*\)")
@@ -164,7 +164,7 @@ def _find_brackets(
             ):
                 notation = notation._replace(start=source.start(), is_odd=True)
             elif marks := _MARKS.search(text, max(start, at - 5), at):
-                closing = marks[0].replace("<", "</")
+                closing = marks[0].replace("<", "</").replace("^", "")
                 if text.startswith(closing, notation.end, end):
                     behind = notation.end + len(closing)
                     notation = notation._replace(start=marks.start(), end=behind, is_odd=True)

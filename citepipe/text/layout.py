@@ -25,7 +25,8 @@ _LINE = re.compile(
     r"(?:(?P<fence>`{3,}|~{3,})(?P<kind>[^`\n]*)\Z"
     r"|(?P<heading>\#{1,6})(?:[ \t]+|\Z)"
     r"|(?P<rule>(?:[-*_=][ \t]*){3,})\Z"
-    r"|(?P<bullet>(?:[-*+•‣◦▪●○·–]|\d{1,3}[.)]|\(\d{1,2}\)|\(?[a-z]\))[ \t]+(?:\[[ xX]\][ \t]+)?))?"
+    r"|(?P<bullet>(?:[-*+•‣◦▪●○·–]|\d{1,3}[.)]|\(\d{1,2}\)|\(?[a-z]\)|[ivx]{1,4}\.)[ \t]+"
+    r"(?:\[[ xX]\][ \t]+)?|\d{1,2}[.)](?=[^\W\d])))?"
 )
 _DIVIDER = re.compile(r"\s*\|?\s*:?-+:?\s*(?:\|\s*:?-+:?\s*)*\|?\s*")
 _BOLD = re.compile(r"(\*\*|__)(?P<text>[^*_\n]+)\1:?\s*")
@@ -179,6 +180,8 @@ def _goes_on(above: str, text: str) -> bool:
     first = text.lstrip("*_\"'“‘([")
     if not first[:1].isupper():
         return first[:1].islower() or not first[:1].isalpha() or len(above) > _LONG_LINE
+    if above[-1] in "]】":
+        return False
     line = above.rpartition("\n")[2]
     is_begun = first.split()[0].rstrip(",").lower() in STARTERS
     return len(line) > _LONG_LINE or (len(line.split()) > 3 and not is_begun)
@@ -196,7 +199,7 @@ def without_sources(
     first, entries = end, list[str]()
     if heading is not None:
         tail = [heading["inline"] or "", *raw[heading.end() : end].split("\n")]
-        entries = [line for line in tail if line.strip()]
+        entries = [line for line in tail if line.strip("-=_* \t\r")]
         if heading["inline"]:
             entries[:1] = re.split(r"(?<=\S)[\s,;]+(?=\[\^?\d{1,3}\]\s*[^\s\[,;])", entries[0])
         first = heading.start()

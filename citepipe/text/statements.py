@@ -42,7 +42,7 @@ _HAS_MARKUP = re.compile(r"[*_`<~]")
 _HIGH = re.compile(r"[⁰¹²³⁴-⁹]|<sup>", re.IGNORECASE)
 _LOW = re.compile(r"[(（]\s*\d")
 # What an answer that both rules read alike has not.
-_ODD = re.compile(r"[^\S ]|[(（【［〔<|*_`~#\\:：;，、†⁰¹²³⁴-⁹…。！？｡؟।॥۔։።။។•]")
+_ODD = re.compile(r"[^\S ]|[(（【［〔<|*_`~#^\\:：;，、†⁰¹²³⁴-⁹…。！？｡؟।॥۔։።။។•]")
 _ODD_PLACE = re.compile(
     r"""\[(?:(?<=[.!?"'”’»]\[)|(?<=[.!?"'”’»] \[)|(?!\d{1,3}\]))"""
     r"""|\](?:(?<!\[\d\])(?<!\[\d\d\])(?<!\[\d\d\d\])|(?=[\](]|[^\W_]|[ ,&–-]+\["""
@@ -505,7 +505,7 @@ def _introduces(laid: Sequence[Block], number: int, view: _View, spans: Sequence
     if laid[number].kind == "heading":
         return len(spans) == 1 and last not in ".!。"
     following = laid[number + 1].kind if number + 1 < len(laid) else ""
-    short = len(spans) == 1 and len(view.text.split()) <= _SHORT_LINE
+    short = len(view.text[start:end].split()) <= _SHORT_LINE
     return last in ":：" and (following in ("item", "row") or bool(following and short))
 
 
