@@ -193,8 +193,9 @@ class Sentence:
 
     @cached_property
     def pairs(self) -> frozenset[tuple[str, str]]:
-        """The pairs of neighbouring words of any kind."""
-        return frozenset(pairwise(token.word for token in self.tokens))
+        """The pairs of neighbouring words of any kind, but not of punctuation."""
+        words = (token.word for token in self.tokens if token.word not in _PUNCTUATION)
+        return frozenset(pairwise(words))
 
     @cached_property
     def name_pairs(self) -> frozenset[tuple[str, str]]:

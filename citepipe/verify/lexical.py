@@ -52,7 +52,7 @@ _SLACK = 0.25
 # neighbouring ones, that are found has to reach this; chosen on AttributionBench's dev pairs.
 _FOUND = 0.43
 _PHRASES = 0.25  # of its phrases at least
-_PAIRS = 0.2  # of its pairs of neighbouring words of any kind at least
+_PAIRS = 0.15  # of its pairs of neighbouring words of any kind at least
 _NEGATIONS = 2  # at most
 _NAMES_LACKING = 0.34
 # A sentence with this share of a statement's content words is about the same matter, and must not
@@ -64,6 +64,7 @@ _BRIEF = 3  # words that may be exchanged for others
 # Statements with fewer content words must show a subject and a verb, others only that they are
 # not a mere heap of content words: that share of the words of a text are function words.
 _FUNCTION_SHARE = 0.2
+_CLAUSES = 4  # at most
 _MINIMUM_BEYOND_TITLE = 2
 _LONGEST_NAME = 50  # words
 _LONGEST_STATEMENT = 20_000  # characters; what is longer is refused unread
@@ -124,7 +125,7 @@ def _entails(documents: Sequence[Document], hypothesis: str) -> bool:
     if _supports(documents, statement):
         return True
     clauses = _clauses(statement)
-    return len(clauses) > 1 and all(_supports(documents, clause) for clause in clauses)
+    return 1 < len(clauses) <= _CLAUSES and all(_supports(documents, clause) for clause in clauses)
 
 
 # -- word for word
@@ -209,6 +210,7 @@ def _states(document: Document, evidence: Evidence, statement: Sentence) -> bool
     must = statement.stems - statement.words
     return (
         _covered(must, statement.words, evidence)
+        and _shares_pairs(statement, evidence.parts)
         and not _contradicts(evidence, statement)
         and not _dangles(document, evidence, statement)
         and _whole_names(statement, evidence)
@@ -334,10 +336,8 @@ def _sums_up(documents: Sequence[Document], statement: Sentence) -> bool:
     )
     share_of_phrases = len(phrases & known) / max(len(phrases), 1)
 
-    pairs = frozenset[tuple[str, str]]().union(
-        *(evidence.sentence.pairs for d in documents for evidence in d.evidence)
-    )
-    if len(statement.pairs & pairs) < _PAIRS * len(statement.pairs) or share_of_phrases < _PHRASES:
+    evidence = [evidence.sentence for d in documents for evidence in d.evidence]
+    if share_of_phrases < _PHRASES or not _shares_pairs(statement, evidence):
         return False
 
     def sum_up(around: set[str]) -> bool:
@@ -359,6 +359,12 @@ def _sums_up(documents: Sequence[Document], statement: Sentence) -> bool:
 def _covered(must: frozenset[str], words: frozenset[str], evidence: Evidence) -> bool:
     """Whether the evidence holds all of `must` and nearly all of `words`."""
     return must <= evidence.stems and len(words - evidence.stems) <= int(len(words) * _SLACK)
+
+
+def _shares_pairs(statement: Sentence, sentences: Sequence[Sentence]) -> bool:
+    """Whether words of a statement stand side by side in sentences, and it is no mere heap."""
+    known = frozenset[tuple[str, str]]().union(*(sentence.pairs for sentence in sentences))
+    return len(statement.pairs & known) >= _PAIRS * len(statement.pairs)
 
 
 def _whole_names(statement: Sentence, evidence: Evidence) -> bool:
