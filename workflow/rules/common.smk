@@ -251,11 +251,11 @@ onstart:
     for line in ABSENT:
         raise WorkflowError(f"Configuration: {line}")
     # A process of its own may load a model and be gone.
-    tried = subprocess.run(
+    tried = USERS_VERIFIERS and subprocess.run(
         [sys.executable, "-m", "citepipe.verify.load", *USERS_VERIFIERS],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, sys.path))},
         stderr=subprocess.PIPE,
         text=True,
     )
-    if tried.returncode:
+    if tried and tried.returncode:
         raise WorkflowError(f"Configuration: {tried.stderr.strip()}")
