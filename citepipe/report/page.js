@@ -75,6 +75,7 @@ function prepare() {
     ["again", "said before"], ["missing", "gold answer omitted"], ["empty", "empty answer"], ["mine", "with your verdict"]]);
   options("order", [["failing", "failing first"], ["given", "as given"],
     ["citations", "largest difference in citations"], ["correct", "… in correctness"]]);
+  options("sampled", data.samples.map((own, n) => [n, `${own.system} seed ${own.seed}`]));
   options("fault-dataset", [["", "all"], ...names(data.datasets)]);
   options("fault-verifier", names(data.verifiers));
   $("seed").parentElement.hidden = seeds.length < 2;
@@ -473,6 +474,24 @@ function faults() {
     })));
 }
 
+/** The samples of the next questions of the chosen system; from the first one on if `anew`. */
+function samples(anew) {
+  const list = $("sample-list");
+  const own = data.samples[$("sampled").selectedIndex];
+  if (anew) list.replaceChildren();
+  const begin = list.children.length;
+  list.append(...own.questions.slice(begin, begin + PER_PAGE).map((question) => el("article", {},
+    el("div", { class: "top" }, el("h3", { dir: "auto" }, long(question.text)), el("span", { class: "id" }, visible(question.id))),
+    el("ol", { class: "samples" }, question.samples.map(([text, reward, parts, times, isChosen, isGreedy]) => el("li", {},
+      el("b", { title: Object.entries(parts).map(([name, x]) => `${name} ${x.toFixed(1)}`).join(", ") }, reward.toFixed(2)), " ",
+      el("span", { class: isChosen ? "chosen" : null, dir: "auto" }, long(text)), " ",
+      el("span", { class: "id" }, [isChosen && "chosen", isGreedy && "greedy", times > 1 && `drawn ${times} times`]
+        .filter(Boolean).join(", "))))))));
+  $("sampled-count").textContent = `${list.children.length} of ${own.of} questions that were learnt from`
+    + (own.of > own.questions.length ? ` (this page has ${own.questions.length})` : "");
+  $("more-samples").hidden = list.children.length >= own.questions.length;
+}
+
 const COLOURS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#8a6d00", "#5aa9dc", "#8c4fd0", "#7f7f7f"];
 
 /** Citation F1 against correctness in the mean, and recall against precision by dataset: systems as
@@ -554,6 +573,8 @@ function listen() {
   for (const id of ["fault-dataset", "fault-verifier"]) $(id).addEventListener("change", faults);
   $("previous").addEventListener("click", () => turn(-1));
   $("next").addEventListener("click", () => turn(1));
+  $("sampled").addEventListener("change", () => samples(true));
+  $("more-samples").addEventListener("click", () => samples(false));
   $("save").addEventListener("click", save);
   $("load").addEventListener("change", load);
   $("theme").addEventListener("click", () => {
@@ -579,6 +600,8 @@ async function begin() {
   render();
   faults();
   charts();
+  $("samples").hidden = !data.samples.length;
+  if (data.samples.length) samples(true);
   listen();
   follow();
   document.body.dataset.ready = "1";

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from citepipe.data.example import Example
-from citepipe.data.files import atomic_writer, read_answers
+from citepipe.data.files import atomic_writer, read_answers, read_json, read_jsonl
 from citepipe.errors import InputError
 from citepipe.options import ScoreOptions
 from citepipe.provenance import digest_of
@@ -59,6 +59,9 @@ CAP = 30_000_000
 CAP_RAW = 200_000_000
 """Bytes of them that a browser is asked to unpack."""
 
+SHOWN_SAMPLES = 500
+"""Questions of a system whose samples are shown."""
+
 Results = dict[str, dict[str, Any]]
 """Of a score file: by verifier and dataset its `metrics`, `intervals`, `per_example`, …"""
 
@@ -81,6 +84,7 @@ def run(
     out: Path,
     trained: Sequence[str] = (),
     curves: Path | None = None,
+    samples: Iterable[tuple[str, int, Path, Path]] = (),
 ) -> str:
     """Write the report and return a line that says what is in it.
 
@@ -93,6 +97,8 @@ def run(
         out: the HTML file.
         trained: the systems among which the best is looked for; by default all.
         curves: the learning curves (SVG).
+        samples: by system and seed the answers that were chosen to learn from (`answers.json`), and
+            those that these were chosen among (`candidates.jsonl`).
 
     Raises:
         InputError: a score file is broken, or its answers are not among the files of answers.
@@ -107,9 +113,9 @@ def run(
     content = collect(files, answers)
     content |= {
         "best": best_of(rows, verifiers, trained),
-        "against": against if against in runs else "",
+        "points": [_point(row, verifiers) for row in rows],
+        "samples": [sampled(*own) for own in samples],
     }
-    content["points"] = [_point(row, verifiers) for row in rows]
     data, left_out = packed(content)
     if left_out:
         notes.append(
@@ -292,6 +298,27 @@ def _gold(example: Example) -> list[str]:
     if example.judged_as == "qampari":
         return [" / ".join(aliases) for aliases in example.answers]
     return list(example.claims)
+
+
+def sampled(system: str, seed: int, answers: Path, candidates: Path) -> dict[str, Any]:
+    """The samples of the first questions that a system learnt from: each text with its reward and
+    the parts of it, how often it was drawn, and whether it is the chosen or the greedy answer."""
+    rows = {(row["dataset"], row["id"]): row for row in read_json(answers)}
+    questions: list[dict[str, Any]] = []
+    for record in read_jsonl(candidates):
+        row = rows.get((record["dataset"], record["id"]))
+        if row is None or len(questions) == SHOWN_SAMPLES:
+            continue
+        drawn = Counter(own["text"] for own in record["candidates"])
+        greedy = [record["greedy"]] if record.get("greedy") else []
+        known = {own["text"]: own for own in [*record["candidates"], *greedy]}
+        texts = [
+            (text, own["reward"], own["rewards"], drawn[text], text in row["output"], own in greedy)
+            for text, own in known.items()
+        ]
+        texts.sort(key=lambda own: -own[1])
+        questions.append({"id": record["id"], "text": row["question"], "samples": texts})
+    return {"system": system, "seed": seed, "of": len(rows), "questions": questions}
 
 
 def packed(content: Mapping[str, Any], cap: int = CAP, cap_raw: int = CAP_RAW) -> tuple[str, int]:

@@ -150,3 +150,29 @@ def test_what_a_page_cannot_hold_is_left_out_and_counted(tmp_path: Path):
     assert [answer["question"] for answer in kept["answers"]] == [0, 0]
     assert kept["counts"] == [list(own) for own in collected["counts"]]
     assert page.packed(collected, cap_raw=10)[1] == 2
+
+
+def test_samples_are_shown_by_reward_with_the_chosen_and_the_greedy_one(tmp_path: Path):
+    def drawn(text: str, reward: float) -> dict[str, Any]:
+        return {"text": text, "reward": reward, "rewards": {"correctness": reward}}
+
+    answers, candidates = tmp_path / "answers.json", tmp_path / "candidates.jsonl"
+    rows = [{"dataset": "asqa", "id": "a", "question": "Who?", "output": ["good"]}]
+    answers.write_text(json.dumps(rows))
+    records: list[dict[str, Any]] = [
+        {"candidates": [drawn("bad", -1), drawn("good", 1), drawn("bad", -1)]},
+        # Nothing was learnt from it.
+        {"candidates": [drawn("bad", -1)], "greedy": drawn("bad", -1)},
+    ]
+    records[0]["greedy"] = drawn("fair", 0.5)
+    lines = [{"dataset": "asqa", "id": i} | own for i, own in zip("ab", records, strict=True)]
+    candidates.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    shown = page.sampled("rs", 2, answers, candidates)
+    assert (shown["system"], shown["seed"], shown["of"]) == ("rs", 2, 1)
+    [question] = shown["questions"]
+    assert (question["id"], question["text"]) == ("a", "Who?")
+    assert question["samples"] == [
+        ("good", 1, {"correctness": 1}, 1, True, False),
+        ("fair", 0.5, {"correctness": 0.5}, 0, False, True),
+        ("bad", -1, {"correctness": -1}, 2, False, False),
+    ]

@@ -2,10 +2,11 @@
 
 ALL_SCORES = of_all_runs(SYSTEMS, SCORES)
 ALL_MODELS = of_all_runs(TRAINED, MODEL)
+SAMPLE_FILES = (f"{SAMPLES}/answers.json", f"{SAMPLES}/candidates.jsonl")
 # What the run makes on the way. Snakemake does not miss a file from which something was made that
 # is there; the table asks for all of them, so that what a failed job removed is made again.
 PRODUCTS = [
-    *of_all_runs([*SAMPLED, *CHOSEN], f"{SAMPLES}/answers.json", f"{SAMPLES}/candidates.jsonl"),
+    *of_all_runs([*SAMPLED, *CHOSEN], *SAMPLE_FILES),
     *of_all_runs(ANSWERING, *ANSWERS),
     *([f"{DATA}/train.json", f"{DATA}/dev.json", *TEST_FILES] if TESTS else []),
     *([f"{TEACHER}/train.json", f"{TEACHER}/dev.json"] if TAUGHT else []),
@@ -79,10 +80,12 @@ PAGE_INPUT, PAGE_PARAMS = STAGES.add(
         "scores": ALL_SCORES,
         "answers": files(*ALL_ANSWERS),
         "curves": [CURVES] if TRAINED else [],
+        "samples": of_all_runs([*SAMPLED, *CHOSEN], *SAMPLE_FILES),
     },
     cfg={
         **COMPARED,
         "answers": ALL_ANSWERS,
+        "sampled": [[n, seed] for n in (*SAMPLED, *CHOSEN) for seed in CONFIG.seeds_of(n)],
         "page": [
             digest_of_path(path) for path in sorted((ROOT / "citepipe/report").glob("page.*"))
         ],

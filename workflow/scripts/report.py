@@ -13,7 +13,8 @@ def work(job: Job) -> str:
         page.Scored(system, seed, path, read_json(path))
         for (system, seed, _), path in zip(job.cfg["runs"], job.all_given("scores"), strict=True)
     ]
-    drawn = job.snakemake.input.get("curves")
+    samples = job.all_given("samples")
+    curves = job.all_given("curves")
     return page.run(
         files,
         map(Path, job.cfg["answers"]),
@@ -22,7 +23,11 @@ def work(job: Job) -> str:
         job.config.score,
         job.out,
         trained=[system for system, _, is_trained in job.cfg["runs"] if is_trained],
-        curves=Path(drawn[0] if isinstance(drawn, list) else drawn) if drawn else None,
+        curves=curves[0] if curves else None,
+        samples=[
+            (*run, *pair)
+            for run, *pair in zip(job.cfg["sampled"], samples[::2], samples[1::2], strict=True)
+        ],
     )
 
 
