@@ -48,7 +48,7 @@ _ODD_PLACE = re.compile(
     r"""|\](?:(?<!\[\d\])(?<!\[\d\d\])(?<!\[\d\d\d\])|(?=[\](]|[^\W_]|[ ,&–-]+\["""
     r"""| *,? *(?:and|or|und|oder|et|y) *\[))"""
 )
-_ODD_BEGIN = re.compile(r" *(?:[-+–·\[]|\d{1,3}[.)]) ?")
+_ODD_BEGIN = re.compile(r" *(?:[-+–·‣◦▪●○\[>=]|\d{1,3}[.)]|[a-z]\)|[ivx]{1,4}\.)")
 # Before the last item of a list.
 _LAST = re.compile(r"^(?:and|und|et|y|&)\s+")
 # Between a row's cells.
