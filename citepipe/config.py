@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
@@ -393,9 +394,11 @@ def _check(config: Config) -> None:
             "results: expected a folder below the working directory, such as results/mine, got "
             f"{config.results!r}"
         )
-    if set("{}") & set(config.results) or (Path(path).exists() and not Path(path).is_dir()):
+    is_other = os.path.lexists(path) and not Path(path).is_dir()
+    if is_other or set("{}") & set(config.results):
         raise InputError(
-            f"results: expected a folder whose name has no braces, got {config.results!r}"
+            "results: expected a folder, or what may become one, without braces in its name, got "
+            f"{config.results!r}"
         )
     if len(set(config.seeds)) < len(config.seeds):
         raise InputError(f"seeds: expected distinct numbers, got {config.seeds}")

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 from functools import cache
+from importlib import metadata
 from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,9 @@ WITHOUT_RESULT = {"config", "errors", "inputs", "options", "progress", "runstate
 
 STALE = "stale"
 """The name of the input that makes a job run again; it is no input of the work itself."""
+
+PACKAGES = ("torch", "transformers", "tokenizers", "peft", "spacy", "nltk", "bm25s")
+"""Those whose versions can change results."""
 
 MESSAGES = {"print", "say", "summary", "warn", "Progress"}
 """Functions that only show what they are given."""
@@ -90,7 +94,7 @@ class Kept:
         """Keep the digests, beside Snakemake's own records; without them they are computed anew."""
         if not self.changed or not KEPT.parent.is_dir():
             return
-        partial = KEPT.with_name(f"{KEPT.name}.{os.getpid()}")
+        partial = KEPT.with_name(f"{KEPT.name}.partial")
         try:
             partial.write_text(json.dumps(self.digests))
             partial.replace(KEPT)
@@ -176,6 +180,12 @@ def record_of(results: str, output: str) -> Path:
     return Path(results, ".made", os.path.relpath(output, results) + ".json")
 
 
+@cache
+def versions() -> dict[str, str]:
+    """The versions of `PACKAGES` here."""
+    return {name: metadata.version(name) for name in PACKAGES}
+
+
 def read_record(record: Path) -> Any:
     """What an output was made of; None if nothing readable says so."""
     try:
@@ -184,9 +194,9 @@ def read_record(record: Path) -> Any:
         return None
 
 
-def write_record(record: Path, made_of: Any) -> None:
-    """Note what an output was made of."""
+def write_record(record: Path, made_of: dict[str, Any]) -> None:
+    """Note what an output was made of, and with what versions, which make nothing stale."""
     record.parent.mkdir(parents=True, exist_ok=True)
     partial = record.with_name(f"{record.name}.partial")
-    partial.write_text(json.dumps(made_of, sort_keys=True))
+    partial.write_text(json.dumps(made_of | {"versions": versions()}, sort_keys=True))
     partial.replace(record)

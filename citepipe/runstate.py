@@ -1,10 +1,11 @@
-"""The folder in which an unfinished run keeps what it needs to go on."""
+"""The folder in which an unfinished run keeps what it needs to go on, and when it is to stop."""
 
 from __future__ import annotations
 
 import json
 import os
 import shutil
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,27 @@ from typing import Any
 from citepipe.data.files import read_json, write_json
 from citepipe.errors import InputError
 from citepipe.progress import say
+
+
+class Stop:
+    """The handler of the signal that asks a process to end (SIGTERM).
+
+    It ends at once, which loses nothing where all that is done is in a journal; if it `saves`, it
+    only notes that it is `asked` to, and ends where it saves next.
+    """
+
+    asked = False
+    saves = False
+
+    def __call__(self, *_: object) -> None:
+        """The signal has come; a second one changes nothing."""
+        first, self.asked = not self.asked, True
+        if first and not self.saves:
+            sys.exit("stopped; what is done is kept, and the same command goes on from there")
+
+
+STOP = Stop()
+"""That of this process."""
 
 
 def claim(state: Path, fingerprint: str, label: str) -> None:

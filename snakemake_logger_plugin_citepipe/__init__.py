@@ -1,4 +1,4 @@
-"""What Snakemake's command line lacks for this workflow: a target behind --resources, and progress.
+"""What Snakemake lacks for this workflow: a target behind --resources, an end by SIGTERM, progress.
 
 Snakemake imports every package of this name before it reads its arguments. Nothing here changes
 another workflow's run: the arguments that are rewritten are an error otherwise, and progress is
@@ -8,13 +8,17 @@ shown only where a profile or command line has `logger: citepipe`.
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from contextlib import suppress
 from logging import LogRecord
 from typing import Any, TextIO
 
+import psutil
 from snakemake.common.argparse import ArgumentParser
+from snakemake.scheduling.job_scheduler import JobScheduler
 from snakemake_interface_logger_plugins.base import LogHandlerBase
 from snakemake_interface_logger_plugins.common import LogEvent
 
@@ -50,6 +54,22 @@ def parse_args(
 
 _parse_args = ArgumentParser.parse_args
 ArgumentParser.parse_args = parse_args
+
+
+def exit_gracefully(self: JobScheduler, *_: Any) -> None:
+    """Start no job more, and ask those that run here to save and end.
+
+    Snakemake's own waits for them to finish, and takes a lock that the thread which the signal
+    interrupts may hold, so that one time in three a run hung under `timeout`.
+    """
+    self._user_kill = "graceful"
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):
+            process.terminate()
+    threading.Thread(target=self._open_jobs.release).start()
+
+
+JobScheduler.exit_gracefully = exit_gracefully
 
 NOISE = (
     "Select jobs to execute",

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from snakemake.io import ancient
+from snakemake.logging import logger
 
 from citepipe.provenance import (
     STALE,
@@ -25,6 +26,7 @@ from citepipe.provenance import (
     digest_of_path,
     read_record,
     record_of,
+    versions,
 )
 
 NEWER = Path(".snakemake", "newer")
@@ -49,6 +51,7 @@ class Stages:
         self.identity = cache(self._identity)
         self.is_settled = cache(self._is_settled)
         self.code_of = cache(code_of)
+        self.warn = cache(logger.warning)
 
     def add(
         self,
@@ -86,7 +89,15 @@ class Stages:
                 values = {"cfg": _at(cfg, wildcards), "made_of": made}
                 # As a file has it, in a fixed order: Snakemake compares texts.
                 values = json.loads(json.dumps(values, sort_keys=True))
-                same = read_record(record_of(self.results, output)) == values
+                record = read_record(record_of(self.results, output))
+                with_others = record.pop("versions", {}) if isinstance(record, dict) else {}
+                same = record == values
+                for name, version in with_others.items():
+                    if same and version != versions().get(name):
+                        self.warn(
+                            f"{self.results} has what was made with {name} {version}, and is kept; "
+                            f"here is {versions().get(name)}"
+                        )
                 same = same and not _at(absent, wildcards)
                 paths = [path for given in inputs.values() for path in _at(given, wildcards)]
                 known[output] = values, same, same and all(map(self.is_settled, paths))

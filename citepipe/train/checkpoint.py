@@ -22,7 +22,7 @@ from citepipe.errors import InputError
 from citepipe.models.save import building
 from citepipe.options import TrainingOptions
 from citepipe.progress import say
-from citepipe.runstate import claim, discard
+from citepipe.runstate import STOP, claim, discard
 from citepipe.train.job import Job, Processes
 
 
@@ -70,6 +70,7 @@ class Run:
             claim(self.job.state, self.job.fingerprint, self.label)
         self.processes.wait()
         self._saved = time.monotonic()
+        STOP.saves = True
 
     def report(self, figures: Mapping[str, float]) -> None:
         """Log the figures of this step, and keep them for `metrics.jsonl`."""
@@ -89,11 +90,23 @@ class Run:
                 self.save_model(partial)
 
     def save_if_due(self) -> None:
-        """Save after every `save_every` steps, and when `save_minutes` have passed."""
+        """Save after every `save_every` steps, and when `save_minutes` have passed.
+
+        Raises:
+            InputError: this process, or another of the run, was asked to stop; it has saved.
+        """
+        stops = any(self.processes.gather([STOP.asked]))
         late = time.monotonic() - self._saved > 60 * self.options.save_minutes
-        if self.processes.is_main and (late or self.at.step % self.options.save_every == 0):
+        due = stops or late or self.at.step % self.options.save_every == 0
+        if self.processes.is_main and due:
             self.save()
             self._saved = time.monotonic()
+        if stops:
+            self.processes.wait()
+            raise InputError(
+                f"stopped after step {self.at.step}, which is saved; the same command goes on from "
+                "there"
+            )
 
     def save(self) -> None:
         """Write a snapshot with weights and optimizer, then remove what it makes superfluous."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,7 +13,9 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from citepipe import runstate
 from citepipe.data.files import write_json
+from citepipe.errors import InputError
 from citepipe.judge import Judgement
 from citepipe.models import save
 from citepipe.rewards import Reward
@@ -153,3 +157,39 @@ def test_a_damaged_snapshot_is_as_none_and_changes_nothing(tmp_path: Path, damag
     run.restore(6)
     assert (run.at.step, run.at.best_step, weight.tolist()) == (0, None, [2, 2])
     assert not step.exists()
+
+
+def test_ten_short_runs_end_as_one_long_run(
+    supervised: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runstate.STOP, "saves", False)
+    steps = {"max_steps": 11, "save_every": 100}
+    learn = Trainer.learn
+    once = supervised.run(tmp_path / "once", **steps)
+    before = signal.signal(signal.SIGTERM, runstate.STOP)
+    try:
+        for step in range(1, 11):
+            monkeypatch.setattr(runstate.STOP, "asked", False)
+            with monkeypatch.context() as patch:
+                # As a scheduler does, in the middle of a step; twice, as `timeout` does.
+                patch.setattr(Trainer, "learn", lambda *own: (terminate(), learn(*own))[1])
+                with pytest.raises(InputError, match=f"stopped after step {step}, which is saved"):
+                    supervised.run(tmp_path, **steps)
+        monkeypatch.setattr(runstate.STOP, "asked", False)
+        often = supervised.run(tmp_path, **steps)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    for file in (ADAPTER, f"last/{ADAPTER}", "metrics.jsonl"):
+        assert (once / file).read_bytes() == (often / file).read_bytes(), file
+
+
+def terminate() -> None:
+    for _ in range(2):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_what_is_journalled_ends_at_once() -> None:
+    stop = runstate.Stop()
+    with pytest.raises(SystemExit, match="the same command goes on"):
+        stop()
+    stop()

@@ -2,6 +2,9 @@
 
 import io
 import logging
+import subprocess
+import sys
+import threading
 from types import SimpleNamespace
 from typing import Any
 
@@ -27,6 +30,17 @@ import snakemake_logger_plugin_citepipe as plugin
 )
 def test_words_behind_resources_without_a_value_are_targets(given: str, read: str) -> None:
     assert plugin.targets_last(given.split()) == read.split()
+
+
+def test_a_signal_ends_a_run_also_while_its_scheduler_is_locked() -> None:
+    scheduler = SimpleNamespace(_lock=threading.Lock(), _open_jobs=threading.Semaphore(0))
+    job = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    with scheduler._lock, scheduler._open_jobs._cond:
+        for _ in range(2):
+            plugin.JobScheduler.exit_gracefully(scheduler)  # type: ignore[arg-type]
+    assert scheduler._user_kill == "graceful"
+    assert scheduler._open_jobs.acquire(timeout=10), "its loop looks what there is to do"
+    assert job.wait(timeout=10) != 0
 
 
 @pytest.fixture

@@ -130,24 +130,27 @@ def test_a_run_killed_within_ppo_goes_on_and_mentions_other_code(
     folder = tmp_path / "killed"
     shutil.copytree(project, folder)
     model = "results/models/fg_rs_rl/seed0"
+    state = folder / f"{model}.state"
     with configured(folder, {"rl.episodes": 1200}):
-        run = subprocess.Popen(
-            [*SNAKEMAKE, "--", model],
-            cwd=folder,
-            env=ENVIRONMENT,
-            stderr=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            text=True,
-        )
-        assert run.stderr is not None
-        state = folder / f"{model}.state"
-        while run.poll() is None and not list(state.glob("step-*/snapshot.json")):
-            time.sleep(0.05)
-        run.send_signal(signal.SIGKILL)
-        # The pipe closes when the job itself, which holds it too, has ended.
-        run.wait()
-        run.stderr.read()
-        assert not (folder / model / "adapter_config.json").exists()
+        for end in (signal.SIGTERM, signal.SIGKILL):
+            run = subprocess.Popen(
+                [*SNAKEMAKE, "--", model],
+                cwd=folder,
+                env=ENVIRONMENT,
+                stderr=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                text=True,
+            )
+            assert run.stderr is not None
+            before = set(state.glob("step-*"))
+            while run.poll() is None and not set(state.glob("step-*")) - before:
+                time.sleep(0.05)
+            run.send_signal(end)
+            # The pipe closes when the job itself, which holds it too, has ended.
+            said = run.stderr.read()
+            assert run.wait() != 0
+            assert ("which is saved; the same command goes on" in said) == (end == signal.SIGTERM)
+            assert not (folder / model / "adapter_config.json").exists()
         assert snakemake(folder, "--unlock").returncode == 0
         with edited(folder / "citepipe/train/advantages.py", "", "\nADDED = 1\n"):
             done = snakemake(folder, "--", model)

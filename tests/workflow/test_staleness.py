@@ -338,6 +338,22 @@ def test_what_follows_from_a_forced_job_runs_too(project: InProcess) -> None:
     )
 
 
+def test_other_versions_are_said_and_make_nothing_stale(
+    project: InProcess, caplog: pytest.LogCaptureFixture
+) -> None:
+    record = project.project / "results/.made/models/dist/seed0.json"
+    text = record.read_text()
+    made = json.loads(text)
+    made["versions"]["torch"] = "1.0"
+    record.write_text(json.dumps(made))
+    try:
+        assert project.jobs() == set()
+    finally:
+        record.write_text(text)
+    said = [line for line in caplog.messages if "made with torch 1.0, and is kept" in line]
+    assert len(said) == 1
+
+
 def test_digests_are_kept_beside_snakemakes_own_records(project: InProcess) -> None:
     project.jobs()
     from citepipe.provenance import KEPT, kept

@@ -1,5 +1,6 @@
 """The configuration, where results lie, and what rules share."""
 
+import math
 import os
 import re
 import subprocess
@@ -21,6 +22,7 @@ from citepipe.inputs import absent_inputs, localise
 from citepipe.models.load import is_ready
 from citepipe.options import resolved
 from citepipe.provenance import digest_of_path, is_input
+from demand import ALONE, Demand
 from staleness import NEWER, OWN_CODE, Stages, Wildcards
 
 if re.search(r"\s", sys.executable):
@@ -28,6 +30,9 @@ if re.search(r"\s", sys.executable):
         f"{sys.executable}: Snakemake runs scripts with a Python whose path has no spaces; make "
         "the environment elsewhere"
     )
+for path in (ROOT, Path.cwd()):
+    if set("{}") & set(str(path)):
+        raise WorkflowError(f"{path}: expected a folder whose name has no braces")
 # Scripts get the same.
 config.update(kinds.with_types(config, workflow.config_settings.config))
 try:
@@ -60,6 +65,13 @@ if workflow.is_main_process:
     NEWER.write_text(str(time.time_ns()))
 # Jobs end when the process of their run does (see scripts/stage.py).
 os.environ.update(CITEPIPE_RUN=str(os.getpid()))
+if workflow.remote_exec:
+    # A scheduler counts the time of a job, which stops by itself before that is over.
+    os.environ.setdefault("CITEPIPE_BEGUN", str(time.time()))
+if Path(workflow.main_snakefile).resolve() == ROOT / "Snakefile":
+    # A signal that asks a whole group of processes to end is for scripts, which save first. As a
+    # module of another workflow this one leaves the shell as it is.
+    shell.prefix("trap '' TERM; ")
 
 SYSTEMS = CONFIG.systems
 TRAIN_VERIFIER = CONFIG.verifiers.train
@@ -74,9 +86,22 @@ wildcard_constraints:
     seed=r"\d+",
 
 
-def needs(gb, hours, gpu=0):
-    """A rule's resources."""
-    return {"mem_mb": 1000 * gb, "runtime": 60 * hours, "gpu": gpu}
+DEMAND = Demand(CONFIG, {folder: source.address for folder, source in SOURCES.items()})
+
+
+def needs(ask, gpu=0):
+    """A rule's resources: GB and hours (perhaps a function of its wildcards), half of that more with
+    each attempt, but three days at most."""
+
+    def times(unit, part, wildcards, attempt):
+        of = ask(wildcards) if callable(ask) else ask
+        return math.ceil(unit * of[part] * (1 + attempt) / 2)
+
+    return {
+        "mem_mb": lambda wildcards, attempt: times(1000, 0, wildcards, attempt),
+        "runtime": lambda wildcards, attempt: min(3 * 24 * 60, times(60, 1, wildcards, attempt)),
+        "gpu": gpu,
+    }
 
 
 def shown(file, of, caption, category):

@@ -28,7 +28,7 @@ rule fetch:
     conda:
         "../../envs/citepipe.yaml"
     resources:
-        **needs(gb=2, hours=24),
+        **needs((2, 24)),
     params:
         **FETCH_PARAMS,
     script:
@@ -57,7 +57,7 @@ rule world:
     conda:
         "../../envs/citepipe.yaml"
     resources:
-        **needs(gb=4, hours=1),
+        **needs((ALONE, 1)),
     params:
         **WORLD_PARAMS,
     script:
@@ -78,9 +78,9 @@ rule miniature_base:
         f"{LOGS}/miniature_base.log",
     conda:
         "../../envs/citepipe.yaml"
-    threads: 4
+    threads: DEMAND.threads
     resources:
-        **needs(gb=8, hours=2, gpu=1),
+        **needs((ALONE, 2), gpu=1),
     params:
         **BASE_PARAMS,
     script:
@@ -118,7 +118,7 @@ rule data:
     conda:
         "../../envs/citepipe.yaml"
     resources:
-        **needs(gb=8, hours=1),
+        **needs(DEMAND.data()),
     params:
         **DATA_PARAMS,
     script:

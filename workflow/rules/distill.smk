@@ -33,9 +33,12 @@ rule teach:
         f"{LOGS}/teach.log",
     conda:
         "../../envs/citepipe.yaml"
-    threads: 4
+    threads: DEMAND.threads
     resources:
-        **needs(gb=16, hours=24, gpu=int(JUDGED and is_model(TRAIN_VERIFIER))),
+        **needs(
+            DEMAND.teaching(TRAIN_VERIFIER if JUDGED else ""),
+            gpu=int(JUDGED and is_model(TRAIN_VERIFIER)),
+        ),
     params:
         **TEACH_PARAMS,
     script:
@@ -74,9 +77,9 @@ rule sft:
         system=one_of(systems_of(kinds.SFTSystem)),
     conda:
         "../../envs/citepipe.yaml"
-    threads: 4
+    threads: DEMAND.threads
     resources:
-        **needs(gb=32, hours=24, gpu=CONFIG.devices),
+        **needs(DEMAND.training, gpu=CONFIG.devices),
     params:
         **SFT_PARAMS,
     script:

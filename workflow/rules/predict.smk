@@ -26,7 +26,7 @@ rule weights:
     conda:
         "../../envs/citepipe.yaml"
     resources:
-        **needs(gb=16, hours=2),
+        **needs(DEMAND.weights()),
     params:
         **WEIGHTS_PARAMS,
     script:
@@ -78,9 +78,9 @@ rule predict:
         system=one_of(ANSWERING),
     conda:
         "../../envs/citepipe.yaml"
-    threads: 4
+    threads: DEMAND.threads
     resources:
-        **needs(gb=32, hours=48, gpu=lambda w: 0 if w.system in EXTRACTED else SEARCH_GPUS),
+        **needs(DEMAND.prediction, gpu=lambda w: 0 if w.system in EXTRACTED else SEARCH_GPUS),
     params:
         **PREDICT_PARAMS,
     script:

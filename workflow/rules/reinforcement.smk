@@ -36,9 +36,9 @@ rule rl:
         system=one_of(systems_of(kinds.RLSystem)),
     conda:
         "../../envs/citepipe.yaml"
-    threads: 4
+    threads: DEMAND.threads
     resources:
-        **needs(gb=48, hours=72, gpu=CONFIG.devices),
+        **needs(DEMAND.training, gpu=CONFIG.devices),
     params:
         **RL_PARAMS,
     script:
@@ -73,9 +73,9 @@ rule dpo:
         system=one_of(systems_of(kinds.DPOSystem)),
     conda:
         "../../envs/citepipe.yaml"
-    threads: 4
+    threads: DEMAND.threads
     resources:
-        **needs(gb=48, hours=24, gpu=CONFIG.devices),
+        **needs(DEMAND.training, gpu=CONFIG.devices),
     params:
         **DPO_PARAMS,
     script:

@@ -36,9 +36,9 @@ rule sample:
         system=one_of(SAMPLED),
     conda:
         "../../envs/citepipe.yaml"
-    threads: 4
+    threads: DEMAND.threads
     resources:
-        **needs(gb=32, hours=48, gpu=SEARCH_GPUS),
+        **needs(DEMAND.sampling, gpu=SEARCH_GPUS),
     params:
         **SAMPLE_PARAMS,
     script:
@@ -73,7 +73,7 @@ rule merge_samples:
     conda:
         "../../envs/citepipe.yaml"
     resources:
-        **needs(gb=4, hours=1),
+        **needs((4, 1)),
     params:
         **MERGE_PARAMS,
     script:

@@ -59,7 +59,7 @@ rule table:
     conda:
         "../../envs/citepipe.yaml"
     resources:
-        **needs(gb=2, hours=1),
+        **needs((2, 1)),
     params:
         **TABLE_PARAMS,
     script:
@@ -104,7 +104,7 @@ rule report:
     conda:
         "../../envs/citepipe.yaml"
     resources:
-        **needs(gb=4, hours=1),
+        **needs((4, 1)),
     params:
         **PAGE_PARAMS,
     script:

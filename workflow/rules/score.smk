@@ -40,9 +40,9 @@ rule score:
         system=one_of(SYSTEMS),
     conda:
         "../../envs/citepipe.yaml"
-    threads: 4
+    threads: DEMAND.threads
     resources:
-        **needs(gb=32, hours=12, gpu=int(any(map(is_model, CONFIG.verifiers.report.values())))),
+        **needs(DEMAND.scores(), gpu=int(any(map(is_model, CONFIG.verifiers.report.values())))),
     params:
         **SCORE_PARAMS,
     script:

@@ -2,7 +2,9 @@
 
 import errno
 import os
+import resource
 import select
+import signal
 import subprocess
 import sys
 import threading
@@ -32,6 +34,7 @@ from citepipe.provenance import (  # noqa: E402
     record_of,
     write_record,
 )
+from citepipe.runstate import STOP  # noqa: E402
 from citepipe.train.launch import is_launched, launch, run_launched  # noqa: E402
 
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
@@ -147,18 +150,24 @@ def run_stage(work: Callable[[Job], str], together: bool = False) -> None:
     job = Job()
     processes = job.snakemake.resources.gpu if together else 1
     if together and is_launched():
+        signal.signal(signal.SIGTERM, STOP)
         run_launched(lambda: work(job), complaint)
-    # What it prints, native libraries included, shows on the terminal and stays in the log.
+    # What it prints, native libraries included, shows on the terminal and stays in the log: whoever
+    # writes there is not ended by the signal that asks a job to save.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     tee = subprocess.Popen(["tee", job.snakemake.log[0]], stdin=subprocess.PIPE, stdout=2)
     os.dup2(tee.stdin.fileno(), 2)  # type: ignore[union-attr]
     record = record_of(job.config.results, job.snakemake.output[0])
     record.unlink(missing_ok=True)
     started = time.monotonic()
     print(f"== {job.label}", file=sys.stderr, flush=True)
+    stop_in_time(job.snakemake.resources.runtime)
     try:
         summary = work(job) if processes == 1 else launch(processes, job.threads)
     except KeyboardInterrupt:
         sys.exit(130)
+    except SystemExit as stopped:
+        sys.exit(f"{job.label}: {stopped}")
     except Exception as error:
         line = complaint(error)
         if line is None:
@@ -167,7 +176,21 @@ def run_stage(work: Callable[[Job], str], together: bool = False) -> None:
         sys.exit(f"{job.label}: {line}")
     write_record(record, {name: job.snakemake.params[name] for name in ("cfg", "made_of")})
     seconds = time.monotonic() - started
-    print(f"== {job.label}, {seconds:.1f} s: {summary}", file=sys.stderr, flush=True)
+    kinds = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    memory = max(resource.getrusage(kind).ru_maxrss for kind in kinds) / 1e6
+    label = f"== {job.label}, {seconds:.1f} s, {memory:.1f} GB"
+    print(f"{label}: {summary}", file=sys.stderr, flush=True)
+
+
+def stop_in_time(minutes: int) -> None:
+    """Have this process end by SIGTERM so that nothing is lost, and send it that signal before a
+    scheduler ends a job of so many minutes: a tenth of them, but at most ten, before."""
+    signal.signal(signal.SIGTERM, STOP)
+    if begun := os.environ.get("CITEPIPE_BEGUN"):
+        left = float(begun) + 60 * (minutes - min(minutes / 10, 10)) - time.time()
+        timer = threading.Timer(left, os.kill, (os.getpid(), signal.SIGTERM))
+        timer.daemon = True
+        timer.start()
 
 
 def complaint(error: Exception) -> str | None:

@@ -1,0 +1,217 @@
+"""What a stage asks of a machine: memory (GB) and time (hours), from its models and its work.
+
+The figures are rough, for a GPU where a stage wants one, and twice the time that is expected. A job
+that gets too little of either is tried again with more (`attempt`), from what it has saved.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from citepipe import config as kinds
+from citepipe.config import Config
+
+UNKNOWN = 7.0
+"""Billions of parameters of a model that is not here and whose name says nothing."""
+NAMED = {"xxl": 11.0, "xl": 3.0, "large": 0.8, "base": 0.25, "small": 0.1}
+
+READ = 1e14
+"""Operations per second of a GPU that reads; `LEARN` of one that trains."""
+LEARN = 5e13
+BANDWIDTH = 1e12
+"""Bytes per second of a GPU's memory, all of whose weights a decoding step reads."""
+STEP = 0.03
+"""Seconds of a decoding step besides, for this many sequences at once:"""
+AT_ONCE = 32
+
+PAIR = 300
+"""Tokens of a pair that a verifier reads; an answer has about so many pairs:"""
+PAIRS = 10
+ROW = 5000
+"""Bytes of a row with its documents."""
+SMALL = 0.01
+"""Billions of parameters up to which a model runs on one thread."""
+ALONE = 3.0
+"""GB of a process with torch, its activations and spaCy."""
+
+
+class Ask(NamedTuple):
+    """What a job asks for on its first attempt."""
+
+    gb: float
+    hours: float
+
+
+def billions(model: str) -> float:
+    """The parameters of a model in billions: counted in its safetensors if they are here, else as
+    its name says (`Llama-2-7b`, `t5_xxl_true`)."""
+    files = sorted(Path(model).glob("*.safetensors"))
+    if files:
+        return sum(map(_count, files)) / 1e9
+    name = Path(model).name.lower()
+    if size := re.search(r"(\d+(?:\.\d+)?)([bm])(?![a-z0-9])", name):
+        return float(size[1]) / (1 if size[2] == "b" else 1000)
+    return next((NAMED[word] for word in re.split("[^a-z]+", name) if word in NAMED), UNKNOWN)
+
+
+def _count(path: Path) -> int:
+    """The parameters in a file of safetensors, whose header has their shapes."""
+    with path.open("rb") as stream:
+        header = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
+    return sum(math.prod(own["shape"]) for name, own in header.items() if name != "__metadata__")
+
+
+class Demand:
+    """What the stages with a model ask for; `addresses` has where folders are fetched from."""
+
+    def __init__(self, config: Config, addresses: dict[str, str]) -> None:
+        self.config, self.addresses = config, addresses
+        self.size = self._size(config.model.base) if config.model else 0.0
+        self.bytes = 4 if config.model and config.model.dtype == "float32" else 2
+        named = config.verifiers
+        verifiers = map(self._verifier_size, [named.train, named.rl or "", *named.report.values()])
+        # For models as small as the default's more threads do nothing.
+        self.threads = 4 if max(self.size, *verifiers) > SMALL else 1
+
+    def training(self, wildcards: Any) -> Ask:
+        """SFT, DPO, or learning from rewards."""
+        system = self.config.systems[wildcards.system]
+        options: Any = self.config.training_options(wildcards.system)
+        prompt, sampled = self.config.prompt.max_input_tokens, getattr(system, "data", None)
+        gb = ALONE + 1.3 * self.size * self.bytes
+        assert self.config.model is not None
+        if self.config.model.adapter is None:
+            # Weights, gradients and AdamW's two moments in 32 bits; the reference policy beside.
+            gb = ALONE + self.size * (16 + (self.bytes if system.train != "sft" else 0))
+        if isinstance(system, kinds.RLSystem):
+            answer, count = options.max_new_tokens, options.episodes
+            # Read for log-probabilities, the reference and values, learnt from in every epoch.
+            tokens = count * (prompt / options.samples_per_prompt + answer)
+            seconds = self._learning(tokens * (options.epochs_per_rollout + 1))
+            seconds += self._drawing(count * answer) + self._judging(count, self._rl_verifier)
+            return Ask(gb + self._verifiers(self._rl_verifier), _hours(seconds))
+        questions = self._train_questions(sampled)
+        steps = options.max_steps or options.epochs * questions / options.batch_size
+        rows = steps * options.batch_size * (2 if isinstance(system, kinds.DPOSystem) else 1)
+        return Ask(gb, _hours(self._learning(rows * (prompt + options.max_output_tokens))))
+
+    def sampling(self, wildcards: Any) -> Ask:
+        """A shard of a system's samples."""
+        return self._answering(self.config.systems[wildcards.system].data.sample, None)
+
+    def prediction(self, wildcards: Any) -> Ask:
+        """The answers to all test questions."""
+        decode = getattr(self.config.systems[wildcards.system], "decode", None)
+        if decode is None:
+            return Ask(ALONE, 1)
+        return self._answering(decode, self._tests())
+
+    def teaching(self, verifier: str) -> Ask:
+        """The teacher's answers, attributed or judged by a verifier, if any."""
+        count = self._train_questions(None)
+        hours = _hours(self._judging(count, verifier)) + count / 1000
+        return Ask(ALONE + self._verifiers(verifier), hours)
+
+    def scores(self) -> Ask:
+        """All scores of a system's answers."""
+        report, count = self.config.verifiers.report.values(), self._tests()
+        seconds = count / 100 + sum(self._judging(count, verifier) for verifier in report)
+        models = self.config.score
+        names = " ".join(models.metrics or ())
+        more = ("QA-" in names) * billions(models.reader)
+        more += ("mauve" in names) * billions(models.mauve_model)
+        gb = ALONE + self._verifiers(*report) + 5.2 * more + count / 20_000
+        return Ask(gb, _hours(seconds))
+
+    def weights(self) -> Ask:
+        """Somebody's weights, converted."""
+        return Ask(ALONE + 2.6 * self.size * self.bytes, 2)
+
+    def data(self) -> Ask:
+        """The choice among all rows, which are in memory with their documents."""
+        data, retrieval = self.config.data, self.config.retrieval
+        passages = (retrieval and retrieval.passages) or ()
+        paths = [*data.train, *data.dev, *data.test.values(), *passages] if data else []
+        gb = sum(map(_file_size, map(Path, dict.fromkeys(paths)))) / 1e9
+        return Ask(2 + 6 * gb, 1 + gb)
+
+    def _answering(self, how: str, questions: float | None) -> Ask:
+        """Answers to questions (by default as many as are sampled, in a shard of them)."""
+        config, verifier = self.config, ""
+        options: Any = config.predict if how == "greedy" else getattr(config, how)
+        drawn = 1.0
+        if how == "best_of_n":
+            drawn, verifier = options.n, config.verifiers.train
+        elif how == "segment_search":
+            drawn, verifier = options.beams * options.samples_per_beam, config.verifiers.train
+        if questions is None:
+            questions = (options.questions or self._train_questions(None)) / config.shards
+        seconds = self._reading(questions * config.prompt.max_input_tokens)
+        seconds += self._drawing(questions * drawn * options.max_new_tokens)
+        seconds += self._judging(questions * drawn, verifier)
+        size = 0 if config.server else self.size
+        return Ask(ALONE + 1.3 * size * self.bytes + self._verifiers(verifier), _hours(seconds))
+
+    @property
+    def _rl_verifier(self) -> str:
+        return self.config.verifiers.rl or self.config.verifiers.train
+
+    def _size(self, model: str) -> float:
+        return billions(model if Path(model).exists() else self.addresses.get(model, model))
+
+    def _verifier_size(self, spec: str) -> float:
+        target = spec.partition("?")[0]
+        return 0.0 if target in ("", "lexical") or ":" in target else self._size(target)
+
+    def _verifiers(self, *specs: str) -> float:
+        return 2.6 * sum(map(self._verifier_size, dict.fromkeys(specs)))
+
+    def _judging(self, answers: float, spec: str) -> float:
+        return answers * PAIRS * PAIR * 2e9 * self._verifier_size(spec) / READ + answers / 100
+
+    def _reading(self, tokens: float) -> float:
+        return tokens * 2e9 * self.size / READ
+
+    def _learning(self, tokens: float) -> float:
+        # Forwards once, backwards twice as much.
+        return tokens * 6e9 * self.size / LEARN / self.config.devices
+
+    def _drawing(self, tokens: float) -> float:
+        return tokens / AT_ONCE * (STEP + 1e9 * self.size * self.bytes / BANDWIDTH)
+
+    def _train_questions(self, sampled: Any) -> float:
+        own = getattr(self.config, sampled.sample) if isinstance(sampled, kinds.Sampled) else None
+        if own is not None and own.questions:
+            return float(own.questions)
+        data = self.config.data
+        return _rows(data.train_size, data.train) if data else 0.0
+
+    def _tests(self) -> float:
+        data = self.config.data
+        if data is None:
+            return 10_000.0
+        return _rows(data.test_size, list(data.test.values()), len(data.test))
+
+
+def _rows(size: Any, paths: list[str], files: int = 1) -> float:
+    """The rows that are taken of some files: as configured, by their size, or 3,000 of each that is
+    not here yet."""
+    if size is not None:
+        return float(sum(size.values()) if isinstance(size, dict) else size * files)
+    return sum(_file_size(Path(path)) / ROW or 3000.0 for path in paths)
+
+
+def _file_size(path: Path) -> int:
+    """Bytes of a file, or of all below a folder; 0 for what is not here."""
+    if path.is_dir():
+        return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    return path.stat().st_size if path.is_file() else 0
+
+
+def _hours(seconds: float) -> float:
+    """Twice the time that is expected, and half an hour to begin with."""
+    return 0.5 + 2 * seconds / 3600
