@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from citepipe.text.lean import lean_imports
 from citepipe.text.sentences import load_splitter
-from citepipe.verify.quotes import Quotable, is_english, read_quotable
+from citepipe.verify.quotes import is_english, read_quotable
 
 with lean_imports():
     from nltk.stem.snowball import SnowballStemmer
@@ -303,14 +303,34 @@ class Evidence(NamedTuple):
     stems: frozenset[str]
 
 
-class Document(NamedTuple):
-    """A passage with its title, which is empty if it has none."""
+class Document:
+    """A passage with its title, which is empty if it has none; its sentences are read when they are
+    asked for, which takes most of the time and what is quoted word for word does not need."""
 
-    title: Sentence
-    evidence: tuple[Evidence, ...]
-    heading: Quotable
-    quotable: Quotable
-    english: bool
+    def __init__(self, title: str, text: str) -> None:
+        self._title, self._text = title, text
+        self.heading = read_quotable(title)
+        self.quotable = read_quotable(text, cut=True)
+        self.english = is_english(text)
+
+    @cached_property
+    def title(self) -> Sentence:
+        """The title, empty where it is an address."""
+        return read_sentence("" if _ADDRESS.search(self._title) else self._title)
+
+    @cached_property
+    def evidence(self) -> tuple[Evidence, ...]:
+        """Its sentences; a document that is only a title still states it."""
+        before: Sentence | None = None
+        evidence = []
+        for sentence in read_sentences(self._text) or [read_sentence("")]:
+            anaphoric = bool(sentence.tokens) and sentence.tokens[0].word in ANAPHORS
+            referred = [before] if before is not None and anaphoric else []
+            parts = (self.title, sentence, *referred)
+            stems = frozenset[str]().union(*(part.stems for part in parts))
+            evidence.append(Evidence(sentence, parts, stems))
+            before = sentence
+        return tuple(evidence)
 
 
 def readable(text: str) -> str:
@@ -329,21 +349,7 @@ def read_documents(premise: str) -> tuple[Document, ...]:
     )
 
 
-@lru_cache(maxsize=_REMEMBERED_TEXTS)
-def _document(title: str, text: str) -> Document:
-    heading = read_sentence("" if _ADDRESS.search(title) else title)
-    before: Sentence | None = None
-    evidence = []
-    # A document that is only a title still states it.
-    for sentence in read_sentences(text) or [read_sentence("")]:
-        anaphoric = bool(sentence.tokens) and sentence.tokens[0].word in ANAPHORS
-        referred = [before] if before is not None and anaphoric else []
-        parts = (heading, sentence, *referred)
-        stems = frozenset[str]().union(*(part.stems for part in parts))
-        evidence.append(Evidence(sentence, parts, stems))
-        before = sentence
-    quotable = read_quotable(text, cut=True)
-    return Document(heading, tuple(evidence), read_quotable(title), quotable, is_english(text))
+_document = lru_cache(maxsize=_REMEMBERED_TEXTS)(Document)
 
 
 def read_sentences(text: str) -> list[Sentence]:
