@@ -113,11 +113,11 @@ def _rows(folder: Path) -> list[Row]:
 def _measure(row: Row, other: Path, rounds: int, report: Report) -> bool:
     """Report a row; whether it is below its bar."""
     ways = ((row.before or row.now, other), (row.now, ROOT))
-    # The first run also compiles, and fills a cache of decisions. What is tried in vain takes some
-    # microseconds.
+    # The first round compiles, and fills a cache of decisions.
+    rounds_of = [[_run(*way) for way in ways] for _ in range(rounds + 1)]
+    before, now = (min(own[1:]) for own in zip(*rounds_of, strict=True))
+    # What is tried in vain takes some microseconds.
     marks = ["*" if _imported(*way)["torch"] > 1000 else " " for way in ways]
-    rounds_of = [[_run(*way) for way in ways] for _ in range(rounds)]
-    before, now = (min(own) for own in zip(*rounds_of, strict=True))
     fits = row.bar is None or now < row.bar
     bar = "" if row.bar is None else f"   under {row.bar}: {verdict(fits)}"
     shown = f"{before:>7.2f}{marks[0]}{now:>7.2f}{marks[1]}{before / now:>8.1f}{bar}"
