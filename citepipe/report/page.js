@@ -21,9 +21,17 @@ function el(tag, attributes = {}, ...children) {
 }
 el.svg = new Set(["g", "line", "path", "circle", "text", "title"]);
 
+const UNSEEN = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u202a-\u202e\u2066-\u2069]/;
+
+/** The characters of a text from one place to another, counted as Python does: by code points. */
+const between = (text, from, to) =>
+  PAIRS.test(text) ? [...text].slice(from, to).join("") : text.slice(from, to);
+const PAIRS = /[\ud800-\udfff]/;
+
 /** A text as people can see it: control characters as pictures, and what turns the direction of
  * all that follows as its name. */
 function visible(text) {
+  if (!UNSEEN.test(text)) return text;
   return text
     .replace(/[\u0000-\u0008\u000b-\u001f]/g, (c) => String.fromCharCode(0x2400 + c.charCodeAt(0)))
     .replace(/[\u007f-\u009f\u202a-\u202e\u2066-\u2069]/g,
@@ -247,22 +255,22 @@ function cell(question, answer) {
 
 /** An answer's text with its statements, and the citations in them, marked by verdict. */
 function sentences(answer, own) {
-  const text = [...answer.text]; // by code points, as Python counts
+  const part = (from, to) => between(answer.text, from, to);
   const parts = [];
   let end = 0;
   answer.spans.forEach(([from, to], k) => {
-    if (from > end) parts.push(long(text.slice(end, from).join("")));
+    if (from > end) parts.push(long(part(end, from)));
     const [, meaning, kind] = data.modes[own?.[0][k]] ?? ["", "not scored", ""];
     const inside = [];
     let at = from;
     answer.cites.forEach(([begin, stop, statement], n) => {
       if (statement !== k || begin < at) return;
-      inside.push(begun(text.slice(at, begin).join("")));
+      inside.push(begun(part(at, begin)));
       const [said, colour] = data.citations[own?.[1][n]] ?? ["", ""];
-      inside.push(el("i", { class: `cite ${colour}`, title: said }, text.slice(begin, stop).join("")));
+      inside.push(el("i", { class: `cite ${colour}`, title: said }, part(begin, stop)));
       at = stop;
     });
-    inside.push(begun(text.slice(at, to).join("")));
+    inside.push(begun(part(at, to)));
     const isOpen = open && open.answer === answer && open.k === k;
     parts.push(el("span", {
       class: `said ${kind}${isOpen ? " open" : ""}`, role: "button", tabindex: 0, title: meaning,
@@ -273,7 +281,8 @@ function sentences(answer, own) {
     if (reason) parts.push(" ", el("span", { class: `why ${kind}` }, reason));
     end = to;
   });
-  if (end < text.length) parts.push(long(text.slice(end).join("")));
+  const rest = part(end);
+  if (rest) parts.push(long(rest));
   return parts.length ? parts : [el("span", { class: "omitted" }, "an empty answer")];
 }
 
@@ -312,7 +321,7 @@ function show(answer, k) {
   const question = data.byNumber.get(answer.question);
   const [from, to] = answer.spans[k] ?? [0, 0];
   const decisive = answer.decisive[k];
-  const said = [...answer.text].slice(from, to).join("");
+  const said = between(answer.text, from, to);
   // An item of a list is judged with the question in front of it.
   const stated = data.datasets[question.dataset] === "qampari" ? `${question.text} ${said}` : said;
   const sought = new Set(words(stated.replace(/\[\d+\]?/g, "")));
@@ -334,7 +343,7 @@ function show(answer, k) {
     const own = answer.by[n];
     const [, meaning, kind] = data.modes[own?.[0][k]] ?? ["", "not scored", ""];
     const each = answer.cites.flatMap(([begin, stop, statement], c) => statement !== k ? [] : [el("li", {},
-      `${[...answer.text].slice(begin, stop).join("")} ${data.citations[own?.[1][c]]?.[0] ?? ""}`)]);
+      `${between(answer.text, begin, stop)} ${data.citations[own?.[1][c]]?.[0] ?? ""}`)]);
     return [el("p", { class: `verdicts ${kind}` }, el("b", {}, `${verifier}: `), meaning), el("ul", {}, each)];
   };
   const choice = (name) => el("button", { type: "button", "data-label": name, onclick: () => label(name) }, name);
@@ -375,9 +384,9 @@ function close() {
 
 /** A passage with the words marked that the sentence has too, and the sentence that decides. */
 function marked(text, sought, [, from, to]) {
-  const all = [...text];
-  return [[0, from, false], [from, to, true], [to, all.length, false]].filter(([begin, end]) => begin < end).map(([begin, end, isDecisive]) => {
-    const part = all.slice(begin, end).join("");
+  return [[0, from, false], [from, to, true], [to, Infinity, false]].map(([begin, end, isDecisive]) => {
+    const part = between(text, begin, end);
+    if (!part) return null;
     const parts = [];
     let done = 0;
     for (const found of part.slice(0, LONGEST).matchAll(/[\p{L}\p{N}]+/gu)) {
@@ -408,7 +417,7 @@ function label(name, comment) {
   labels[key] = {
     dataset: data.datasets[question.dataset], id: question.id, question: question.text,
     system: data.systems[answer.system], seed: answer.seed, statement: k,
-    text: [...answer.text].slice(from, to).join(""), cited: answer.cited[k],
+    text: between(answer.text, from, to), cited: answer.cited[k],
     verdicts: Object.fromEntries(data.verifiers.map((name, n) => [name, data.modes[answer.by[n]?.[0][k]]?.[0] ?? null])),
     label: name, comment: comment ?? labels[key]?.comment ?? "",
   };

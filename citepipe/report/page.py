@@ -467,7 +467,7 @@ def _table(block: Block, is_full: bool = False) -> str:
             bar = "" if value == "-" or "length" in head else f' style="--v:{value}"'
             shown += f"<td{bar}>{escape(cell.strip())}</td>"
         system = escape(name.partition(" = ")[0])
-        link = f'<a href="#system={system}" data-system="{system}">{escape(name)}</a>'
+        link = f'<a href="#system={system}">{escape(name)}</a>'
         lines += f"<tr><th scope=row>{link}</th>{shown}</tr>"
     return (
         f"<div class=wide tabindex=0 role=region aria-label='{escape(block.title)}'><table>"

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from .project import InProcess, configured, copy_workflow, edited
+from .project import TABLE, InProcess, configured, copy_workflow, edited
 
 SYSTEMS = {
     "dist": {"train": "sft", "data": "teacher"},
@@ -106,6 +106,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     files += [
         "teacher/train.json",
         "teacher/dev.json",
+        "report.html",
         "table.csv",
         "table.md",
         "table.tex",
@@ -124,7 +125,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("made")
     with pytest.MonkeyPatch.context() as patch:
-        InProcess(folder, patch).jobs(executor="touch")
+        InProcess(folder, patch).jobs("results/report.html", TABLE, executor="touch")
     return folder
 
 
@@ -177,6 +178,16 @@ def test_a_changed_program_reruns_what_it_computes(
             assert once == stale
     with edited(project.project / path, "", "\n# A comment.\n"):
         assert project.jobs() == set()
+
+
+def test_a_changed_page_makes_the_report_again_and_nothing_else(project: InProcess) -> None:
+    page = project.project / "citepipe/report"
+    assert project.jobs("results/report.html") == set()
+    for name, change in (("page.js", "// New."), ("page.py", "ADDED = 1\n")):
+        with edited(page / name, "", change):
+            assert project.jobs("results/report.html", TABLE) == {"report"}
+    with edited(page / "page.py", "", "# A comment.\n"):
+        assert project.jobs("results/report.html") == set()
 
 
 def test_messages_and_docstrings_are_not_behaviour() -> None:

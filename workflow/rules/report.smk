@@ -87,7 +87,7 @@ PAGE_INPUT, PAGE_PARAMS = STAGES.add(
         "answers": ALL_ANSWERS,
         "sampled": [[n, seed] for n in (*SAMPLED, *CHOSEN) for seed in CONFIG.seeds_of(n)],
         "page": [
-            digest_of_path(path) for path in sorted((ROOT / "citepipe/report").glob("page.*"))
+            digest_of_path(ROOT / f"citepipe/report/page.{kind}") for kind in ("css", "html", "js")
         ],
     },
 )
