@@ -314,8 +314,9 @@ function long(text, most = LONGEST) {
 
 const STOP = new Set(("a an and are as at be been but by did do does for from had has have he her his in is it its "
   + "of on or she that the their them there they this to was were which who with would").split(" "));
-const words = (text) => (text.toLowerCase().match(/[\p{L}\p{N}]+/gu) ?? [])
-  .map((word) => word.replace(/(?<=..)s$/, "")).filter((word) => !STOP.has(word));
+/** The words of a text but the commonest, by what they are compared as. */
+const words = (text) => new Map((text.match(/[\p{L}\p{N}]+/gu) ?? [])
+  .map((word) => [word.toLowerCase().replace(/(?<=..)s$/, ""), word]).filter(([stem]) => !STOP.has(stem)));
 
 function show(answer, k) {
   const question = data.byNumber.get(answer.question);
@@ -324,7 +325,7 @@ function show(answer, k) {
   const said = between(answer.text, from, to);
   // An item of a list is judged with the question in front of it.
   const stated = data.datasets[question.dataset] === "qampari" ? `${question.text} ${said}` : said;
-  const sought = new Set(words(stated.replace(/\[\d+\]?/g, "")));
+  const sought = words(stated.replace(/\[\d+\]?/g, ""));
   const cited = [...new Set(answer.cited[k] ?? [])];
   const passage = (n) => {
     const [title, text] = data.passages[question.docs[n - 1]];
@@ -335,8 +336,9 @@ function show(answer, k) {
   // What supports it elsewhere is shown like what it cites.
   const there = [...new Set([...cited.filter(isThere), ...(decisive ? [decisive[0]] : [])])];
   const others = question.docs.map((_, n) => n + 1).filter((n) => !there.includes(n));
-  const read = new Set(there.flatMap((n) => words(data.passages[question.docs[n - 1]].join(" "))));
-  const absent = there.length ? [...sought].filter((word) => !read.has(word)) : [];
+  const read = words(there.flatMap((n) => data.passages[question.docs[n - 1]]).join(" "));
+  const isFailing = failing(verdicts(answer)?.[0][k] ?? "") > 0;
+  const absent = isFailing && there.length ? [...sought].filter(([stem]) => !read.has(stem)).map(([, word]) => word) : [];
   open = { answer, k };
   const key = link(answer, k);
   const about = (verifier, n) => {
@@ -390,7 +392,7 @@ function marked(text, sought, [, from, to]) {
     const parts = [];
     let done = 0;
     for (const found of part.slice(0, LONGEST).matchAll(/[\p{L}\p{N}]+/gu)) {
-      if (!words(found[0]).some((word) => sought.has(word))) continue;
+      if (![...words(found[0]).keys()].some((stem) => sought.has(stem))) continue;
       parts.push(visible(part.slice(done, found.index)), el("mark", {}, found[0]));
       done = found.index + found[0].length;
     }
