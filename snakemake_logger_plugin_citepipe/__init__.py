@@ -65,7 +65,9 @@ def exit_gracefully(self: JobScheduler, *_: Any) -> None:
     self._user_kill = "graceful"
     for process in psutil.Process().children(recursive=True):
         with suppress(psutil.Error):
-            process.terminate()
+            # Not what a script has started to write its log and its curves.
+            if process.name().startswith("python"):
+                process.terminate()
     threading.Thread(target=self._open_jobs.release).start()
 
 

@@ -90,16 +90,14 @@ DEMAND = Demand(CONFIG, {folder: source.address for folder, source in SOURCES.it
 
 
 def needs(ask, gpu=0):
-    """A rule's resources: GB and hours (perhaps a function of its wildcards), half of that more with
-    each attempt, but three days at most."""
-
-    def times(unit, part, wildcards, attempt):
-        of = ask(wildcards) if callable(ask) else ask
-        return math.ceil(unit * of[part] * (1 + attempt) / 2)
-
+    """A rule's resources: GB and hours (perhaps a function of its wildcards); with each attempt a
+    quarter more of the one and half more of the other, three days at most."""
+    of = lambda wildcards: ask(wildcards) if callable(ask) else ask
     return {
-        "mem_mb": lambda wildcards, attempt: times(1000, 0, wildcards, attempt),
-        "runtime": lambda wildcards, attempt: min(3 * 24 * 60, times(60, 1, wildcards, attempt)),
+        "mem_mb": lambda wildcards, attempt: math.ceil(250 * of(wildcards)[0] * (3 + attempt)),
+        "runtime": lambda wildcards, attempt: min(
+            3 * 24 * 60, math.ceil(30 * of(wildcards)[1] * (1 + attempt))
+        ),
         "gpu": gpu,
     }
 
