@@ -200,7 +200,7 @@ def without_sources(
     if heading is not None:
         tail = [heading["inline"] or "", *raw[heading.end() : end].split("\n")]
         entries = [line for line in tail if line.strip("-=_* \t\r")]
-        if heading["inline"]:
+        if entries and heading["inline"]:
             entries[:1] = re.split(r"(?<=\S)[\s,;]+(?=\[\^?\d{1,3}\]\s*[^\s\[,;])", entries[0])
         first = heading.start()
     elif "]" in raw and "\n" in raw:
