@@ -3,8 +3,8 @@
 Rows are those that files have ([scoring](../docs/scoring.md)): mappings with `question`, `docs`,
 `output` and whatever references there are, or the path of a file. A verifier is named as on the
 command line, or an object with a `name` and a method `entails`. `more` are the options of
-`ScoreOptions` or `RewardOptions` by name. InputError is raised for rows, names and verifiers that
-do not fit.
+`ScoreOptions` or `RewardOptions` by name. `citepipe.errors.InputError` is raised for rows,
+names, options and verifiers that do not fit.
 """
 
 from __future__ import annotations
@@ -12,16 +12,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter
 
 from citepipe.data.example import Example
 from citepipe.data.files import AnswerFile, read_answers
-from citepipe.options import RewardOptions, ScoreOptions
+from citepipe.data.validate import validated
+from citepipe.options import Options, RewardOptions, ScoreOptions
 from citepipe.rewards import Placement, Rewarder, place, reward_file
 from citepipe.score.files import Scorer
 from citepipe.verify.base import Verifier
 from citepipe.verify.load import checked, load_verifier
 
+_O = TypeVar("_O", bound=Options)
 Row = Mapping[str, Any]
 Rows = Sequence[Row] | Path | str
 
@@ -42,7 +46,7 @@ def score(
     suits the dataset; `cache` is the file that keeps a model's decisions, which runs on `device`.
     """
     file = _file(rows, dataset)
-    options = ScoreOptions(rules=rules, **more)
+    options = _options(ScoreOptions, rules=rules, **more)
     return Scorer(file, options, device).under(_loaded(verifier, cache, device))
 
 
@@ -58,7 +62,7 @@ def reward(
     """The rewards of `citepipe reward`: `per_example` with every verdict, `rewards` on characters
     and `totals`, and their `means`. Arguments as in `score`."""
     loaded = _loaded(verifier, cache, device)
-    return reward_file(_file(rows, dataset), loaded, RewardOptions(**more))
+    return reward_file(_file(rows, dataset), loaded, _options(RewardOptions, **more))
 
 
 def judge(
@@ -97,9 +101,13 @@ def token_rewards(
     wants, there are `citepipe.rewards.Rewarder` and `place`.
     """
     example = Example.from_row({**row, "output": text}, "row", dataset, own_as="own")
-    rewarder = Rewarder(_loaded(verifier, cache, device), RewardOptions(**more))
+    rewarder = Rewarder(_loaded(verifier, cache, device), _options(RewardOptions, **more))
     [rewards] = rewarder.spans([example], [text])
     return place(rewards, offsets, placement)
+
+
+def _options(kind: type[_O], **given: Any) -> _O:
+    return validated(TypeAdapter(kind), given, kind.__name__)
 
 
 def _file(rows: Rows, dataset: str | None) -> AnswerFile:

@@ -267,6 +267,15 @@ def test_systems_are_compared_and_one_that_is_worse_fails(
     assert "metric 'bleu'" in fails(capsys, "compare", first, second, "--metrics", "bleu")
 
 
+def test_a_terminal_is_not_obeyed_to(answers: Path, capsys: Captured):
+    output = "A\x1b[2J \u202emill stands\x9b here [1].\tIt is old [1]."
+    answers.write_text(json.dumps([row(dataset="own", output=output)]))
+    assert main(["show", str(answers), "--colour", "never"]) == 0
+    shown = capsys.readouterr().out
+    assert "+ A\ufffd[2J" in shown or "- A\ufffd[2J" in shown
+    assert not set("\x1b\u202e\x9b") & set(shown)
+
+
 def test_a_score_below_its_minimum_fails(answers: Path, tmp_path: Path, capsys: Captured):
     junit = tmp_path / "checks.xml"
     gate = ["--junit", junit, "--min", "citation_rec=50,str_em=34"]

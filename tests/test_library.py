@@ -81,6 +81,13 @@ def test_what_does_not_fit_is_one_line(rows: Any, verifier: Any, message: str):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("options", [{"rule": "alce"}, {"at_most_citations": 0}, {"rules": "x"}])
+def test_options_that_do_not_fit_are_one_line(options: dict[str, Any]):
+    with pytest.raises(InputError, match=f"^ScoreOptions, field {next(iter(options))}: ") as caught:
+        citepipe.score([ROW], **options)
+    assert "\n" not in str(caught.value)
+
+
 def test_nothing_is_imported_before_it_is_called_for():
     code = (
         "import sys, citepipe\n"

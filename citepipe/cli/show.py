@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import shutil
 import sys
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from textwrap import fill
@@ -17,6 +19,8 @@ from citepipe.errors import InputError
 # Green, red, yellow: for what is supported, what is not, and what else is wrong.
 _COLOURS = {"supported": 32, "supports": 32, "not supported": 31}
 _OTHER = 33
+# A terminal would obey them: what moves the cursor, or turns the direction of writing.
+_CONTROLS = re.compile(r"(?!\s)[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
 def add_show(commands: Any) -> None:
@@ -146,6 +150,7 @@ def _lines(rows: list[dict[str, Any]], coloured: bool) -> Iterator[str]:
     width = min(shutil.get_terminal_size((100, 0)).columns, 120)
 
     def shown(text: str, indent: int, colour: int | None = None) -> str:
+        text = _CONTROLS.sub("\N{REPLACEMENT CHARACTER}", text)
         text = fill(text, width, initial_indent=" " * indent, subsequent_indent=" " * (indent + 2))
         return f"\033[{colour}m{text}\033[0m" if coloured and colour else text
 
@@ -157,6 +162,9 @@ def _lines(rows: list[dict[str, Any]], coloured: bool) -> Iterator[str]:
         previous = place
         if not row["statements"]:
             yield shown("(no statements)", 2)
+        noted = defaultdict(list)
+        for citation in row["citations"]:
+            noted[citation["statement"]].append(citation)
         for index, statement in enumerate(row["statements"]):
             reason = statement["reason"]
             colour = _COLOURS.get(reason, _OTHER)
@@ -166,9 +174,8 @@ def _lines(rows: list[dict[str, Any]], coloured: bool) -> Iterator[str]:
                 reason += " by " + "".join(f"[{number}]" for number in by)
             notes = [
                 f"[{citation['id']}] {citation['reason']}"
-                for citation in row["citations"]
-                if citation["statement"] == index
-                and citation["reason"] not in ("supports", statement["reason"])
+                for citation in noted[index]
+                if citation["reason"] not in ("supports", statement["reason"])
             ]
             yield shown("; ".join([reason, *notes]), 6, colour)
             if passage := statement.get("passage"):

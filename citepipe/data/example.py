@@ -20,7 +20,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, TypeAdapter
 
 from citepipe.data.validate import RowError, kind_of, present, shown, validated
-from citepipe.text.citations import find
+from citepipe.text.citations import as_number, find
 from citepipe.text.sentences import Span, Splitter
 from citepipe.text.statements import Answer, Rules, read_answer, renumber_citations
 
@@ -438,7 +438,7 @@ def _joined(row: dict[str, Any], where: str) -> tuple[dict[str, Any], tuple[str,
         ids = list(map(str, references))
 
     def number(cited: int | str) -> int:
-        place = int(cited) if str(cited).isdecimal() else len(docs)
+        place = as_number(str(cited)) if str(cited).isdecimal() else len(docs)
         if str(cited) in ids and not place < len(references):
             place = ids.index(str(cited))
         return min(place, len(docs)) + 1
@@ -474,7 +474,7 @@ def from_cells(names: Sequence[str], cells: Sequence[str]) -> dict[str, Any]:
         if not name or (not cell and name not in (*NAMES["output"], "answer")):
             continue
         if found := _NUMBERED.fullmatch(name):
-            numbered[int(found[1])] = cell
+            numbered[as_number(found[1])] = cell
         elif name in (*NAMES["docs"], *_LISTS, "references", "ground_truths"):
             row[name] = _as_list(_decoded(cell))
         else:

@@ -110,7 +110,13 @@ def run(
     rows = table(runs, starts, against, options)
     verifiers = list(dict.fromkeys(name for file in files for name in file.results))
     notes = [*legend(runs, against, options), *differing(runs)]
-    content = collect(files, answers)
+    try:
+        content = collect(files, answers)
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        names = ", ".join(dict.fromkeys(str(file.path) for file in files))
+        raise InputError(
+            f"{names}: expected score files with verdicts, broken at {error}"
+        ) from None
     content |= {
         "best": best_of(rows, verifiers, trained),
         "points": [_point(row, verifiers) for row in rows],
@@ -263,12 +269,13 @@ def _read(example: Example, row: Mapping[str, Any]) -> dict[str, Any]:
     that say what one before them says, and where in the documents decides on each."""
     statements = row["statements"]
     claims = [normalize_answer(remove_citations(own["text"])) for own in statements]
+    first = {claim: n for n, claim in reversed([*enumerate(claims)])}
     return {
         "text": example.output,
         "spans": [own["span"] for own in statements],
         "cited": [own["cited"] for own in statements],
         "cites": [[*own["span"], own["statement"]] for own in row["citations"]],
-        "again": [n for n, claim in enumerate(claims) if claim and claim in claims[:n]],
+        "again": [n for n, claim in enumerate(claims) if claim and first[claim] < n],
         "decisive": [_decisive(example, own["passage"]) for own in statements],
     }
 

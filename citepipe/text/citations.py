@@ -127,7 +127,7 @@ def find(
     if style == "superscripts":
         for match in _SUPERSCRIPT.finditer(text, start, end):
             numbers = match["low"] or match["high"].translate(_DIGITS).replace("⁻", "-")
-            if numbers.isdecimal() and int(numbers) > len(titles) and "0" not in numbers:
+            if numbers.isdecimal() and as_number(numbers) > len(titles) and "0" not in numbers:
                 # ¹² of five documents are 1 and 2.
                 numbers = ",".join(numbers)
             group = match.start("low" if match["low"] else "high"), match.end()

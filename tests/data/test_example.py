@@ -44,7 +44,7 @@ def test_rows_of_alce_name_no_dataset_and_hold_the_output_as_a_string() -> None:
     assert example.answers == (("Me",), ("You", "Ye"))
 
 
-SPLIT = [{"text": "It\nis. So.", "citations": ["b", 0]}, {"text": "No.", "citations": [7]}]
+SPLIT = [{"text": "It\nis. So.", "citations": ["b", 0]}, {"text": "No.", "citations": ["7" * 5000]}]
 
 
 @pytest.mark.parametrize(

@@ -137,6 +137,20 @@ def test_what_is_no_score_file_is_refused(
     assert capsys.readouterr().err == f"citepipe: {line}\n"
 
 
+@pytest.mark.parametrize("name", ["statements", "citations", "gold", "documents", "id"])
+def test_a_damaged_score_file_is_one_line(tmp_path: Path, capsys: Captured, name: str):
+    scores = score(tmp_path)
+    content = read_json(scores)
+    del content["files"]["long"]["per_example"][0][name]
+    scores.write_text(json.dumps(content))
+    capsys.readouterr()
+    assert main(["report", str(scores), "--out", str(tmp_path / "page.html")]) == 1
+    [line] = capsys.readouterr().err.splitlines()
+    assert "scores.json: expected " in line
+    assert line.endswith(f"broken at '{name}'")
+    assert not (tmp_path / "page.html").exists()
+
+
 def test_what_a_page_cannot_hold_is_left_out_and_counted(tmp_path: Path):
     content = page.results_of(read_json(score(tmp_path)), tmp_path / "scores.json")
     files = [page.Scored(name, 0, tmp_path, own) for name, own in content.items()]

@@ -262,6 +262,12 @@ def test_what_is_not_read_is_counted_by_kind():
     ]
 
 
+@pytest.mark.parametrize("form", ["[{}]", "<sup>{}</sup>", "【{}†source】", "(Doc {})"])
+def test_a_number_of_thousands_of_digits_is_no_document(form: str):
+    [statement] = read(f"{M}.{form.format('1' + 5000 * '0')}").statements
+    assert [citation.number > len(TITLES) for citation in statement.citations] == [True]
+
+
 PIECES = st.sampled_from(
     [
         *(M, B, f"{M} [1]. ", f"{B}. [2] ", "[1][2]", " [1-3]", "【1†a】", "(Doc 1)", "(1)", "¹"),
