@@ -357,20 +357,21 @@ def _view(raw: str, block: Block, found: Found) -> _View:
     if block.kind == "row":
         bars = re.finditer(r"\|", raw[first:end])
         cuts += [(first + bar.start(), first + bar.end(), f" {_CELL} ", None) for bar in bars]
-    view = _View("", [], [], [])
+    starts: list[int] = []
+    places: list[Span] = []
+    notations: list[tuple[int, int, Notation]] = []
+    # A plain local, which grows in place: there may be very many cuts.
     text, at = "", first
-
-    def add(piece: str, start: int, end: int) -> None:
-        nonlocal text
-        if piece:
-            view.starts.append(len(text))
-            view.places.append((start, max(start, end - 1)))
-            text += piece
-
-    for start, behind, instead, notation in sorted(cuts, key=lambda cut: cut[:2]):
+    for start, behind, instead, notation in [
+        *sorted(cuts, key=lambda cut: cut[:2]),
+        (end, end, "", None),
+    ]:
         if start < at and notation is None:
             continue
-        add(raw[at:start], at, start)
+        if at < start:
+            starts.append(len(text))
+            places.append((at, start - 1))
+            text += raw[at:start]
         if notation and is_behind_stop(text, 0, len(text)):
             instead = ""
             following = raw[behind : min(behind + 2, end)].lstrip()
@@ -378,13 +379,15 @@ def _view(raw: str, block: Block, found: Found) -> _View:
                 behind = raw.index(following[0], behind) + 1
             elif following[:1].isalnum() and text[-1:] < _NO_SPACES:
                 instead = " "
-            view.notations.append((len(text), len(text), notation))
+            notations.append((len(text), len(text), notation))
         elif notation:
-            view.notations.append((len(text), len(text) + len(instead), notation))
-        add(instead, start, behind)
+            notations.append((len(text), len(text) + len(instead), notation))
+        if instead:
+            starts.append(len(text))
+            places.append((start, max(start, behind - 1)))
+            text += instead
         at = max(at, behind)
-    add(raw[at:end], at, end)
-    return _View(text, view.starts or [0], view.places or [(first, end)], view.notations)
+    return _View(text, starts or [0], places or [(first, end)], notations)
 
 
 def is_behind_stop(text: str, start: int, at: int) -> bool:
@@ -449,8 +452,7 @@ def _sentences(
             first, behind = view.at(start), view.at(end - 1) + 1
             last = behind - 1
             if place == len(spans) and not is_behind_stop(view.text, start, end):
-                last = raw.find("\n", block.end)
-                last = len(raw) if last < 0 else last
+                last = _line_end(raw, block)
             own.append(_Draft(first, behind, _cells(view.claim(start, end)), last))
         for notation in waiting:
             own[0].cite(notation)
@@ -509,6 +511,12 @@ def _introduces(laid: Sequence[Block], number: int, view: _View, spans: Sequence
     return last in ":：" and (following in ("item", "row") or bool(following and short))
 
 
+def _line_end(raw: str, block: Block) -> int:
+    """Where the line of a block's end ends."""
+    newline = raw.find("\n", block.end)
+    return newline if newline >= 0 else len(raw)
+
+
 def _cells(text: str) -> str:
     """A claim, of a table's row with its cells as parts of a sentence, or sentences."""
     if _CELL not in text:
@@ -544,13 +552,12 @@ def _items(
             notes.add("headings")
             continue
         whole = bulleted and block.kind in ("item", "row")
-        own, ends, begin = [], [], 0
+        own, ends, begin, line_end = [], [], 0, _line_end(raw, block)
         for item in [text] if whole else text.split(comma):
             end = begin + len(item)
             start = end - len(item.lstrip())
             behind = max(start, begin + len(item.rstrip()))
-            last = raw.find("\n", block.end)
-            last = len(raw) if last < 0 else last
+            last = line_end
             if view.text[end : end + 1] in {comma, "，", "、", ".", "。"}:
                 last = view.at(end)
             first = view.at(start) if start < len(view.text) else len(raw)
