@@ -15,6 +15,7 @@ from xml.etree import ElementTree
 import pytest
 
 from citepipe.cli import main, shared
+from citepipe.verify.lexical import LexicalVerifier
 
 Patch = pytest.MonkeyPatch
 
@@ -28,6 +29,12 @@ Captured = pytest.CaptureFixture[str]
 def row(output: Any = "Anna Berg was born in Oslo [1].", **fields: Any) -> dict[str, Any]:
     answers = [{"question": "Where?", "short_answers": ["Oslo"]}]
     return {"question": "Where?", "docs": DOCS, "output": output, "qa_pairs": answers} | fields
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _noticed() -> None:
+    """What lexical says once in a process is said, whichever test comes first."""
+    LexicalVerifier().entails([])
 
 
 @pytest.fixture
