@@ -41,10 +41,9 @@ def add_report(commands: Any) -> None:
 
 def _report(arguments: argparse.Namespace) -> None:
     """Write the page of score files."""
-    from citepipe.data.files import read_json
     from citepipe.options import ScoreOptions
     from citepipe.report import page
-    from citepipe.score.compare import named_files
+    from citepipe.score.results import named_files, read_results
 
     shared.check_writable(arguments.out)
     scored: list[page.Scored] = []
@@ -52,8 +51,7 @@ def _report(arguments: argparse.Namespace) -> None:
     seeds: Counter[str] = Counter()
     for name, own, file in named_files(arguments.files):
         path = Path(file)
-        is_scored = path.suffix == ".json" and b'"per_example"' in _bytes(path)
-        found = page.results_of(read_json(path), path) if is_scored else {}
+        found = read_results(path)
         if not found:
             answers.append(path)
         for label, results in found.items():
@@ -70,13 +68,6 @@ def _report(arguments: argparse.Namespace) -> None:
         raise InputError(f"--against: expected one of {', '.join(seeds)}")
     options = ScoreOptions(**shared.given(arguments, ScoreOptions))
     print(page.run(scored, answers, {}, arguments.against, options, arguments.out))
-
-
-def _bytes(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
 
 
 def _likely(path: Path, results: dict[str, dict[str, Any]]) -> list[Path]:

@@ -98,26 +98,19 @@ def _chosen(
 
 
 def _parts(path: Path, verifier: str | None) -> dict[str, list[dict[str, Any]]]:
-    """The rows of a file of scores, by its parts; none of another file."""
-    from citepipe.data.files import read_json
+    """The rows of a file of scores by one verifier, by files and datasets; none of another file."""
+    from citepipe.score.results import read_results
 
-    # A file of answers is not decoded twice, and may be a table.
-    if b'"per_example"' not in path.read_bytes():
-        return {}
-    content = read_json(path)
-    if not isinstance(content, dict):
-        return {}
-    try:
-        if "per_example" in content:
-            return {"": content["per_example"]}
-        if isinstance(content.get("files"), dict):
-            return {name: result["per_example"] for name, result in content["files"].items()}
-        named = verifier or next(iter(content))
-        if named not in content:
-            raise InputError(f"{path}: no verifier {named!r}, expected {', '.join(content)}")
-        return {dataset: result["per_example"] for dataset, result in content[named].items()}
-    except (AttributeError, KeyError, TypeError):
-        return {}
+    parts = {}
+    found = read_results(path)
+    for name, results in found.items():
+        named = verifier or next(iter(results))
+        if named not in results:
+            raise InputError(f"{path}: no verifier {named!r}, expected {', '.join(results)}")
+        for dataset, result in results[named].items():
+            shown = [name, dataset if len(results[named]) > 1 else ""]
+            parts[", ".join(filter(None, shown))] = result["per_example"]
+    return parts
 
 
 def _worst(rows: list[dict[str, Any]], count: int) -> list[dict[str, Any]]:

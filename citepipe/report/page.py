@@ -29,6 +29,7 @@ from citepipe.provenance import digest_of
 from citepipe.report.files import Block, blocks, differing, legend
 from citepipe.report.table import Key, Row, Run, key, run_of, table
 from citepipe.score.alce import CORRECTNESS
+from citepipe.score.results import Results
 from citepipe.text.normalize import normalize_answer
 from citepipe.text.statements import remove_citations
 
@@ -61,9 +62,6 @@ CAP_RAW = 200_000_000
 
 SHOWN_SAMPLES = 500
 """Questions of a system whose samples are shown."""
-
-Results = dict[str, dict[str, Any]]
-"""Of a score file: by verifier and dataset its `metrics`, `intervals`, `per_example`, …"""
 
 
 class Scored(NamedTuple):
@@ -135,34 +133,6 @@ def run(
     n = len(content["answers"])
     more = f", {left_out} questions left out" if left_out else ""
     return f"report: {n} answers of {len(runs)} systems{more}, {out}"
-
-
-def results_of(content: Any, path: Path) -> dict[str, Results]:
-    """What a score file holds, by file of answers (empty if it is of one): in the workflow's form,
-    whichever command wrote it. Empty if it is no score file."""
-    if not isinstance(content, dict):
-        return {}
-    if isinstance(content.get("files"), dict):
-        several = {name: results_of(own, path) for name, own in content["files"].items()}
-        return {name: own[""] for name, own in several.items() if own}
-    try:
-        if "per_example" not in content:
-            is_scores = all("per_example" in r for own in content.values() for r in own.values())
-            return {"": content} if content and is_scores else {}
-        verifier, rows = str(content["provenance"]["verifier"] or "none"), content["per_example"]
-        datasets = dict.fromkeys(row["dataset"] for row in rows)
-        return {
-            "": {
-                verifier: {
-                    dataset: content
-                    | content.get("datasets", {}).get(dataset, {})
-                    | {"per_example": [row for row in rows if row["dataset"] == dataset]}
-                    for dataset in datasets
-                }
-            }
-        }
-    except (AttributeError, KeyError, TypeError) as error:
-        raise InputError(f"{path}: expected a score file, broken at {error}") from None
 
 
 # -- the answers and the verdicts on them

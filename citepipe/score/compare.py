@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +14,7 @@ from citepipe.errors import InputError
 from citepipe.score.alce import AVERAGED, CORRECTNESS, MEANS, METRICS
 from citepipe.score.means import EQUALLY_WEIGHTED as WEIGHED
 from citepipe.score.means import Columns, Difference, columns, holm, paired
+from citepipe.score.results import EXPECTED, Results, named_files, results_of
 
 HEADLINE = tuple(
     name
@@ -52,51 +51,28 @@ def read_systems(paths: Sequence[str]) -> dict[str, list[dict[Part, Run]]]:
     """
     systems: dict[str, list[dict[Part, Run]]] = {}
     for name, own, file in named_files(paths):
-        content = read_json(file)
-        listed = content.get("files") if isinstance(content, dict) else None
-        parts = listed if isinstance(listed, dict) else {own: content}
-        for label, result in parts.items():
+        parts = results_of(read_json(file), Path(file))
+        if not parts:
+            raise InputError(f"{file}: {EXPECTED}")
+        for label, results in parts.items():
             place = f"{file}, {label}" if len(parts) > 1 else file
-            systems.setdefault(name or label, []).append(_parts(place, result))
+            systems.setdefault(name or label or own, []).append(_parts(place, results))
     return systems
 
 
-def named_files(paths: Sequence[str]) -> Iterator[tuple[str, str, str]]:
-    """Of each path, which may be `NAME=PATH`, that name, the file's own name, and the file.
-
-    `SYSTEM/seedN.json` is named by its folder, any other file by itself.
-    """
-    plain = [_named(Path(path)) for path in paths if "=" not in path or Path(path).exists()]
-    repeated = {place for place, count in Counter(plain).items() if count > 1}
-    for path in paths:
-        name, _, file = path.rpartition("=") if not Path(path).exists() else ("", "", path)
-        own, seed = _named(Path(file))
-        if (own, seed) in repeated:
-            own = str(Path(file).parent if seed else file)
-        yield name, own, file
-
-
-def _named(path: Path) -> tuple[str, str]:
-    """The system and the seed that a path speaks of; no seed unless its name is one."""
-    is_seed = re.fullmatch(r"seed\d+", path.stem) is not None
-    return (path.resolve().parent.name, path.stem) if is_seed else (path.stem, "")
-
-
-def _parts(file: str, content: Any) -> dict[Part, Run]:
+def _parts(file: str, results: Results) -> dict[Part, Run]:
     parts: dict[Part, Run] = {}
     try:
-        results = {"": {"": content}} if "per_example" in content else content
         for verifier, datasets in results.items():
             for result in datasets.values():
                 about = result["provenance"]
                 terms = {name: about.get(name) for name in TERMS}
                 for row in result["per_example"]:
                     part = str(row["dataset"]), str(about.get("identity"))
-                    named = verifier or str(about.get("verifier"))
                     # Datasets of one file may have been read by different rules.
                     rules = terms["rules"]
                     own = terms | {"rules": rules[part[0]] if isinstance(rules, dict) else rules}
-                    run = parts.setdefault(part, Run(file, named, own, []))
+                    run = parts.setdefault(part, Run(file, verifier, own, []))
                     scores = {name: float(row[name]) for name in METRICS if name in row}
                     counts = {name: float(row["counts"][name]) for _, name in WEIGHED.values()}
                     kept = {name: str(row[name]) for name in ("id", "documents")}
@@ -104,12 +80,9 @@ def _parts(file: str, content: Any) -> dict[Part, Run]:
                     numbered = {"is_numbered": row.get("is_numbered", False)}
                     run.rows.append(kept | numbered | {"scores": scores, "counts": counts})
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise InputError(
-            f"{file}: expected a file of scores, written by `citepipe score --json` or the "
-            f"workflow; broken at {error}"
-        ) from None
+        raise InputError(f"{file}: {EXPECTED}; broken at {error}") from None
     if not parts:
-        raise InputError(f"{file}: expected a file of scores, it has none")
+        raise InputError(f"{file}: {EXPECTED}")
     return parts
 
 
