@@ -8,14 +8,12 @@ from typing import Any
 
 from citepipe.data.example import Example
 from citepipe.text.normalize import normalize_answer
-from citepipe.text.sentences import Splitter
+from citepipe.verify.quotes import sentences
 
 _LONGEST = 400
 
 
-def passage_of(
-    example: Example, statement: Mapping[str, Any], splitter: Splitter
-) -> dict[str, Any] | None:
+def passage_of(example: Example, statement: Mapping[str, Any]) -> dict[str, Any] | None:
     """Of the documents that a statement (of `verdict_records`) cites, or that support it elsewhere,
     or of all if there are none of these: the sentence that has most of its words, the longer ones
     for more, with the `document`'s number and title; None if none has any."""
@@ -24,7 +22,7 @@ def passage_of(
     words, best, most = words_of(statement["text"]), None, 0
     for number in docs or range(1, len(example.docs) + 1):
         doc = example.docs[number - 1]
-        for sentence, own in _sentences(doc.text if doc.sent is None else doc.sent, splitter):
+        for sentence, own in _sentences(doc.text if doc.sent is None else doc.sent):
             common = sum(map(len, words & own))
             if common > most:
                 best, most = {"document": number, "title": doc.title, "text": sentence}, common
@@ -45,6 +43,7 @@ def words_of(text: str) -> frozenset[str]:
 
 
 @lru_cache(maxsize=4096)
-def _sentences(text: str, splitter: Splitter) -> list[tuple[str, frozenset[str]]]:
-    found = [text[start:end] for start, end in splitter(text)]
+def _sentences(text: str) -> list[tuple[str, frozenset[str]]]:
+    # By its marks: the splitters of answers take longer than all else in scoring.
+    found = [(text[start:end] + stop).strip() for start, end, stop in sentences(text)]
     return [(sentence[:_LONGEST], words_of(sentence)) for sentence in found]

@@ -124,7 +124,7 @@ class Scorer:
                 }
             )
             for statement in rows[-1]["statements"]:
-                statement["passage"] = passage_of(example, statement, self._splitter)
+                statement["passage"] = passage_of(example, statement)
         result = self._summary(rows)
         result["metrics"] |= self._mauve
         datasets = list(dict.fromkeys(example.dataset for example in examples))

@@ -10,6 +10,7 @@ import re
 import runpy
 import unicodedata
 from collections import Counter
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -75,19 +76,26 @@ def read_quotable(text: str, cut: bool = False) -> Quotable:
     first whole sentence is left out."""
     text = unicodedata.normalize("NFC", text).replace("’", "'").replace("−", "-")
     text = _BULLET.sub("• ", text)
-    lines, start = [], 0
-    for end in [*_END.finditer(text), None]:
-        if end is not None and end["stop"] and not _ends(text, end):
-            continue
-        line = text[start : end.start() if end else len(text)]
+    lines = []
+    for start, end, stop in sentences(text):
+        line = text[start:end]
         words = _PUNCTUATION.sub(" ", line).split()
         if words:
-            marked = bool(end and end["stop"]) or line.startswith("•")
+            marked = bool(stop) or line.startswith("•")
             lines.append(" ".join(words).casefold() + (_MARKED if marked else ""))
-        start = end.end() if end else start
     first = _LETTER.search(text)
     cut = cut and first is not None and first[0].islower()
     return Quotable("".join(f"\n{line}" for line in lines[cut:]) + "\n")
+
+
+def sentences(text: str) -> Iterator[tuple[int, int, str]]:
+    """The sentences of a text in any language: characters `[start, end)`, and the mark behind."""
+    start = 0
+    for end in _END.finditer(text):
+        if not end["stop"] or _ends(text, end):
+            yield start, end.start(), end["stop"] or ""
+            start = end.end()
+    yield start, len(text), ""
 
 
 def _ends(text: str, mark: re.Match[str]) -> bool:
