@@ -36,7 +36,7 @@ ROW = 5000
 SMALL = 0.01
 """Billions of parameters up to which a model runs on one thread."""
 ALONE = 3.0
-"""GB of a process with torch, its activations and spaCy; the default's take up to 1.2, without CUDA."""
+"""GB of a process with torch, its activations and spaCy; without CUDA the default's take 1.2."""
 
 
 class Ask(NamedTuple):
