@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from citepipe.cli import answers, compare, files, report, shared, show
+from citepipe.cli import answers, compare, files, judges, report, shared, show
 from citepipe.errors import InputError, not_installed
 
 
@@ -75,6 +75,8 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for add in (answers.add_score, answers.add_reward, show.add_show, compare.add_compare):
         add(commands)
-    for add in (report.add_report, files.add_check, files.add_fetch, files.add_merge):
+    for add in (judges.add_judges, report.add_report):
+        add(commands)
+    for add in (files.add_check, files.add_fetch, files.add_merge):
         add(commands)
     return parser

@@ -82,11 +82,16 @@ def add_answers(add: Callable[..., Any]) -> None:
     add("--skip-bad", action="store_true", help="leave bad rows out, name and count them")
     splitters = "sentences: punkt-rules (needs no download), or punkt (NLTK's, as ALCE)" + DEFAULT
     add("--splitter", default="punkt-rules", metavar="SPEC", help=splitters)
+    add_models(add)
+    add_json(add)
+
+
+def add_models(add: Callable[..., Any]) -> None:
+    """Where models run, and where their decisions are kept."""
     add("--device", default="auto", help="where models run: auto, cpu, cuda, cuda:1" + DEFAULT)
     kept = "where a model's decisions are kept; default: ~/.cache/citepipe/decisions.sqlite"
     add("--cache", type=Path, metavar="FILE", help=kept)
     add("--no-cache", action="store_true", help="keep no decisions")
-    add_json(add)
 
 
 def add_resampling(add: Callable[..., Any], resamples: int) -> None:
@@ -182,14 +187,14 @@ def together(results: dict[str, Any]) -> Any:
     return {"files": results} if len(results) > 1 else next(iter(results.values()))
 
 
-def verifier_of(arguments: argparse.Namespace) -> Verifier:
-    """Load the verifier, with the file that keeps its decisions."""
+def verifier_of(arguments: argparse.Namespace, spec: str | None = None) -> Verifier:
+    """Load the verifier, or another one, with the file that keeps its decisions."""
     from citepipe.verify.load import load_verifier
 
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     cache = arguments.cache or home / "citepipe" / "decisions.sqlite"
     kept = None if arguments.no_cache else cache
-    return load_verifier(arguments.verifier, kept, arguments.device)
+    return load_verifier(spec or arguments.verifier, kept, arguments.device)
 
 
 def check_writable(*paths: Path | None) -> None:
