@@ -1,7 +1,8 @@
-"""What a stage asks of a machine: memory (GB) and time (hours), from its models and its work.
+"""What a stage needs of a machine: memory, time and disk, from its models and its work.
 
-The figures are rough, for a GPU where a stage wants one, and twice the time that is expected. A job
-that gets too little of either is tried again with more (`attempt`), from what it has saved.
+The figures are rough, and for a GPU where a stage wants one. A job asks for twice the time that is
+expected; one that gets too little time or memory is tried again with more (`attempt`), from what it
+has saved. `citepipe plan` adds them up.
 """
 
 from __future__ import annotations
@@ -19,14 +20,24 @@ UNKNOWN = 7.0
 """Billions of parameters of a model that is not here and whose name says nothing."""
 NAMED = {"xxl": 11.0, "xl": 3.0, "large": 0.8, "base": 0.25, "small": 0.1}
 
-READ = 1e14
-"""Operations per second of a GPU that reads; `LEARN` of one that trains."""
-LEARN = 5e13
 BANDWIDTH = 1e12
 """Bytes per second of a GPU's memory, all of whose weights a decoding step reads."""
-STEP = 0.03
-"""Seconds of a decoding step besides, for this many sequences at once:"""
 AT_ONCE = 32
+"""Sequences that a decoding step goes on with."""
+
+
+class Rates(NamedTuple):
+    """Operations per second of what reads and what trains, and seconds of a decoding step beside
+    the reading of weights."""
+
+    read: float
+    learn: float
+    step: float
+
+
+GPU = Rates(1e14, 5e13, 0.03)
+CORE = Rates(8e10, 5e10, 0.004)
+"""A core of a CPU, with a model as small as the default's."""
 
 PAIR = 300
 """Tokens of a pair that a verifier reads; an answer has about so many pairs:"""
@@ -37,13 +48,23 @@ SMALL = 0.01
 """Billions of parameters up to which a model runs on one thread."""
 ALONE = 3.0
 """GB of a process with torch, its activations and spaCy; without CUDA the default's take 1.2."""
+START = 10.0
+"""Seconds until a process has imported torch and loaded what it works with."""
+KEPT = 6.4e-4
+"""GB of a GPU that a token's activations take per billion parameters in training; a tenth where
+they are computed again (`gradient_checkpointing`), as much as a token of the cache that answers are
+generated with. Counted for one sequence: more at once are as many as fit."""
+TEXT = 5e-9
+"""GB of a token's text."""
 
 
 class Ask(NamedTuple):
-    """What a job asks for on its first attempt."""
+    """What a job needs: memory (GB), expected hours, memory of each of its GPUs and disk (GB)."""
 
     gb: float
     hours: float
+    gpu_gb: float = 0.0
+    disk: float = 0.0
 
 
 def billions(model: str) -> float:
@@ -74,30 +95,39 @@ class Demand:
         self.bytes = 4 if config.model and config.model.dtype == "float32" else 2
         named = config.verifiers
         verifiers = map(self._verifier_size, [named.train, named.rl or "", *named.report.values()])
-        # For models as small as the default's more threads do nothing.
-        self.threads = 4 if max(self.size, *verifiers) > SMALL else 1
+        # For models as small as the default's more threads do nothing, nor does a GPU.
+        is_small = max(self.size, *verifiers) <= SMALL
+        self.threads, self.rates = (1, CORE) if is_small else (4, GPU)
 
     def training(self, wildcards: Any) -> Ask:
         """SFT, DPO, or learning from rewards."""
-        system = self.config.systems[wildcards.system]
+        system, model = self.config.systems[wildcards.system], self.config.model
         options: Any = self.config.training_options(wildcards.system)
         prompt, sampled = self.config.prompt.max_input_tokens, getattr(system, "data", None)
-        gb = ALONE + 1.3 * self.size * self.bytes
-        assert self.config.model is not None
-        if self.config.model.adapter is None:
+        assert model is not None
+        gb, gpu_gb = 1.3 * self.size * self.bytes, self.weights_gb
+        # A matrix of the base gets two of rank r.
+        trained = self.size if model.adapter is None else self.size * 4e-4 * model.adapter.r
+        if model.adapter is None:
             # Weights, gradients and AdamW's two moments in 32 bits; the reference policy beside.
-            gb = ALONE + self.size * (16 + (self.bytes if system.train != "sft" else 0))
+            gb = gpu_gb = self.size * (16 + (self.bytes if system.train != "sft" else 0))
+        kept = KEPT * self.size / (10 if model.gradient_checkpointing else 1)
+        # What is published, and the state beside it.
+        disk = 4 * trained * (1 + 3)
         if isinstance(system, kinds.RLSystem):
             answer, count = options.max_new_tokens, options.episodes
             # Read for log-probabilities, the reference and values, learnt from in every epoch.
             tokens = count * (prompt / options.samples_per_prompt + answer)
             seconds = self._learning(tokens * (options.epochs_per_rollout + 1))
             seconds += self._drawing(count * answer) + self._judging(count, self._rl_verifier)
-            return Ask(gb + self._verifiers(self._rl_verifier), _hours(seconds))
+            verifiers = self._verifiers(self._rl_verifier)
+            gpu_gb += kept * (prompt + answer) + verifiers
+            return Ask(ALONE + gb + verifiers, _hours(seconds), gpu_gb, disk)
         questions = self._train_questions(sampled)
         steps = options.max_steps or options.epochs * questions / options.batch_size
         rows = steps * options.batch_size * (2 if isinstance(system, kinds.DPOSystem) else 1)
-        return Ask(gb, _hours(self._learning(rows * (prompt + options.max_output_tokens))))
+        row = prompt + options.max_output_tokens
+        return Ask(ALONE + gb, _hours(self._learning(rows * row)), gpu_gb + kept * row, disk)
 
     def sampling(self, wildcards: Any) -> Ask:
         """A shard of a system's samples."""
@@ -107,29 +137,32 @@ class Demand:
         """The answers to all test questions."""
         decode = getattr(self.config.systems[wildcards.system], "decode", None)
         if decode is None:
-            return Ask(ALONE, 1)
+            return Ask(ALONE, _hours(self._tests() / 1000), 0, self._tests() * ROW / 1e9)
         return self._answering(decode, self._tests())
 
     def teaching(self, verifier: str) -> Ask:
         """The teacher's answers, attributed or judged by a verifier, if any."""
         count = self._train_questions(None)
-        hours = _hours(self._judging(count, verifier)) + count / 1000
-        return Ask(ALONE + self._verifiers(verifier), hours)
+        seconds, queried = self._judging(count, verifier), self.config.teacher.endpoint is not None
+        gb = self._verifiers(verifier)
+        return Ask(ALONE + gb, _hours(seconds + 4 * count * queried), gb, count * ROW / 1e9)
 
     def scores(self) -> Ask:
         """All scores of a system's answers."""
         report, count = self.config.verifiers.report.values(), self._tests()
-        seconds = count / 100 + sum(self._judging(count, verifier) for verifier in report)
+        seconds = count / 200 + sum(self._judging(count, verifier) for verifier in report)
         models = self.config.score
         names = " ".join(models.metrics or ())
         more = ("QA-" in names) * billions(models.reader)
         more += ("mauve" in names) * billions(models.mauve_model)
-        gb = ALONE + self._verifiers(*report) + 5.2 * more + count / 20_000
-        return Ask(gb, _hours(seconds))
+        gpu_gb = self._verifiers(*report) + 5.2 * more
+        gb = ALONE + gpu_gb + count / 20_000
+        return Ask(gb, _hours(seconds), gpu_gb, count * ROW * len(report) / 1e9)
 
     def weights(self) -> Ask:
         """Somebody's weights, converted."""
-        return Ask(ALONE + 2.6 * self.size * self.bytes, 2)
+        gb = self.size * self.bytes
+        return Ask(ALONE + 2.6 * gb, _hours(60 * gb), 0, gb)
 
     def data(self) -> Ask:
         """The choice among all rows, which are in memory with their documents."""
@@ -137,7 +170,7 @@ class Demand:
         passages = (retrieval and retrieval.passages) or ()
         paths = [*data.train, *data.dev, *data.test.values(), *passages] if data else []
         gb = sum(map(_file_size, map(Path, dict.fromkeys(paths)))) / 1e9
-        return Ask(2 + 6 * gb, 1 + gb)
+        return Ask(2 + 6 * gb, _hours(1000 * gb), 0, gb)
 
     def _answering(self, how: str, questions: float | None) -> Ask:
         """Answers to questions (by default as many as are sampled, in a shard of them)."""
@@ -153,8 +186,19 @@ class Demand:
         seconds = self._reading(questions * config.prompt.max_input_tokens)
         seconds += self._drawing(questions * drawn * options.max_new_tokens)
         seconds += self._judging(questions * drawn, verifier)
-        size = 0 if config.server else self.size
-        return Ask(ALONE + 1.3 * size * self.bytes + self._verifiers(verifier), _hours(seconds))
+        gb = gpu_gb = self._verifiers(verifier)
+        if config.server is None:
+            gb += 1.3 * self.size * self.bytes
+            length = config.prompt.max_input_tokens + options.max_new_tokens
+            gpu_gb += self.weights_gb + KEPT / 10 * self.size * length
+        disk = questions * (ROW / 1e9 + drawn * options.max_new_tokens * TEXT)
+        return Ask(ALONE + gb, _hours(seconds), gpu_gb, disk)
+
+    @property
+    def weights_gb(self) -> float:
+        """The base model's weights on a GPU; in 4 bits with their scales."""
+        quantized = self.config.model and self.config.model.quantization == "4bit"
+        return self.size * (0.6 if quantized else self.bytes)
 
     @property
     def _rl_verifier(self) -> str:
@@ -171,38 +215,46 @@ class Demand:
         return 2.6 * sum(map(self._verifier_size, dict.fromkeys(specs)))
 
     def _judging(self, answers: float, spec: str) -> float:
-        return answers * PAIRS * PAIR * 2e9 * self._verifier_size(spec) / READ + answers / 100
+        operations = answers * PAIRS * PAIR * 2e9 * self._verifier_size(spec)
+        return operations / self.rates.read + answers / 300
 
     def _reading(self, tokens: float) -> float:
-        return tokens * 2e9 * self.size / READ
+        return tokens * 2e9 * self.size / self.rates.read
 
     def _learning(self, tokens: float) -> float:
         # Forwards once, backwards twice as much.
-        return tokens * 6e9 * self.size / LEARN / self.config.devices
+        return tokens * 6e9 * self.size / self.rates.learn / self.config.devices
 
     def _drawing(self, tokens: float) -> float:
-        return tokens / AT_ONCE * (STEP + 1e9 * self.size * self.bytes / BANDWIDTH)
+        weights = 1e9 * self.size * self.bytes
+        return tokens / AT_ONCE * (self.rates.step + weights / BANDWIDTH)
 
     def _train_questions(self, sampled: Any) -> float:
         own = getattr(self.config, sampled.sample) if isinstance(sampled, kinds.Sampled) else None
         if own is not None and own.questions:
             return float(own.questions)
         data = self.config.data
-        return _rows(data.train_size, data.train) if data else 0.0
+        return self._rows(data.train_size, data.train) if data else 0.0
 
     def _tests(self) -> float:
         data = self.config.data
         if data is None:
             return 10_000.0
-        return _rows(data.test_size, list(data.test.values()), len(data.test))
+        # A file may have the questions of several datasets.
+        return self._rows(data.test_size, list(dict.fromkeys(data.test.values())), len(data.test))
 
-
-def _rows(size: Any, paths: list[str], files: int = 1) -> float:
-    """The rows that are taken of some files: as configured, by their size, or 3,000 of each that is
-    not here yet."""
-    if size is not None:
-        return float(sum(size.values()) if isinstance(size, dict) else size * files)
-    return sum(_file_size(Path(path)) / ROW or 3000.0 for path in paths)
+    def _rows(self, size: Any, paths: list[str], files: int = 1) -> float:
+        """The rows that are taken of some files: as configured, those of the miniature, by their
+        size, or 3,000 of each that is not here yet."""
+        if size is not None:
+            return float(sum(size.values()) if isinstance(size, dict) else size * files)
+        made = self.config.miniature and self.config.miniature.world
+        counts = {key: n * (1 if key == "expertqa" else 3) for key, n in made or ()}
+        world = Path(self.config.results, "miniature", "world")
+        return sum(
+            counts.get(path.stem, 0) if path.parent == world else _file_size(path) / ROW or 3000.0
+            for path in map(Path, paths)
+        )
 
 
 def _file_size(path: Path) -> int:
@@ -213,5 +265,5 @@ def _file_size(path: Path) -> int:
 
 
 def _hours(seconds: float) -> float:
-    """Twice the time that is expected, and half an hour to begin with."""
-    return 0.5 + 2 * seconds / 3600
+    """The hours of a process that works so long."""
+    return (START + seconds) / 3600

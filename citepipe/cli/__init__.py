@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from citepipe.cli import answers, compare, files, judges, report, shared, show
+from citepipe.cli import answers, compare, files, judges, plan, report, shared, show
 from citepipe.errors import InputError, not_installed
 
 
@@ -77,6 +77,6 @@ def _parser() -> argparse.ArgumentParser:
         add(commands)
     for add in (judges.add_judges, report.add_report):
         add(commands)
-    for add in (files.add_check, files.add_fetch, files.add_merge):
+    for add in (files.add_check, files.add_fetch, files.add_merge, plan.add_plan):
         add(commands)
     return parser

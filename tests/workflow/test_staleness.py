@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 import yaml
 
+from citepipe.cli import main
+
 from .project import TABLE, InProcess, configured, copy_workflow, edited
 
 SYSTEMS = {
@@ -363,6 +365,33 @@ def test_other_versions_are_said_and_make_nothing_stale(
         record.write_text(text)
     said = [line for line in caplog.messages if "made with torch 1.0, and is kept" in line]
     assert len(said) == 1
+
+
+def test_a_plan_says_what_a_run_would_do_and_why(
+    project: InProcess, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = project.project / "results"
+    before = {path: path.stat().st_mtime_ns for path in results.rglob("*")}
+    assert main(["plan"]) == 0
+    assert capsys.readouterr().out == "Nothing to be done.\n"
+    with (
+        configured(project.project, {"rl.lam": 0.5}),
+        edited(project.project / "citepipe/report/files.py", "", "\nADDED = 1\n"),
+    ):
+        assert main(["plan", "--price", "2"]) == 0
+    text = capsys.readouterr().out
+    lines = [line.strip() for line in text.splitlines()]
+    assert "rl, 1 of 1: options.lam 0.95 -> 0.5" in lines
+    assert "predict, 1 of 1: what it is given: adapter, by rl" in lines
+    assert (
+        "table, 1 of 1: its code; what it is given: models, products, scores, by predict, rl, score"
+        in text
+    )
+    stages = {line.split()[0]: line.split() for line in lines if line}
+    assert {name: stages[name][1] for name in ("rl", "predict", "score", "all")} == {
+        "rl": "1", "predict": "1", "score": "1", "all": "5"
+    }  # fmt: skip
+    assert {path: path.stat().st_mtime_ns for path in results.rglob("*")} == before
 
 
 def test_digests_are_kept_beside_snakemakes_own_records(project: InProcess) -> None:

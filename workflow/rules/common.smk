@@ -22,7 +22,7 @@ from citepipe.inputs import absent_inputs, localise
 from citepipe.models.load import is_ready
 from citepipe.options import resolved
 from citepipe.provenance import digest_of_path, is_input
-from demand import ALONE, Demand
+from demand import ALONE, Ask, Demand
 from staleness import NEWER, OWN_CODE, Stages, Wildcards
 
 if re.search(r"\s", sys.executable):
@@ -90,15 +90,20 @@ DEMAND = Demand(CONFIG, {folder: source.address for folder, source in SOURCES.it
 
 
 def needs(ask, gpu=0):
-    """A rule's resources: GB and hours (perhaps a function of its wildcards); with each attempt a
-    quarter more of the one and half more of the other, three days at most."""
+    """A rule's resources, by its Ask or a function of its wildcards: time for half an hour and twice
+    what is expected; with each attempt a quarter more memory and half more time, three days at most.
+    """
     of = lambda wildcards: ask(wildcards) if callable(ask) else ask
     return {
-        "mem_mb": lambda wildcards, attempt: math.ceil(250 * of(wildcards)[0] * (3 + attempt)),
+        "mem_mb": lambda wildcards, attempt: math.ceil(250 * of(wildcards).gb * (3 + attempt)),
         "runtime": lambda wildcards, attempt: min(
-            3 * 24 * 60, math.ceil(30 * of(wildcards)[1] * (1 + attempt))
+            3 * 24 * 60, math.ceil((15 + 60 * of(wildcards).hours) * (1 + attempt))
         ),
         "gpu": gpu,
+        # What is expected: for `citepipe plan`, and for a scheduler that counts such things.
+        "seconds": lambda wildcards: math.ceil(3600 * of(wildcards).hours),
+        "gpu_mb": lambda wildcards: math.ceil(1000 * of(wildcards).gpu_gb),
+        "disk_mb": lambda wildcards: math.ceil(1000 * of(wildcards).disk),
     }
 
 

@@ -28,7 +28,7 @@ rule fetch:
     conda:
         "../../envs/citepipe.yaml"
     resources:
-        **needs((2, 24)),
+        **needs(Ask(2, 0.1)),
     params:
         **FETCH_PARAMS,
     script:
@@ -57,7 +57,7 @@ rule world:
     conda:
         "../../envs/citepipe.yaml"
     resources:
-        **needs((ALONE, 1)),
+        **needs(Ask(ALONE, 0.01)),
     params:
         **WORLD_PARAMS,
     script:
@@ -80,7 +80,7 @@ rule miniature_base:
         "../../envs/citepipe.yaml"
     threads: DEMAND.threads
     resources:
-        **needs((ALONE, 2), gpu=1),
+        **needs(Ask(ALONE, 0.15), gpu=1),
     params:
         **BASE_PARAMS,
     script:

@@ -73,7 +73,7 @@ rule merge_samples:
     conda:
         "../../envs/citepipe.yaml"
     resources:
-        **needs((4, 1)),
+        **needs(Ask(4, 0.01)),
     params:
         **MERGE_PARAMS,
     script:

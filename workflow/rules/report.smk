@@ -59,7 +59,7 @@ rule table:
     conda:
         "../../envs/citepipe.yaml"
     resources:
-        **needs((2, 1)),
+        **needs(Ask(2, 0.01)),
     params:
         **TABLE_PARAMS,
     script:
@@ -104,7 +104,7 @@ rule report:
     conda:
         "../../envs/citepipe.yaml"
     resources:
-        **needs((4, 1)),
+        **needs(Ask(4, 0.01)),
     params:
         **PAGE_PARAMS,
     script:
