@@ -82,7 +82,7 @@ def compare_scores(
         bootstrap = peers.average_rouge(alce)
         peers.query_model(alce, directory)
         queried = peers.log_decisions(alce)
-        verifier = load_verifier(str(directory), None, "cpu")
+        verifier = load_verifier(f"{directory}?dtype=float32", None, "cpu")
         for path in files:
             queried.clear()
             bootstrap.clear()

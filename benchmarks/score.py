@@ -84,7 +84,7 @@ def _measure(
         cache = file.with_name(f"{round_}.sqlite")
         # The second finds every decision in the cache that the first has filled.
         for name in ("cold", "warm"):
-            verifier: Any = load_verifier(str(entailment.directory), cache, "cpu")
+            verifier: Any = load_verifier(f"{entailment.directory}?dtype=float32", cache, "cpu")
             with clock.timing(name):
                 metrics = Scorer(read_answers(file, None), options).under(verifier)["metrics"]
             computed.append(verifier.computed)

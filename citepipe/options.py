@@ -261,8 +261,10 @@ class ModelOptions(Options):
         "address, or package:NAME/FILE of an installed package."
     )
     revision: str | None = Field(None, description="The hub revision (commit, tag or branch).")
-    dtype: Literal["float32", "bfloat16", "float16"] = Field(
-        "bfloat16", description="The precision of the base model's weights."
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "bfloat16",
+        description="The precision of the base model's weights; auto: bfloat16 where the machine "
+        "multiplies it in hardware, else float32, so results depend on the machine.",
     )
     quantization: Literal["none", "4bit"] = Field(
         "none", description="4bit loads the base model in NF4 (bitsandbytes, needs a GPU)."

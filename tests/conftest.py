@@ -51,6 +51,13 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
+@pytest.fixture(autouse=True)
+def _every_machine_computes_in_32_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Verifiers' `dtype: auto` is bfloat16 on some; what tests expect is exact."""
+    decide = "citepipe.models.pretrained.precision"
+    monkeypatch.setattr(decide, lambda own, _: "float32" if own == "auto" else own)
+
+
 @pytest.fixture
 def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The pauses of a client between attempts, in seconds, which are not waited for."""

@@ -92,7 +92,7 @@ class Demand:
     def __init__(self, config: Config, addresses: dict[str, str]) -> None:
         self.config, self.addresses = config, addresses
         self.size = self._size(config.model.base) if config.model else 0.0
-        self.bytes = 4 if config.model and config.model.dtype == "float32" else 2
+        self.bytes = 4 if config.model and config.model.dtype in ("auto", "float32") else 2
         named = config.verifiers
         verifiers = map(self._verifier_size, [named.train, named.rl or "", *named.report.values()])
         # For models as small as the default's more threads do nothing, nor does a GPU.

@@ -15,6 +15,7 @@ from citepipe.models.pretrained import (
     first_line,
     four_bit,
     is_out_of_memory,
+    precision,
     read_model,
     read_tokenizer,
 )
@@ -62,8 +63,7 @@ def load_base(
     """
     import torch
 
-    dtype = dtype or options.dtype
-
+    dtype = precision(dtype or options.dtype, device())
     # PEFT still uses names that transformers gives up.
     warnings.filterwarnings("ignore", ".*gradient_checkpointing.* is deprecated", FutureWarning)
     settings: dict[str, Any] = {"dtype": getattr(torch, dtype)}
@@ -148,19 +148,20 @@ def load_for_inference(options: ModelOptions, trained: Path | None) -> PreTraine
     if is_whole(trained):
         return load_base(options, whole=trained)
     model = load_with_adapter(load_base(options), trained)
+    dtype = precision(options.dtype, device())
     if options.quantization == "none":
-        kept = 1.0 if options.dtype == "float32" else share_kept_by_merging(model)
+        kept = 1.0 if dtype == "float32" else share_kept_by_merging(model)
         if abs(1 - kept) <= LOST_AT_MOST:
             untie(model)
             return model.merge_and_unload().eval()
         say(
             f"{trained}: kept apart from the base, {kept:.0%} of it would be left if it were "
-            f"merged in {options.dtype}"
+            f"merged in {dtype}"
         )
     for name, parameter in model.named_parameters():
         if "lora_" in name and device().type == "cuda":
             # PEFT holds them in float32, and computes in it: that is for training.
-            parameter.data = parameter.data.to(getattr(torch, options.dtype))
+            parameter.data = parameter.data.to(getattr(torch, dtype))
     return model.eval()  # type: ignore[return-value]
 
 
@@ -199,8 +200,8 @@ def computing(options: ModelOptions) -> torch.autocast:
     trained weights, which are kept in float32."""
     import torch
 
-    kind, dtype = device().type, getattr(torch, options.dtype)
-    return torch.autocast(kind, dtype, enabled=dtype != torch.float32)
+    kind, dtype = device().type, precision(options.dtype, device())
+    return torch.autocast(kind, getattr(torch, dtype), enabled=dtype != "float32")
 
 
 @contextmanager

@@ -162,7 +162,7 @@ def load_checkpoint(
     Args:
         device: `auto` (a GPU if there is one), or a torch device; a model is spread over all
             GPUs unless one is named.
-        dtype: one of `DTYPES`; `auto` is bfloat16 on a GPU, else float32; `4bit` is NF4.
+        dtype: one of `DTYPES`; `auto` is as in `precision`; `4bit` is NF4.
     """
     if dtype not in DTYPES:
         raise InputError(f"{what} {target}: dtype {dtype!r}, expected {', '.join(DTYPES)}")
@@ -175,8 +175,7 @@ def load_checkpoint(
         rank = os.environ.get("LOCAL_RANK")
         device = f"cuda:{rank}" if rank else "cuda"
         device = device if torch.cuda.is_available() else "cpu"
-    if dtype == "auto":
-        dtype = "bfloat16" if device.startswith("cuda") else "float32"
+    dtype = precision(dtype, device)
     settings: dict[str, Any] = {"dtype": getattr(torch, dtype, None)}
     if dtype == "4bit":
         settings = four_bit(torch.bfloat16, device)
@@ -187,6 +186,20 @@ def load_checkpoint(
     commit = getattr(config, "_commit_hash", None) or revision
     version = digest_of_path(Path(target)) if is_local else commit
     return Checkpoint(target, version, is_local, dtype, model, tokenizer)
+
+
+def precision(dtype: str, device: torch.device | str) -> str:
+    """A dtype's name; for `auto` bfloat16 if the device multiplies it in hardware, else float32."""
+    import torch
+
+    if dtype != "auto":
+        return dtype
+    if torch.device(device).type == "cuda":
+        is_quick = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        known = torch.cpu.get_capabilities()
+        is_quick = known.get("amx_bf16", False) or known.get("avx512_bf16", False)
+    return "bfloat16" if is_quick else "float32"
 
 
 def four_bit(compute: torch.dtype, device: Any) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from citepipe.errors import InputError
 from citepipe.models.load import (
+    computing,
     load_base,
     load_for_inference,
     load_tokenizer,
@@ -21,7 +22,7 @@ from citepipe.models.load import (
     share_kept_by_merging,
 )
 from citepipe.models.merge import export
-from citepipe.models.pretrained import load_checkpoint
+from citepipe.models.pretrained import load_checkpoint, precision
 from citepipe.models.save import building
 from citepipe.options import AdapterOptions
 from tests.models.tiny import adapted, logits, lora, options
@@ -55,6 +56,30 @@ def test_an_adapter_that_16_bits_would_lose_is_kept_apart_and_its_loss_is_report
         assert (line in capsys.readouterr().err) == (size == 1e-5)
     assert shares[0] < 0.5
     assert shares[1] == pytest.approx(1, abs=0.02)
+
+
+@pytest.mark.parametrize("has", [None, "amx_bf16", "avx512_bf16"])
+def test_auto_is_bfloat16_on_a_processor_that_multiplies_it(
+    has: str | None, tiny_base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = {"amx_bf16": False, "avx512_bf16": False, "avx512_f": True}
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: known | ({has: True} if has else {}))
+    expected = torch.bfloat16 if has else torch.float32
+    auto = options(tiny_base, dtype="auto")
+    assert load_base(auto).dtype == expected
+    assert load_trainable(auto.model_copy(update={"adapter": None}), None).dtype == torch.float32
+    with computing(auto):
+        assert (torch.ones(1, 1) @ torch.ones(1, 1)).dtype == expected
+    assert precision("auto", "cpu") == str(expected).removeprefix("torch.")
+    assert precision("float32", "cpu") == "float32"
+
+
+@pytest.mark.parametrize("is_quick", [False, True])
+def test_auto_is_bfloat16_on_a_gpu_that_has_it(
+    is_quick: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: is_quick)
+    assert precision("auto", "cuda:1") == ("bfloat16" if is_quick else "float32")
 
 
 @pytest.mark.parametrize("load", [load_base, load_tokenizer])

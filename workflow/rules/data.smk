@@ -10,7 +10,8 @@ FETCH_INPUT, FETCH_PARAMS = STAGES.add(
         "address": SOURCES[SOURCE.format(**w)].address,
         "members": sorted(SOURCES[SOURCE.format(**w)].members),
         "sha256": SOURCES[SOURCE.format(**w)].sha256,
-        **({"dtype": CONFIG.model.dtype} if is_gguf(w) else {}),
+        # Which one auto is, the machine that computes decides.
+        **({"dtype": CONFIG.model.dtype.replace("auto", "float32")} if is_gguf(w) else {}),
     },
 )
 
