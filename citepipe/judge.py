@@ -17,13 +17,14 @@ from citepipe import is_called
 from citepipe.data.example import Example
 from citepipe.text.citations import Citation
 from citepipe.text.normalize import normalize_answer
+from citepipe.text.refusals import declines, refuses
 from citepipe.text.statements import Answer, Rules, Statement, is_list, remove_citations
 from citepipe.verify.base import Pair, Verifier, decide
 
 is_called(__name__)
 
 NOT_SUPPORTED, ELSEWHERE = "not supported", "supported elsewhere"
-OUT_OF_RANGE, REPEATED = "out of range", "repeated"
+OUT_OF_RANGE, REPEATED, REFUSAL = "out of range", "repeated", "refusal"
 
 
 class CitationVerdict(NamedTuple):
@@ -39,27 +40,34 @@ class CitationVerdict(NamedTuple):
 class StatementVerdict(NamedTuple):
     """Whether what a statement cites supports it; `citations` are those that count. The reason is
     that it is `supported`, `not supported`, or `supported elsewhere` (by the documents of these
-    numbers, which it does not cite), that it `cites nothing` or what is `out of range`, or is
-    `repeated`."""
+    numbers, which it does not cite), that it `cites nothing` or what is `out of range`, is
+    `repeated`, or a `refusal`; one that does not count is no claim."""
 
     statement: Statement
     supported: bool
     citations: tuple[CitationVerdict, ...]
     reason: str = ""
     elsewhere: tuple[int, ...] = ()
+    counts: bool = True
 
 
 class Judgement(NamedTuple):
-    """All verdicts on one answer: on each statement, and whether each gold answer (of qa_pairs,
-    answers or claims) is in it."""
+    """All verdicts on one answer: on each statement, whether each gold answer (of qa_pairs,
+    answers or claims) is in it, and whether it declines as a whole."""
 
     statements: tuple[StatementVerdict, ...]
     gold: tuple[bool, ...]
+    refused: bool = False
+
+    @property
+    def claims(self) -> list[StatementVerdict]:
+        """The statements that count."""
+        return [verdict for verdict in self.statements if verdict.counts]
 
     @property
     def citation_rec(self) -> float:
-        """Supported statements, in percent of all; 0 without any."""
-        return percent([verdict.supported for verdict in self.statements])
+        """Supported statements, in percent of those that count; 0 without any."""
+        return percent([verdict.supported for verdict in self.claims])
 
     @property
     def citation_prec(self) -> float:
@@ -81,6 +89,7 @@ def judge(
     claims: bool = True,
     known: dict[Pair, bool] | None = None,
     elsewhere: bool = False,
+    refusals: bool = False,
 ) -> list[Judgement]:
     """Judge one answer per example.
 
@@ -95,14 +104,21 @@ def judge(
         known: decisions that are not queried again; new ones are added.
         elsewhere: look for support of what is not supported in the documents that are not cited,
             by a fourth query.
+        refusals: recognise answers and sentences that decline; by the sane rules these sentences
+            do not count. Else they are claims like others.
     """
     question_first: bool = getattr(verifier, "question_first", False)
     known = {} if known is None else known
     jobs: list[list[_Job]] = []
     claimed: list[list[Pair]] = []
-    for example, answer in zip(examples, answers, strict=True):
+    refused = [
+        refusals and refuses(answer, is_list(example.dataset))
+        for example, answer in zip(examples, answers, strict=True)
+    ]
+    for example, answer, whole in zip(examples, answers, refused, strict=True):
         own = answer if citations else answer._replace(statements=())
-        jobs.append(_jobs(example, own, question_first, at_most_citations))
+        declining = [whole or (refusals and declines(s.claim)) for s in own.statements]
+        jobs.append(_jobs(example, own, question_first, at_most_citations, declining))
         claimed.append(_claim_pairs(example, answer, question_first) if claims else [])
     if verifier is not None:
         flat = [job for answer_jobs in jobs for job in answer_jobs if job.cited.documents]
@@ -124,9 +140,10 @@ def judge(
         Judgement(
             tuple(job.verdict(known, elsewhere) for job in answer_jobs),
             _gold_hits(example, answer, [known[p] for p in pairs]),
+            whole,
         )
-        for example, answer, answer_jobs, pairs in zip(
-            examples, answers, jobs, claimed, strict=True
+        for example, answer, answer_jobs, pairs, whole in zip(
+            examples, answers, jobs, claimed, refused, strict=True
         )
     ]
 
@@ -200,6 +217,7 @@ class _Job:
     statement: Statement
     hypothesis: str
     cited: Cited
+    counts: bool = True
 
     def pair(self, documents: Sequence[int]) -> Pair:
         return Pair(premise(self.example, documents), self.hypothesis)
@@ -213,7 +231,7 @@ class _Job:
     def uncited(self, known: dict[Pair, bool]) -> list[int]:
         """The documents that may support it and that it does not cite, if those it cites do not."""
         documents = self.cited.documents
-        if self.cited.wrong == REPEATED or (documents and known[self.pair(documents)]):
+        if self.cited.wrong in (REPEATED, REFUSAL) or (documents and known[self.pair(documents)]):
             return []
         return [d for d in range(len(self.example.docs)) if d not in documents]
 
@@ -234,7 +252,7 @@ class _Job:
         others = self.uncited(known) if elsewhere else []
         by = tuple(d + 1 for d in others if known[self.pair((d,))])
         reason = "supported" if supported else ELSEWHERE if by else wrong or NOT_SUPPORTED
-        return StatementVerdict(self.statement, supported, tuple(verdicts), reason, by)
+        return StatementVerdict(self.statement, supported, (*verdicts,), reason, by, self.counts)
 
     def _right(self, document: int, known: dict[Pair, bool]) -> bool:
         """Of a supported statement: wrong is what neither supports it alone nor is needed."""
@@ -244,19 +262,26 @@ class _Job:
 
 
 def _jobs(
-    example: Example, answer: Answer, question_first: bool, at_most_citations: int | None
+    example: Example,
+    answer: Answer,
+    question_first: bool,
+    at_most_citations: int | None,
+    declining: Sequence[bool],
 ) -> list[_Job]:
     jobs = []
     stated: set[str] = set()
-    for statement in answer.statements:
+    for statement, declined in zip(answer.statements, declining, strict=True):
         cited = cited_documents(statement, len(example.docs), answer.rules, at_most_citations)
         words = normalize_answer(statement.claim)
         # By the sane rules what is stated again is not supported again.
         if words in stated and answer.rules == "sane":
             cited = Cited((), tuple((citation, None) for citation, _ in cited.counted), REPEATED)
         stated.add(words)
+        is_claim = not declined or answer.rules == "alce"
+        if declined and not (is_claim and statement.citations):
+            cited = Cited((), (), REFUSAL)
         claim = hypothesis(example, statement, question_first, answer.rules)
-        jobs.append(_Job(example, statement, claim, cited))
+        jobs.append(_Job(example, statement, claim, cited, is_claim))
     return jobs
 
 
@@ -278,14 +303,8 @@ def _gold_hits(example: Example, answer: Answer, entailed: Sequence[bool]) -> tu
     QAMPARI's as an item, claims as `entailed` says. By ALCE's rules one that normalises to nothing
     (`The`) is in every text, by the sane ones in none."""
     if example.judged_as == "asqa":
-        normalized = normalize_answer(answer.bare)
-        return tuple(
-            any(
-                alias in normalized and (alias != "" or answer.rules == "alce")
-                for alias in map(normalize_answer, pair.short_answers)
-            )
-            for pair in example.qa_pairs
-        )
+        text, blank = normalize_answer(answer.bare), answer.rules == "alce"
+        return tuple(_holds(text, pair.short_answers, blank) for pair in example.qa_pairs)
     if example.dataset == "qampari":
         found = set(predicted_items(answer))
         return tuple(
@@ -293,6 +312,46 @@ def _gold_hits(example: Example, answer: Answer, entailed: Sequence[bool]) -> tu
             for aliases in example.answers
         )
     return tuple(entailed)
+
+
+def _holds(text: str, aliases: Sequence[str], blank: bool = False) -> bool:
+    """Whether a normalised text has one of the aliases, or `blank` if one is empty."""
+    return any(alias in text if alias else blank for alias in map(normalize_answer, aliases))
+
+
+def answerable(
+    examples: Sequence[Example], verifier: Verifier | None, known: dict[Pair, bool] | None = None
+) -> list[bool | None]:
+    """Whether the documents of each example hold a gold answer: a short one as a string, a claim if
+    the verifier says that all of them together entail it. None without gold answers; if the human
+    answer or one of these declines, they hold none."""
+    lead = getattr(verifier, "question_first", False)
+    known = {} if known is None else known
+    claimed: list[list[Pair]] = []
+    for example in examples:
+        own = example.claims if example.judged_as in ("eli5", "expertqa") else ()
+        text = premise(example, range(len(example.docs)))
+        claimed.append([Pair(text, f"{example.question} {c}" if lead else c) for c in own])
+    if verifier is not None:
+        decide(verifier, [pair for pairs in claimed for pair in pairs], known)
+    found: list[bool | None] = []
+    for example, pairs in zip(examples, claimed, strict=True):
+        names = [pair.short_answers for pair in example.qa_pairs] or example.answers
+        if gold_declines(example):
+            found.append(False)
+        elif names:
+            text = normalize_answer(premise(example, range(len(example.docs))))
+            found.append(any(_holds(text, aliases) for aliases in names))
+        else:
+            found.append(any(known[pair] for pair in pairs) if pairs else None)
+    return found
+
+
+def gold_declines(example: Example) -> bool:
+    """Whether the human answer to a question, or a gold answer, says that there is none."""
+    names = [pair.short_answers for pair in example.qa_pairs] or example.answers
+    texts = (example.answer or "", *example.long_answers, *example.claims)
+    return any(map(declines, (*texts, *(alias for aliases in names for alias in aliases))))
 
 
 def predicted_items(answer: Answer) -> list[str]:

@@ -397,6 +397,9 @@ class RewardOptions(Options):
     citation_recall: float = Field(0.2, ge=0, description="Per statement: supported or not.")
     citation_precision: float = Field(0.2, ge=0, description="Per citation: right or wrong.")
     correctness: float = Field(0.2, ge=0, description="Per gold answer: hit or missed.")
+    refusal: float = Field(
+        0.0, ge=0, description="Per answer: declines just where no document has a gold answer."
+    )
     at_most_citations: int = Field(
         3, ge=1, description="Citations of a statement that count, in the order of the text."
     )

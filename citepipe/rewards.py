@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 
 from citepipe.data.example import Example
 from citepipe.data.files import AnswerFile
-from citepipe.judge import Judgement, judge, verdict_records
+from citepipe.judge import Judgement, answerable, judge, verdict_records
 from citepipe.options import RewardOptions
 from citepipe.progress import say
 from citepipe.text.sentences import Splitter, load_splitter
@@ -32,7 +32,11 @@ class Reward(NamedTuple):
 
 
 def find_rewards(
-    example: Example, raw: str, judgement: Judgement, options: RewardOptions
+    example: Example,
+    raw: str,
+    judgement: Judgement,
+    options: RewardOptions,
+    answerable: bool | None = None,
 ) -> list[Reward]:
     """The rewards of one answer.
 
@@ -41,7 +45,9 @@ def find_rewards(
     correctness for each gold answer on what ends the answer: only there is it decided that nothing
     else will be said. Of the gold answers of a list only `options.expected_list_items` are
     expected: hits all count, misses up to what is missing to that number. A component of size 0
-    gives no rewards.
+    gives no rewards. With one for refusals the answer's end also has whether it declines exactly
+    where it should, which is worth nothing if it is unknown whether the question is `answerable`;
+    one that rightly declines misses nothing.
     """
     rewards: list[Reward] = []
 
@@ -50,7 +56,7 @@ def find_rewards(
         if size:
             rewards.append(Reward(component, char, size if good else -size))
 
-    for verdict in judgement.statements:
+    for verdict in judgement.claims:
         closing = [cited.citation.end - 1 for cited in verdict.citations]
         add("citation_recall", max(verdict.statement.last, *closing, 0), verdict.supported)
         for cited in verdict.citations:
@@ -58,16 +64,22 @@ def find_rewards(
     hits, expected = sum(judgement.gold), len(judgement.gold)
     if is_list(example.dataset):
         expected = min(options.expected_list_items, expected)
+    if options.refusal and judgement.refused and answerable is False:
+        expected = hits
     for good in [True] * hits + [False] * max(expected - hits, 0):
         add("correctness", len(raw), good)
+    if answerable is not None:
+        add("refusal", len(raw), judgement.refused != answerable)
+    elif options.refusal:
+        rewards.append(Reward("refusal", len(raw), 0.0))
     return rewards
 
 
 def total(rewards: Sequence[Reward]) -> dict[str, float]:
-    """The sum of the rewards of each component, 0 for one without any."""
+    """The sum of the rewards of each component, 0 for one of `COMPONENTS` without any."""
     sums = dict.fromkeys(COMPONENTS, 0.0)
     for reward in rewards:
-        sums[reward.component] += reward.value
+        sums[reward.component] = sums.get(reward.component, 0.0) + reward.value
     return sums
 
 
@@ -139,11 +151,17 @@ class Rewarder:
             citations=bool(self._options.citation_recall or self._options.citation_precision),
             claims=bool(self._options.correctness),
             known=self._known,
+            refusals=bool(self._options.refusal),
         )
+        known: Sequence[bool | None] = [None] * len(examples)
+        if self._options.refusal:
+            known = answerable(examples, self._verifier, self._known)
         self.pairs += len(self._known) - remembered
         return [
-            (judgement, find_rewards(example, answer, judgement, self._options))
-            for example, answer, judgement in zip(examples, answers, judgements, strict=True)
+            (judgement, find_rewards(example, answer, judgement, self._options, own))
+            for example, answer, judgement, own in zip(
+                examples, answers, judgements, known, strict=True
+            )
         ]
 
     def read(self, examples: Sequence[Example], answers: Sequence[str]) -> list[Answer]:
@@ -189,7 +207,7 @@ def reward_file(file: AnswerFile, verifier: Verifier, options: RewardOptions) ->
         "per_example": per_example,
         "means": {
             name: sum(own["totals"][name] for own in per_example) / len(per_example)
-            for name in (*COMPONENTS, "total")
+            for name in per_example[0]["totals"]
         },
         "left_out": file.left_out,
         "provenance": {

@@ -190,13 +190,14 @@ def add_reward(commands: Any) -> None:
     shared.add_answers(option)
     option("--verifier", required=True, metavar="SPEC", help=shared.VERIFIER_HELP)
     size = shared.number(float, "a number from 0", lambda value: 0 <= value < float("inf"))
-    for name, unit in (
-        ("citation-recall", "statement: + if supported, - if not"),
-        ("citation-precision", "citation: + if right, - if wrong"),
-        ("correctness", "gold answer: + if found, - if not"),
+    for name, usual, unit in (
+        ("citation-recall", 0.2, "statement: + if supported, - if not"),
+        ("citation-precision", 0.2, "citation: + if right, - if wrong"),
+        ("correctness", 0.2, "gold answer: + if found, - if not"),
+        ("refusal", 0.0, "answer: + if it declines just where no document answers, - if not"),
     ):
         shown = f"reward per {unit}; 0 switches it off{shared.DEFAULT}"
-        option(f"--{name}", type=size, default=0.2, metavar="X", help=shown)
+        option(f"--{name}", type=size, default=usual, metavar="X", help=shown)
 
 
 def _reward(arguments: argparse.Namespace) -> None:

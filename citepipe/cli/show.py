@@ -116,7 +116,7 @@ def _parts(path: Path, verifier: str | None) -> dict[str, list[dict[str, Any]]]:
 def _worst(rows: list[dict[str, Any]], count: int) -> list[dict[str, Any]]:
     """A row for each of the statements that are worst, with that one only: a wrong citation is
     worse than none."""
-    from citepipe.judge import NOT_SUPPORTED, OUT_OF_RANGE
+    from citepipe.judge import NOT_SUPPORTED, OUT_OF_RANGE, REFUSAL
     from citepipe.score.evidence import coverage, words_of
 
     wrong = [
@@ -128,7 +128,9 @@ def _worst(rows: list[dict[str, Any]], count: int) -> list[dict[str, Any]]:
         )
         for place, row in enumerate(rows)
         for index, statement in enumerate(row["statements"])
-        if not statement["supported"] and words_of(statement["text"])
+        if not statement["supported"]
+        and statement["reason"] != REFUSAL
+        and words_of(statement["text"])
     ]
     chosen = []
     for *_, place, index in sorted(wrong)[:count]:

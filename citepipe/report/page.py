@@ -41,6 +41,7 @@ MODES = {
     "o": ("out of range", "cites a document that is not there", "bad"),
     "r": ("repeated", "says again what was said before", "warn"),
     "c": ("cites nothing", "cites nothing", "bare"),
+    "d": ("refusal", "says that the documents do not answer", "bare"),
 }
 """Verdicts on statements by their letter: the reason of `score` (but for `needless`, of which it is
 `supported`), what it means, and how it is coloured."""

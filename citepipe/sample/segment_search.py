@@ -284,7 +284,7 @@ def run_prediction(
     citations count. An answer that a verifier chose flatters that verifier's scores; those of
     another one are fair.
     """
-    job = replace(job, reward=job.reward.model_copy(update={"correctness": 0.0}))
+    job = replace(job, reward=job.reward.model_copy(update={"correctness": 0.0, "refusal": 0.0}))
     decoding = {
         "decoding": "segment_search",
         "verifier": job.verifier,

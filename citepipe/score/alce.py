@@ -10,7 +10,7 @@ from collections.abc import Collection, Sequence
 
 from citepipe.data.example import Example
 from citepipe.judge import Judgement, percent, predicted_items
-from citepipe.score.means import EQUALLY_WEIGHTED, HARMONIC
+from citepipe.score.means import EQUALLY_WEIGHTED, GROUNDED, HARMONIC
 from citepipe.text.normalize import normalize_answer
 from citepipe.text.sentences import Splitter
 from citepipe.text.statements import Answer, is_list, remove_citations
@@ -21,6 +21,7 @@ CLAIMS = ("claims_nli",)
 CITATIONS = ("citation_rec", "citation_prec")
 READER = ("QA-EM", "QA-F1", "QA-Hit")
 MAUVE = ("mauve",)
+REFUSALS = ("refused", "refusal_acc")
 METRICS = (
     *(
         "length",
@@ -33,9 +34,10 @@ METRICS = (
         "qampari_rec",
     ),
     *("qampari_rec_top5", "qampari_f1", "qampari_f1_top5", *CLAIMS, *CITATIONS),
-    *(*EQUALLY_WEIGHTED, *HARMONIC, *READER, *MAUVE),
+    *(*EQUALLY_WEIGHTED, *HARMONIC, *READER, *MAUVE, *REFUSALS, "grounded_f1"),
 )
-"""Every metric by ALCE's name (`*_eq_w`: the paper's; `copied` and `citation_f1`: ours)."""
+"""Every metric by ALCE's name (`*_eq_w`: the paper's; refusals: after Trust-Align; `copied` and
+`citation_f1`: ours)."""
 
 CORRECTNESS = {
     "asqa": "str_em",
@@ -57,15 +59,16 @@ _EXPECTED_ITEMS = 5
 
 def computed(metrics: Collection[str]) -> frozenset[str]:
     """The metrics of single examples that some metrics are computed from."""
-    parts = {part for name in metrics for part in HARMONIC.get(name, (name,))}
+    parts = {part for name in metrics for part in (GROUNDED if name == "grounded_f1" else (name,))}
+    parts = {part for name in parts for part in HARMONIC.get(name, (name,))}
     return frozenset(
         EQUALLY_WEIGHTED[part][0] if part in EQUALLY_WEIGHTED else part for part in parts
     )
 
 
 def asks_verifier(metric: str) -> bool:
-    """Whether a metric depends on the verifier: the citation scores, and claim recall."""
-    return metric.startswith("citation") or metric in CLAIMS
+    """Whether a metric depends on the verifier: the citation scores, and what claims decide."""
+    return metric.startswith("citation") or metric in (*CLAIMS, "refusal_acc")
 
 
 def text_scores(
@@ -106,9 +109,9 @@ def text_scores(
 def judged_scores(example: Example, answer: Answer, judgement: Judgement) -> Scores:
     """The metrics that follow from the judgement on an answer: citation scores, and correctness by
     dataset. By ALCE's rules an answer without statements has no citation scores; by the sane ones
-    they are 0."""
+    they are 0, but one that declines has none."""
     scores: Scores = {}
-    if judgement.statements or answer.rules == "sane":
+    if judgement.claims or (answer.rules == "sane" and not judgement.refused):
         scores["citation_rec"] = judgement.citation_rec
         scores["citation_prec"] = judgement.citation_prec
     hits = judgement.gold
@@ -122,6 +125,22 @@ def judged_scores(example: Example, answer: Answer, judgement: Judgement) -> Sco
     else:
         scores["claims_nli"] = percent(hits)
     return scores
+
+
+def refusal_scores(refused: bool, answerable: bool | None) -> Scores:
+    """Whether an answer declines, and whether that is right: exactly where the documents hold no
+    gold answer; without gold answers nothing says so."""
+    scores = {"refused": 100.0 * refused}
+    return (
+        scores if answerable is None else scores | {"refusal_acc": 100.0 * (refused != answerable)}
+    )
+
+
+def refusal_counts(refused: bool, answerable: bool | None) -> dict[str, int]:
+    """What weighs the precisions and recalls of refusals and answers."""
+    counts = {"refused": refused, "answered": not refused}
+    counts |= {"unanswerable": answerable is False, "answerable": answerable is True}
+    return {name: int(count) for name, count in counts.items()}
 
 
 def _list_scores(example: Example, answer: Answer, hits: Sequence[bool]) -> Scores:
@@ -142,7 +161,7 @@ def _list_scores(example: Example, answer: Answer, hits: Sequence[bool]) -> Scor
 
 def unit_counts(example: Example, answer: Answer, judgement: Judgement) -> dict[str, int]:
     """How much an example has of what weighs the equally weighted metrics."""
-    statements, gold = judgement.statements, len(judgement.gold)
+    statements, gold = judgement.claims, len(judgement.gold)
     listed = example.dataset == "qampari"
     return {
         "statements": len(statements),

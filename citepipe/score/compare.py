@@ -74,7 +74,9 @@ def _parts(file: str, results: Results) -> dict[Part, Run]:
                     own = terms | {"rules": rules[part[0]] if isinstance(rules, dict) else rules}
                     run = parts.setdefault(part, Run(file, verifier, own, []))
                     scores = {name: float(row[name]) for name in METRICS if name in row}
-                    counts = {name: float(row["counts"][name]) for _, name in WEIGHED.values()}
+                    counts = {
+                        name: float(row["counts"].get(name, 0)) for _, name in WEIGHED.values()
+                    }
                     kept = {name: str(row[name]) for name in ("id", "documents")}
                     kept["question"] = " ".join(row["question"].split())
                     numbered = {"is_numbered": row.get("is_numbered", False)}

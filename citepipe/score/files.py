@@ -13,7 +13,7 @@ from typing import Any
 from citepipe.data.example import Example
 from citepipe.data.files import AnswerFile, read_answers, write_json
 from citepipe.errors import InputError
-from citepipe.judge import judge, verdict_records
+from citepipe.judge import Judgement, answerable, gold_declines, judge, verdict_records
 from citepipe.options import ScoreOptions
 from citepipe.progress import say
 from citepipe.provenance import digest_of
@@ -105,12 +105,19 @@ class Scorer:
             citations=self._needs(alce.CITATIONS),
             claims=self._needs(alce.CLAIMS),
             elsewhere=elsewhere,
+            refusals=True,
         )
+        declined = self._answerable(judgements, verifier)
         rows: list[dict[str, Any]] = []
-        for example, answer, own, judgement in zip(
-            examples, self._answers, self._scores, judgements, strict=True
+        for place, (example, answer, own, judgement) in enumerate(
+            zip(examples, self._answers, self._scores, judgements, strict=True)
         ):
             scores = own | alce.judged_scores(example, answer, judgement)
+            counts = alce.unit_counts(example, answer, judgement)
+            if place in declined:
+                decision = judgement.refused, declined[place]
+                scores |= alce.refusal_scores(*decision)
+                counts |= alce.refusal_counts(*decision)
             rows.append(
                 {
                     "id": example.id,
@@ -119,7 +126,7 @@ class Scorer:
                     "question": example.question,
                     "documents": _digest(example),
                     **{name: value for name, value in scores.items() if name in self._needed},
-                    "counts": alce.unit_counts(example, answer, judgement),
+                    "counts": counts,
                     **verdict_records(judgement),
                 }
             )
@@ -138,6 +145,26 @@ class Scorer:
             "left_out": self._file.left_out,
             "provenance": self._provenance(verifier),
         }
+
+    def _answerable(
+        self, judgements: Sequence[Judgement], verifier: Verifier | None
+    ) -> dict[int, bool | None]:
+        """Whether the documents hold a gold answer, by the places of the answers, for datasets in
+        which some answer or gold answer declines, or all if metrics of refusals are named."""
+        examples = self._file.examples
+        if not self._needs(alce.REFUSALS):
+            return {}
+        having = {
+            example.dataset
+            for example, judgement in zip(examples, judgements, strict=True)
+            if self._options.metrics or judgement.refused or gold_declines(example)
+        }
+        places = [n for n, example in enumerate(examples) if example.dataset in having]
+        decided = [examples[n] for n in places]
+        found = (
+            answerable(decided, verifier) if self._needs(("refusal_acc",)) else [None] * len(places)
+        )
+        return dict(zip(places, found, strict=True))
 
     def _needs(self, metrics: Collection[str]) -> bool:
         return not self._needed.isdisjoint(metrics)

@@ -24,16 +24,26 @@ EQUALLY_WEIGHTED = {
     "qampari_rec_top5_eq_w": ("qampari_rec_top5", "gold_top5"),
     "citation_rec_eq_w": ("citation_rec", "statements"),
     "citation_prec_eq_w": ("citation_prec", "citations"),
+    "refusal_prec": ("refusal_acc", "refused"),
+    "refusal_rec": ("refusal_acc", "unanswerable"),
+    "answered_prec": ("refusal_acc", "answered"),
+    "answered_rec": ("refusal_acc", "answerable"),
 }
 """Metrics in which every answer, item, statement or citation has the same weight and not every
-example: the metric and the count that weighs it (the paper's `evaluation/eval.py`)."""
+example, or some examples have none: the metric and the count that weighs it (`*_eq_w`: the paper's
+`evaluation/eval.py`)."""
 
 HARMONIC = {
     "qampari_f1_eq_w": ("qampari_prec_eq_w", "qampari_rec_eq_w"),
     "qampari_f1_top_5_eq_w": ("qampari_prec_eq_w", "qampari_rec_top5_eq_w"),
     "citation_f1": ("citation_prec", "citation_rec"),
+    "refusal_f1": ("refusal_prec", "refusal_rec"),
+    "answered_f1": ("answered_prec", "answered_rec"),
 }
 """Harmonic means of two means. ALCE itself has no citation F1."""
+
+GROUNDED = ("refusal_f1", "answered_f1")
+"""What `grounded_f1` is the mean of (F1_GR of Song et al. 2024, arXiv 2409.11242)."""
 
 _RESAMPLES_AT_ONCE = 100
 
@@ -196,6 +206,8 @@ def _means(names: Sequence[str], weighted: Floats, weights: Floats) -> dict[str,
             if first in means and second in means:
                 a, b = means[first], means[second]
                 means[name] = np.where(a + b == 0, 0.0, 2 * a * b / (a + b))
+        if GROUNDED[0] in means:
+            means["grounded_f1"] = sum(np.nan_to_num(means[name]) for name in GROUNDED) / 2
     return means
 
 

@@ -27,7 +27,7 @@ from citepipe.models.encode import encode_prompts, end_token, stops
 from citepipe.models.load import check_start, load_tokenizer
 from citepipe.options import RewardOptions, RLOptions
 from citepipe.progress import Progress, say, summary
-from citepipe.rewards import COMPONENTS, Placement, Rewarder, place, total
+from citepipe.rewards import Placement, Rewarder, place, total
 from citepipe.train.actor_critic import ActorCritic
 from citepipe.train.advantages import explained_variance, masked_mean
 from citepipe.train.batch import Batch, Row, TokenBudget, passes
@@ -379,7 +379,7 @@ class Learner:
             count = sum(len(own.citations) for own in verdicts[""].statements)
             own.append((row, cited, count, len(answer.token_ids)))
         rows, cited_by, counts, tokens = zip(*self.processes.gather(own), strict=True)
-        names = ("reward", *sorted(COMPONENTS))
+        names = ("reward", *sorted(rows[0].keys() - {"question", "answer", "reward"}))
         figures = {f"dev_{name}": _mean([row[name] for row in rows]) for name in names}
         for suffix in self.judges:
             scores: dict[str, list[tuple[float, float]]] = {}
@@ -485,7 +485,7 @@ def _rollout(scored: Sequence[tuple[Sample, tuple[torch.Tensor, ...]]]) -> Rollo
         "reward_std": float(rewards.sum(dim=1).std(correction=0)),
         **{
             f"reward_{component}": _mean([own.totals[component] for own in samples])
-            for component in sorted(COMPONENTS)
+            for component in sorted(samples[0].totals)
         },
         "kl": float((log_probs - reference).sum() / len(rewards)),
         "entropy": float(masked_mean(entropy, mask)),

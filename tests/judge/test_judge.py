@@ -7,6 +7,7 @@ from citepipe.judge import (
     CitationVerdict,
     Judgement,
     StatementVerdict,
+    answerable,
     cited_documents,
     hypothesis,
     judge,
@@ -113,6 +114,42 @@ def test_support_elsewhere_is_looked_for_on_request():
     ]
     # What is supported is not looked for, and nothing is queried twice.
     assert len(verifier.rounds) == 2
+
+
+def test_a_sentence_that_declines_is_no_claim_by_the_sane_rules():
+    text = "The documents do not say [1]. x [1]. The documents do not say."
+
+    def found(text: str, rules: Rules) -> Judgement:
+        return judge([example()], [read(text, rules)], Words(), refusals=True)[0]
+
+    sane, alce = found(text, SANE), found(text, ALCE)
+    reasons = ["refusal", "supported", "refusal"]
+    assert [own.reason for own in sane.statements] == reasons
+    assert (sane.citation_rec, sane.citation_prec, sane.refused) == (100, 100, False)
+    # ALCE's numbers stay.
+    assert [own.reason for own in alce.statements] == ["not supported", *reasons[1:]]
+    assert (alce.citation_rec, alce.citation_prec) == (100 / 3, 50)
+    assert found("The documents do not say.", SANE).refused
+    unasked = judge([example()], [read(text, SANE)], Words())[0]
+    assert (unasked.citation_rec, unasked.refused) == (100 / 3, False)
+
+
+def test_which_questions_the_documents_answer():
+    pairs = (QAPair("", ("q",)), QAPair("", ("The X!", "z")))
+    examples = [
+        example(qa_pairs=pairs),
+        example(qa_pairs=pairs[:1]),
+        example("qampari", answers=(("q",), ("Y",))),
+        example("eli5", claims=("q", "x y")),
+        example("eli5", claims=("q",)),
+        example("own"),
+        # The gold answer declines.
+        example("own", answer="The documents do not say.", claims=("x",)),
+    ]
+    verifier = Words()
+    assert answerable(examples, verifier) == [True, False, True, True, False, None, False]
+    [queried] = verifier.rounds
+    assert queried[0] == Pair("\n".join(doc.passage for doc in DOCS), "q")
 
 
 def test_an_empty_answer_has_no_statements_and_an_empty_list_has_one():

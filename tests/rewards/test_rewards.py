@@ -4,6 +4,7 @@ import re
 import zlib
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -108,6 +109,29 @@ def test_components_have_sizes_and_an_empty_answer_misses_everything():
         ("correctness", 0.2),
         ("correctness", -0.2),
     ]
+
+
+def test_an_answer_is_rewarded_for_declining_where_no_document_answers():
+    refusal = "The documents do not say."
+
+    def values(example: Example, answer: str, **more: float) -> list[tuple[str, int, float]]:
+        found = rewards(example, answer, refusal=0.3, **more)
+        return [(r.component, r.char, r.value) for r in found]
+
+    # Anna is in the documents.
+    wrong, missed = ("refusal", len(refusal), -0.3), ("correctness", len(refusal), -0.2)
+    assert values(ASQA, refusal) == [missed, missed, wrong]
+    right = ("refusal", len(refusal), 0.3)
+    assert values(replace(ASQA, qa_pairs=GOLD[1:]), refusal) == [right]
+    unknown = replace(ASQA, qa_pairs=())
+    assert values(unknown, refusal) == [("refusal", len(refusal), 0.0)]
+    answer = "Anna [1]."
+    assert values(ASQA, answer, citation_recall=0, citation_precision=0, correctness=0) == [
+        ("refusal", len(answer), 0.3)
+    ]
+    # Unless it is asked for, it is a claim without citation, so that a policy cannot hide in it.
+    claimed = ("citation_recall", len(refusal) - 1, -0.2)
+    assert rewards(ASQA, refusal) == [claimed, missed, missed]
 
 
 def test_the_rewarder_remembers_what_was_decided():

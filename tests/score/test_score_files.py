@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from citepipe.data.example import Document, Example
+from citepipe.data.example import Document, Example, QAPair
 from citepipe.data.files import read_answers, read_json, write_examples
 from citepipe.options import ScoreOptions
 from citepipe.score.files import Scorer, run
@@ -112,6 +112,30 @@ def test_sane_rules_read_groups_and_years(tmp_path: Path):
         ("[1, 2]", 2),
     ]
     assert sane["provenance"]["rules"] == "sane"
+
+
+def test_refusals_are_right_where_no_document_has_a_gold_answer(tmp_path: Path):
+    def asked(identity: str, output: str, gold: str) -> Example:
+        return Example(
+            identity, "own", "Who?", DOCS, output=output, qa_pairs=(QAPair("", (gold,)),)
+        )
+
+    answered = asked("1", f"{BORN} [1].", "Anna")
+    assert "refused" not in scored(tmp_path, answered)["metrics"]
+    declined = "The documents do not say."
+    rows = [answered, asked("2", f"{BORN} [1].", "Eve"), asked("3", declined, "Eve")]
+    rows += [asked("4", declined, "Anna"), asked("5", declined, "Anna")]
+    rows += [replace(asked("6", declined, ""), qa_pairs=())]
+    result = scored(tmp_path, *rows)
+    # Of three refusals with gold answers one is right, of two that are due one is given; of two
+    # answers one is due, of three that are due one is given.
+    expected = {"refused": 400 / 6, "refusal_acc": 40}
+    expected |= {"refusal_prec": 100 / 3, "refusal_rec": 50, "refusal_f1": 40}
+    expected |= {"answered_prec": 50, "answered_rec": 100 / 3, "answered_f1": 40, "grounded_f1": 40}
+    found = result["metrics"]
+    assert {name: found[name] for name in expected} == pytest.approx(expected)
+    assert (found["citation_rec"], result["n"]["citation_rec"]) == (100, 2)
+    assert result["reasons"]["statements"] == {"refusal": 4, "supported": 2}
 
 
 def test_several_datasets_are_also_scored_one_by_one(tmp_path: Path):
