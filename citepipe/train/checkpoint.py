@@ -20,7 +20,7 @@ from torch import nn
 from citepipe.data.files import read_json, write_json, write_jsonl
 from citepipe.errors import InputError
 from citepipe.models.save import building
-from citepipe.options import TrainingOptions
+from citepipe.options import TrainingOptions, resolved
 from citepipe.progress import say
 from citepipe.runstate import STOP, claim, discard
 from citepipe.train.job import Job, Processes
@@ -151,7 +151,10 @@ class Run:
         say(f"{self.label}: going on after step {self.at.step} of {steps}")
 
     def publish(self, tokenizer: Any) -> None:
-        """Leave the best model with its tokenizer, `metrics.jsonl`, and the last in `last/`."""
+        """Leave the best model with its tokenizer, `metrics.jsonl`, and the last in `last/`.
+
+        `citepipe.json` says what else it takes to use it: base and prompt; and the kept step.
+        """
         if self.processes.is_main:
             with building(self.job.out) as partial:
                 shutil.copytree(self._best, partial, dirs_exist_ok=True)
@@ -159,6 +162,8 @@ class Run:
                 self.save_model(partial / "last")
                 tokenizer.save_pretrained(partial)
                 write_jsonl(partial / "metrics.jsonl", self.at.metrics)
+                used = {"model": resolved(self.job.model), "prompt": resolved(self.job.prompt)}
+                write_json(partial / "citepipe.json", {"step": self.at.best_step, **used})
             discard(self.job.state)
         self.processes.wait()
 
