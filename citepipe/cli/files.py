@@ -119,7 +119,7 @@ def _merge(arguments: argparse.Namespace) -> None:
     """Write the model that an adapter and its base make."""
     import tempfile
 
-    from citepipe.models.load import is_ready
+    from citepipe.models.load import is_ready, trained_with
     from citepipe.models.merge import dtype_of, export
     from citepipe.models.released import prepare
     from citepipe.options import ModelOptions
@@ -131,8 +131,11 @@ def _merge(arguments: argparse.Namespace) -> None:
         if not is_ready(trained):
             trained = Path(room) / "weights"
             prepare(arguments.trained, trained)
-        base = arguments.base or _base_of(trained, arguments.trained)
-        options = ModelOptions(base=base, revision=arguments.revision)
+        options = ModelOptions(base=arguments.base or "", revision=arguments.revision)
+        if arguments.base is None:
+            known, _ = trained_with(trained, arguments.trained)
+            named = {"base": known.base, "revision": arguments.revision or known.revision}
+            options = ModelOptions(**named)
         dtype = arguments.dtype or dtype_of(options)
         line = export(
             options.model_copy(update={"dtype": dtype}),
@@ -171,20 +174,3 @@ def _record(trained: Path, configfile: Path) -> dict[str, Any]:
         sections = {**used, "data": config.data}.items()
         made |= {key: section and section.model_dump(mode="json") for key, section in sections}
     return made
-
-
-def _base_of(trained: Path, given: Path) -> str:
-    """The base that an adapter says it was trained on; a whole model is its own."""
-    from citepipe.data.files import read_json
-
-    path = trained / "adapter_config.json"
-    if not path.is_file():
-        return str(trained)
-    base = read_json(path).get("base_model_name_or_path")
-    if not base:
-        raise InputError(f"{given}: it names no base model; say --base")
-    if not Path(base).exists() and (base.startswith((".", "/", "~")) or base.count("/") > 1):
-        raise InputError(
-            f"{given}: it was trained on {base!r}, which is not on this machine; say --base"
-        )
-    return str(base)

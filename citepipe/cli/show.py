@@ -47,6 +47,11 @@ def add_show(commands: Any) -> None:
         "statements: what is cited for nothing, what cites nothing, least like its documents first"
     )
     option("--worst", type=shared.positive, metavar="N", help=f"only the N worst {worst}")
+    add_colour(option)
+
+
+def add_colour(option: Any) -> None:
+    """Whether to colour what is read in a terminal."""
     colours = "whether to colour; auto: on a terminal, unless NO_COLOR is set" + shared.DEFAULT
     option("--colour", choices=("auto", "always", "never"), default="auto", help=colours)
 
@@ -73,11 +78,9 @@ def _show(arguments: argparse.Namespace) -> None:
         options = ScoreOptions(metrics=("citation_f1",), resamples=1, **given)
         results = answers.scored(arguments, shared.answers_of(arguments), options)
         parts = {n if len(results) > 1 else "": r["per_example"] for n, r in results.items()}
-    auto = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
-    coloured = arguments.colour == "always" or (arguments.colour == "auto" and auto)
     try:
         rows = _chosen(parts, arguments)
-        lines = list(_lines(rows, coloured))
+        lines = list(lines_of(rows, arguments.colour))
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise InputError(
             f"{arguments.inputs[0]}: expected a file of scores with verdicts, broken at {error}"
@@ -140,8 +143,10 @@ def _worst(rows: list[dict[str, Any]], count: int) -> list[dict[str, Any]]:
     return chosen
 
 
-def _lines(rows: list[dict[str, Any]], coloured: bool) -> Iterator[str]:
-    """Answers to read."""
+def lines_of(rows: list[dict[str, Any]], when: str) -> Iterator[str]:
+    """Answers to read, each with the name of its file: rows of a file of scores."""
+    auto = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    coloured = when == "always" or (when == "auto" and auto)
     width = min(shutil.get_terminal_size((100, 0)).columns, 120)
 
     def shown(text: str, indent: int, colour: int | None = None) -> str:

@@ -9,7 +9,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import BaseModel, TypeAdapter
+
 from citepipe.data.files import read_json
+from citepipe.data.validate import validated
 from citepipe.errors import InputError
 from citepipe.models.pretrained import (
     first_line,
@@ -19,7 +22,7 @@ from citepipe.models.pretrained import (
     read_model,
     read_tokenizer,
 )
-from citepipe.options import ModelOptions
+from citepipe.options import ModelOptions, PromptOptions
 from citepipe.progress import say
 
 if TYPE_CHECKING:
@@ -247,6 +250,50 @@ def without_dropout(model: PreTrainedModel | PeftModel) -> None:
 def is_whole(trained: Path) -> bool:
     """Whether a directory holds a whole model and not an adapter."""
     return (trained / "config.json").is_file() and not (trained / "adapter_config.json").is_file()
+
+
+class _Trained(BaseModel):
+    """What `citepipe.json` of a model directory says of it."""
+
+    step: int | None
+    model: ModelOptions
+    prompt: PromptOptions
+
+
+def trained_with(
+    trained: Path, given: Path | None = None
+) -> tuple[ModelOptions, PromptOptions | None]:
+    """The base of an adapter and, of a system that was trained here, its prompt. A whole model is
+    its own base. A relative path leads on from the current folder, or from one above the adapter.
+
+    Args:
+        trained: the directory.
+        given: where it was unpacked from.
+
+    Raises:
+        InputError: the adapter names no base, or one that is a path and not there.
+    """
+    given = given or trained
+    path, prompt = trained / "citepipe.json", None
+    options = ModelOptions(base=str(trained), dtype="auto")
+    if path.is_file():
+        about = validated(TypeAdapter(_Trained), read_json(path), str(path))
+        options, prompt = about.model, about.prompt
+    if is_whole(trained):
+        return options.model_copy(update={"base": str(trained), "revision": None}), prompt
+    check_trained(trained)
+    named = read_json(trained / "adapter_config.json").get("base_model_name_or_path")
+    base = options.base if prompt else named
+    if not base:
+        raise InputError(f"{given}: it names no base model; say --base (citepipe merge)")
+    places = [folder / base for folder in (Path(), *given.resolve().parents)]
+    found = next((str(place) for place in places if place.exists()), None)
+    if not found and (base.startswith((".", "/", "~")) or base.count("/") > 1):
+        raise InputError(
+            f"{given}: it was trained on {base!r}, which is not on this machine; say --base "
+            "(citepipe merge)"
+        )
+    return options.model_copy(update={"base": found or base}), prompt
 
 
 def is_ready(path: Path) -> bool:

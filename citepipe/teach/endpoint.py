@@ -59,14 +59,22 @@ class Endpoint:
 
     Attributes:
         spent: what all answers cost, those of earlier runs too, at the prices of their time.
+        label: what lines on stderr begin with.
     """
 
-    def __init__(self, options: EndpointOptions, prompt: TemplateOptions, journal: Path) -> None:
+    def __init__(
+        self,
+        options: EndpointOptions,
+        prompt: TemplateOptions,
+        journal: Path,
+        label: str = "teacher",
+    ) -> None:
         if options.model is None:
             raise InputError("teacher.endpoint.model: missing, expected the name of a model")
         self.options = options
         self.prompt = prompt
         self.spent = 0.0
+        self.label = label
         self._longest = options.max_tokens
         self._journal = journal
         journal.parent.mkdir(parents=True, exist_ok=True)
@@ -103,7 +111,7 @@ class Endpoint:
         by_key = dict(zip(keys, bodies, strict=True))
         left = [key for key in by_key if key not in self._known]
         known = len(by_key) - len(left)
-        progress = Progress("teacher", len(by_key), "answers", done=known, patient=True)
+        progress = Progress(self.label, len(by_key), "answers", done=known, patient=True)
 
         async def ask(key: str) -> None:
             await self._ask(key, by_key[key])
@@ -114,12 +122,13 @@ class Endpoint:
         whole, cut = _whole_and_cut([self._known[k] for k in by_key if k in self._known])
         if whole < len(by_key):
             say(
-                f"teacher: {len(by_key) - whole - cut} questions refused{self._last_refusal}, "
+                f"{self.label}: {len(by_key) - whole - cut} questions refused{self._last_refusal}, "
                 f"{cut} answers cut off at max_tokens; they are left without an answer"
             )
         shortened = sum(prompt.shortened for prompt in prompts)
         if shortened:
-            say(f"teacher: documents of {shortened} prompts were shortened to fit max_input_tokens")
+            line = f"documents of {shortened} prompts were shortened to fit max_input_tokens"
+            say(f"{self.label}: {line}")
         replies = [self._known.get(key) for key in keys]
         return [
             replace(e, output=(r.text or None) if r and r.is_whole else None)
