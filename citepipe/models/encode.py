@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from citepipe.data.example import Example
 from citepipe.data.prompts import Prompt, Turn, fit
@@ -39,7 +39,7 @@ def encode_prompt(
     demonstration, if they have turns of their own) and what begins the answer, encoded with the
     special tokens that the template writes and no others.
     """
-    spelling = _spell(tokenizer)
+    spelling = spell(tokenizer)
     if not _is_chat(tokenizer, options):
         return fit(
             example,
@@ -85,7 +85,7 @@ def encode_answer(
     what the template writes, up to the token that ends the turn. An answer of more than
     `max_tokens` tokens is cut there and then has no end.
     """
-    spelling, turn = _spell(tokenizer), prompt.turn
+    spelling, turn = spell(tokenizer), prompt.turn
     if turn is None:
         text = f" {spelling.escape(answer)}"
         whole = spelling.encode(prompt.text + text, framed=True)
@@ -118,7 +118,7 @@ def stops(tokenizer: PreTrainedTokenizerBase, options: PromptOptions) -> tuple[s
     return () if _is_chat(tokenizer, options) else ("\n",)
 
 
-class _Spelling:
+class Spelling:
     """Encodes texts in which some special tokens are only spelt (see the head of this module)."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -166,14 +166,15 @@ class _Spelling:
         return ids
 
 
-def _spell(tokenizer: PreTrainedTokenizerBase) -> _Spelling:
+def spell(tokenizer: PreTrainedTokenizerBase) -> Spelling:
+    """The encoder of texts in which special tokens are only spelt."""
     return _spelling_of(tokenizer, len(tokenizer))
 
 
 @lru_cache(maxsize=4)
-def _spelling_of(tokenizer: PreTrainedTokenizerBase, _: int) -> _Spelling:
+def _spelling_of(tokenizer: PreTrainedTokenizerBase, _: int) -> Spelling:
     """Kept as long as the tokenizer has as many tokens."""
-    return _Spelling(tokenizer)
+    return Spelling(tokenizer)
 
 
 def _is_chat(tokenizer: PreTrainedTokenizerBase, options: PromptOptions) -> bool:
@@ -212,7 +213,7 @@ def _layout(tokenizer: PreTrainedTokenizerBase, system: str | None) -> tuple[str
     if f"{alone}{opening}".rstrip().endswith("<think>"):
         opening += "\n</think>\n\n"
     marks = tokenizer.added_tokens_decoder
-    ends = [token for token in _spell(tokenizer).encode(after) if token in marks]
+    ends = [token for token in spell(tokenizer).encode(after) if token in marks]
     assert isinstance(tokenizer.eos_token_id, int)
     turn = (after, ends[0]) if ends else ("", tokenizer.eos_token_id)
     return opening, Turn(before[len(opening) :], *turn)
@@ -227,14 +228,23 @@ def _render(tokenizer: PreTrainedTokenizerBase, system: str | None, *messages: s
     ]
     if system is not None:
         conversation.insert(0, {"role": "system", "content": system})
+    return render(tokenizer, conversation)
+
+
+def render(
+    tokenizer: PreTrainedTokenizerBase, conversation: Sequence[dict[str, str]], **given: Any
+) -> str:
+    """A conversation as the chat template writes it, ready for an answer if a user's message is the
+    last; `given` is what the template may need besides, such as documents."""
     template = str(tokenizer.get_chat_template())
     try:
         text = tokenizer.apply_chat_template(
-            conversation,
+            list(conversation),
             chat_template=(_DATE if "strftime_now" in template else "") + template,
             tokenize=False,
-            add_generation_prompt=len(messages) % 2 == 1,
+            add_generation_prompt=conversation[-1]["role"] == "user",
             enable_thinking=False,
+            **given,
         )
     # A template is a program that came with the model: it may raise anything.
     except Exception as error:

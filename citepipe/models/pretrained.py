@@ -46,21 +46,25 @@ class Checkpoint:
 
 
 def kind_of(target: str, revision: str | None = None) -> str:
-    """`seq2seq` or `classifier`, by a model's configuration alone.
+    """`classifier`, `tokens`, `seq2seq` or `decoder`, by a model's configuration alone.
 
-    A sequence classifier says so in its architectures (BART's may be one, although it is an
+    A classifier says so in its architectures (BART's may be one, although it is an
     encoder-decoder); any other encoder-decoder answers with a label in words.
     """
     config = read_config(target, revision)
     architectures = list(getattr(config, "architectures", None) or [])
-    if any(name.endswith("ForSequenceClassification") for name in architectures):
-        return "classifier"
+    endings = {"ForSequenceClassification": "classifier", "ForTokenClassification": "tokens"}
+    for ending, kind in endings.items():
+        if any(name.endswith(ending) for name in architectures):
+            return kind
     if getattr(config, "is_encoder_decoder", False):
         return "seq2seq"
+    if any(name.endswith("ForCausalLM") for name in architectures):
+        return "decoder"
     found = ", ".join(architectures) or f"a {config.model_type} without architectures"
     raise InputError(
-        f"verifier {target}: expected an encoder-decoder or a sequence classifier, its "
-        f"config.json says {found}"
+        f"verifier {target}: expected an encoder-decoder, a decoder, or a classifier of sequences "
+        f"or tokens, its config.json says {found}"
     )
 
 
@@ -238,6 +242,8 @@ def one_line(target: str, what: str, problem: str) -> Iterator[None]:
         line = first_line(error)
         if is_out_of_memory(error):
             line = "its weights do not fit into memory; 4bit, bfloat16 or a smaller model may do"
+        elif "trust_remote_code" in str(error):
+            line = "it needs code of its own, which is not run here; a server may run it"
         elif "ignore_mismatched_sizes" in line:
             line = "its weights have other shapes than its config.json says"
         if not Path(target).exists():

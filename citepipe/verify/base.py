@@ -19,6 +19,7 @@ Provenance = dict[str, str | int | float | None]
 
 _WAIT_SECONDS = 120.0
 _STORE_SECONDS = 1.0
+_UNDECIDED = 2
 
 
 class Pair(NamedTuple):
@@ -94,19 +95,19 @@ class DecisionCache:
         except (OSError, sqlite3.Error) as error:
             raise InputError(f"{self.path}: {what}: {error}") from None
 
-    def get(self, keys: Sequence[bytes]) -> dict[bytes, bool]:
-        """The decisions that are known among `keys`."""
+    def get(self, keys: Sequence[bytes]) -> dict[bytes, bool | None]:
+        """The decisions that are known among `keys`; None for what a model left undecided."""
         query = "SELECT entailed FROM decisions WHERE key = ?"
-        known: dict[bytes, bool] = {}
+        known: dict[bytes, bool | None] = {}
         with self._complaint("decisions cannot be read (delete the file to begin a new cache)"):
             for key in keys:
                 for (entailed,) in self._connection.execute(query, [key]):
-                    if entailed not in (0, 1):
+                    if entailed not in (0, 1, _UNDECIDED):
                         raise InputError(
                             f"{self.path}: expected decisions of 0 or 1, got {entailed!r} (delete "
                             "the file to begin a new cache)"
                         )
-                    known[key] = bool(entailed)
+                    known[key] = None if entailed == _UNDECIDED else bool(entailed)
         return known
 
     def said_of(self, model: str) -> str | None:
@@ -121,12 +122,13 @@ class DecisionCache:
         with self._complaint("notes cannot be stored"):
             self._connection.execute("INSERT OR REPLACE INTO models VALUES (?, ?)", [model, said])
 
-    def put(self, decisions: Iterable[tuple[bytes, bool]]) -> None:
+    def put(self, decisions: Iterable[tuple[bytes, bool | None]]) -> None:
         """Store decisions, all or none."""
         with self._complaint("decisions cannot be stored"), self._connection:
             self._connection.execute("BEGIN IMMEDIATE")
             self._connection.executemany(
-                "INSERT OR REPLACE INTO decisions VALUES (?, ?)", decisions
+                "INSERT OR REPLACE INTO decisions VALUES (?, ?)",
+                ((key, _UNDECIDED if own is None else own) for key, own in decisions),
             )
 
 
@@ -147,11 +149,15 @@ class CachedVerifier:
 
     def entails(self, pairs: Sequence[Pair]) -> list[bool]:
         """One decision per pair; equal pairs are queried once."""
+        return list(map(bool, self.verdicts(pairs)))
+
+    def verdicts(self, pairs: Sequence[Pair]) -> list[bool | None]:
+        """The same, None for what is undecided."""
         identity = self._verifier.identity
         keys = {pair: decision_key(identity, pair) for pair in dict.fromkeys(pairs)}
         known = self._cache.get(list(keys.values()))
         unknown = [pair for pair, key in keys.items() if key not in known]
-        unstored: dict[bytes, bool] = {}
+        unstored: dict[bytes, bool | None] = {}
         stored_at = time.monotonic()
         try:
             for batch in self._verifier.decisions(unknown) if unknown else ():

@@ -28,8 +28,10 @@ ALCES = "google/t5_xxl_true_nli_mixture"
 """The verifier of ALCE's numbers of record."""
 
 _SETTINGS = {
-    "seq2seq": ("template", "dtype", "revision"),
+    "seq2seq": ("template", "dtype", "revision", "threshold"),
     "classifier": ("template", "dtype", "revision", "label", "threshold"),
+    "decoder": ("template", "dtype", "revision", "threshold"),
+    "tokens": ("dtype", "revision", "threshold"),
 }
 
 
@@ -37,9 +39,10 @@ def load_verifier(spec: str, cache: Path | None = None, device: str = "auto") ->
     """Load a verifier; nothing heavy is imported unless it is a model.
 
     Args:
-        spec: `lexical`; a model directory or hub id, perhaps with settings of `load_seq2seq` or
-            `load_classifier` (`google/t5_xxl_true_nli_mixture?dtype=bfloat16&revision=main`);
-            or `package.module:factory`, a class or function that returns a verifier, perhaps with
+        spec: `lexical`; a model directory or hub id, perhaps with settings of `load_seq2seq`,
+            `load_classifier`, `load_token_classifier` or `load_decoder`
+            (`google/t5_xxl_true_nli_mixture?dtype=bfloat16&revision=main`); or
+            `package.module:factory`, a class or function that returns a verifier, perhaps with
             `?argument`, the one string that it is called with, which runs that module's code.
         cache: an SQLite file where a model's decisions are kept. Other verifiers are quicker than
             a cache, or do not say by what their decisions can be told apart.
@@ -100,10 +103,15 @@ def _load_model(spec: str, target: str, settings: dict[str, str], device: str) -
             f"verifier {spec!r}: unknown setting {unknown[0]!r} of a {kind} model, expected "
             f"{', '.join(_SETTINGS[kind])}"
         )
-    from citepipe.verify import models
+    from citepipe.verify import decoders, models
 
-    load: Any = models.load_seq2seq if kind == "seq2seq" else models.load_classifier
-    verifier: BatchedVerifier = load(target, device=device, **settings)
+    loaders: dict[str, Any] = {
+        "seq2seq": models.load_seq2seq,
+        "classifier": models.load_classifier,
+        "tokens": models.load_token_classifier,
+        "decoder": decoders.load_decoder,
+    }
+    verifier: BatchedVerifier = loaders[kind](target, device=device, **settings)
     return verifier
 
 
@@ -127,7 +135,7 @@ class NotedModel:
         self._cache.note(self._key, json.dumps(_said(model)))
         return model
 
-    def decisions(self, pairs: Sequence[Pair]) -> Iterator[list[tuple[Pair, bool]]]:
+    def decisions(self, pairs: Sequence[Pair]) -> Iterator[list[tuple[Pair, bool | None]]]:
         """See `BatchedVerifier.decisions`."""
         if self.identity != self._model.identity:
             raise InputError(f"verifier {self.name}: it has changed meanwhile; run this again")
@@ -157,7 +165,9 @@ def _key(target: str, settings: dict[str, str], device: str) -> str:
     # What `auto` may take, for the device and for the weights' type.
     gpus = [str(path) for path in sorted(Path("/dev").glob("nvidia[0-9]*"))]
     machine = [gpus, os.environ.get("CUDA_VISIBLE_DEVICES"), metadata.version("torch")]
-    code = [Path(__file__).with_name("models.py"), Path(pretrained.__file__)]
+    code = [Path(__file__).with_name(f"{name}.py") for name in ("models", "decoders")]
+    template = Path(settings.get("template", ""))
+    code += [Path(pretrained.__file__), *([template] if template.is_file() else [])]
     read = [digest_of(file.read_bytes()) for file in code]
     return digest_of([target, settings, device, version, machine, read])
 

@@ -1,4 +1,4 @@
-"""Entailment by models: encoder-decoders that answer with a label, and sequence classifiers.
+"""Entailment by models: encoder-decoders that answer with a label, and classifiers.
 
 TRUE, AttrScore and their like are run by the call that the peers make on one pair at a time,
 `generate(max_new_tokens=10)`, here on batches, and entail where the text is the label. Where two
@@ -8,6 +8,9 @@ bits all decisions agree. In fewer, batches round otherwise than single pairs do
 An NLI classifier reads premise and hypothesis as two segments and entails where the arg-max is its
 entailment label. A model of two labels may also be read by a threshold on the probability of
 support, by default 0.5, as MiniCheck is (Tang et al. 2024, arXiv 2404.10774).
+
+A token classifier marks what a document does not support (LettuceDetect, Kovács and Recski 2025,
+arXiv 2502.17125): a claim is supported where none of its tokens is marked.
 """
 
 from __future__ import annotations
@@ -40,6 +43,8 @@ MAX_LENGTH = 2048
 # beside a model of 11 billion parameters. A CPU is fastest while a batch stays in its caches.
 GPU_TOKENS_PER_BATCH = 16_384
 CPU_TOKENS_PER_BATCH = 2_048
+# What LettuceDetect's program reads.
+_MARKED_TOKENS = 4_096
 _PAIRS_PER_ENCODING = 1_024
 _MAX_NEW_TOKENS = 10
 # Logits of a batch and of a single pair differ by some millionths of their size.
@@ -50,17 +55,24 @@ class BatchedVerifier(ABC):
     """What all verifiers that are models share; a subclass knows the model's input and answer.
 
     `settings` are what decisions depend on beside the model: template, label, threshold. In the
-    identity a local directory counts by its content. `tokens_per_batch`, pairs times tokens of the
-    longest, becomes smaller when memory runs out, and stays so.
+    identity a local directory counts by its content. Entailed is what has more support than the
+    upper of the `bounds`; what has more than the lower only is undecided. `tokens_per_batch`, pairs
+    times tokens of the longest, becomes smaller when memory runs out, and stays so.
     """
 
     question_first = False
 
     def __init__(
-        self, checkpoint: Checkpoint, kind: str, max_length: int, settings: Provenance
+        self,
+        checkpoint: Checkpoint,
+        kind: str,
+        max_length: int,
+        settings: Provenance,
+        threshold: str | None = None,
     ) -> None:
         self.name = checkpoint.name
         self.max_length = max_length
+        self.bounds = bounds_of(checkpoint.target, threshold)
         self.provenance: Provenance = {
             "kind": kind,
             "model": checkpoint.target,
@@ -77,12 +89,18 @@ class BatchedVerifier(ABC):
         self.tokens_per_batch = CPU_TOKENS_PER_BATCH if on_cpu else GPU_TOKENS_PER_BATCH
 
     def entails(self, pairs: Sequence[Pair]) -> list[bool]:
-        """See `Verifier.entails`, `decisions`."""
+        """See `Verifier.entails`, `decisions`; what is undecided is not entailed."""
         known = {pair: entailed for batch in self.decisions(pairs) for pair, entailed in batch}
-        return [known[pair] for pair in pairs]
+        return [bool(known[pair]) for pair in pairs]
 
-    def decisions(self, pairs: Sequence[Pair]) -> Iterator[list[tuple[Pair, bool]]]:
-        """Decisions batch by batch, equal pairs once.
+    def decisions(self, pairs: Sequence[Pair]) -> Iterator[list[tuple[Pair, bool | None]]]:
+        """Decisions batch by batch, equal pairs once; None for what is undecided."""
+        low, high = self.bounds
+        for batch in self.supports(pairs):
+            yield [(pair, None if low < own <= high else own > high) for pair, own in batch]
+
+    def supports(self, pairs: Sequence[Pair]) -> Iterator[list[tuple[Pair, float]]]:
+        """Support from 0 to 1, batch by batch, equal pairs once.
 
         The longest come first: what does not fit into memory shows at the start, as an InputError.
         """
@@ -97,9 +115,9 @@ class BatchedVerifier(ABC):
             while order:
                 size = max(1, self.tokens_per_batch // max(1, lengths[order[0]]))
                 batch, order = order[:size], order[size:]
-                entailed = self._decide(chunk, rows, batch)
+                support = self._decide(chunk, rows, batch)
                 progress.advance(len(batch))
-                yield list(zip([chunk[i] for i in batch], entailed, strict=True))
+                yield list(zip([chunk[i] for i in batch], support, strict=True))
         if full:
             say(
                 f"verifier {self.name}: {full} of {len(distinct)} pairs reached the limit of "
@@ -108,8 +126,8 @@ class BatchedVerifier(ABC):
 
     def _decide(
         self, chunk: Sequence[Pair], rows: Mapping[str, Any], batch: Sequence[int]
-    ) -> list[bool]:
-        """Decisions on some of the encoded pairs, in halves if there is no memory for all."""
+    ) -> list[float]:
+        """Support of some of the encoded pairs, in halves if there is no memory for all."""
         import torch
 
         some = {key: [values[i] for i in batch] for key, values in rows.items()}
@@ -140,8 +158,9 @@ class BatchedVerifier(ABC):
         pair, cut to `max_length` tokens."""
 
     @abstractmethod
-    def _step(self, batch: BatchEncoding) -> list[bool]:
-        """Decisions on a padded batch; all tensors (pairs, width)."""
+    def _step(self, batch: BatchEncoding) -> list[float]:
+        """Support of each pair of a padded batch, 1 or 0 from a model that gives no probability;
+        all tensors (pairs, width)."""
 
 
 class Template(NamedTuple):
@@ -184,13 +203,14 @@ class Seq2SeqVerifier(BatchedVerifier):
     """A verifier over a loaded encoder-decoder.
 
     `template` is a key of `TEMPLATES`; a tokenizer without a token for the label, or with one for
-    both labels, is an InputError.
+    both labels, is an InputError. A `threshold` is for templates of two labels.
     """
 
-    def __init__(self, checkpoint: Checkpoint, template: str) -> None:
+    def __init__(self, checkpoint: Checkpoint, template: str, threshold: str | None = None) -> None:
         its = self._template = TEMPLATES[template]
         settings: Provenance = {"template": template, "label": its.label}
-        super().__init__(checkpoint, "seq2seq", MAX_LENGTH, settings)
+        settings |= {"threshold": threshold} if threshold else {}
+        super().__init__(checkpoint, "seq2seq", MAX_LENGTH, settings, threshold)
         self.question_first = its.question_first
         _attend_with_few_queries(self._model)
         labels = [label for label in (its.label, its.against) if label is not None]
@@ -216,14 +236,14 @@ class Seq2SeqVerifier(BatchedVerifier):
         )
         return rows
 
-    def _step(self, batch: BatchEncoding) -> list[bool]:
+    def _step(self, batch: BatchEncoding) -> list[float]:
         import torch
 
         if self._template.against is not None:
-            logits = self._generate(batch.input_ids, batch.attention_mask, 1).logits[0]
+            logits = self._generate(batch.input_ids, batch.attention_mask, 1).logits[0].double()
             label, against = self._first_tokens
-            compared: list[bool] = (logits[:, label] > logits[:, against]).tolist()
-            return compared
+            support: list[float] = torch.sigmoid(logits[:, label] - logits[:, against]).tolist()
+            return support
         written = self._generate(batch.input_ids, batch.attention_mask)
         entailed = self._read(written.sequences)
         # Only in 32 bits: in fewer, single pairs and batches differ in more than ties.
@@ -232,7 +252,7 @@ class Seq2SeqVerifier(BatchedVerifier):
             for row in tied.nonzero()[:, 0].tolist():
                 alone = batch.input_ids[row, batch.attention_mask[row].bool()][None]
                 entailed[row] = self._read(self._generate(alone).sequences)[0]
-        return entailed
+        return list(map(float, entailed))
 
     def _generate(
         self, ids: torch.Tensor, mask: torch.Tensor | None = None, tokens: int = _MAX_NEW_TOKENS
@@ -300,11 +320,12 @@ def load_seq2seq(
     template: str | None = None,
     dtype: str = "auto",
     revision: str | None = None,
+    threshold: str | None = None,
 ) -> Seq2SeqVerifier:
     """Load an encoder-decoder (T5) that answers with a label; see `load_checkpoint`.
 
     `template` is a key of `TEMPLATES`, by default `attrscore` or `minicheck` if the target's name
-    says so, else `true`.
+    says so, else `true`; `threshold` (`bounds_of`) is for `minicheck`, by default 0.5.
     """
     named = [key for key in ("attrscore", "minicheck") if key in target.lower()]
     template = template or next(iter(named), "true")
@@ -312,8 +333,11 @@ def load_seq2seq(
         raise InputError(
             f"verifier {target}: template {template!r}, expected {', '.join(TEMPLATES)}"
         )
+    if threshold is not None and TEMPLATES[template].against is None:
+        raise InputError(f"verifier {target}: template {template} has no threshold")
+    bounds_of(target, threshold)
     checkpoint = load_checkpoint(target, "AutoModelForSeq2SeqLM", device, dtype, revision)
-    return Seq2SeqVerifier(checkpoint, template)
+    return Seq2SeqVerifier(checkpoint, template, threshold)
 
 
 # How a classifier's two texts are joined: `nli` as the tokenizer's two segments; `minicheck` as one
@@ -324,21 +348,22 @@ _SUPPORTED = frozenset({"1", "support", "supports", "supported", "attributable",
 
 
 class ClassifierVerifier(BatchedVerifier):
-    """A verifier over a loaded sequence classifier: entailed is what has a probability of `label`
-    over the threshold, or, where that is None, the largest one.
+    """A verifier over a loaded sequence classifier: support is the probability of `label`, or,
+    where there is no threshold, whether that is the largest one.
 
     MiniCheck's own program cuts a long document into chunks and takes the best; here a premise is
     read whole, and one that is too long is cut at its end, never the hypothesis.
     """
 
     def __init__(
-        self, checkpoint: Checkpoint, template: str, label: int, threshold: float | None = None
+        self, checkpoint: Checkpoint, template: str, label: int, threshold: str | None = None
     ) -> None:
         name = _labels(checkpoint.model.config)[label]
         settings: Provenance = {"template": template, "label": f"{label} {name}"}
-        settings["threshold"] = threshold
-        super().__init__(checkpoint, "classifier", _max_length(checkpoint), settings)
-        self._template, self._label, self._threshold = template, label, threshold
+        low, high = bounds_of(checkpoint.target, threshold)
+        settings["threshold"] = low if threshold and low == high else threshold
+        super().__init__(checkpoint, "classifier", most_tokens(checkpoint), settings, threshold)
+        self._template, self._label, self._is_argmax = template, label, threshold is None
 
     def _encode(self, pairs: Sequence[Pair]) -> Mapping[str, list[list[int]]]:
         tokenizer = self._tokenizer
@@ -357,13 +382,12 @@ class ClassifierVerifier(BatchedVerifier):
         ids = tokenizer([pair.premise + between + pair.hypothesis for pair in pairs]).input_ids
         return {"input_ids": [_cut_premise(row, separator, self.max_length) for row in ids]}
 
-    def _step(self, batch: BatchEncoding) -> list[bool]:
+    def _step(self, batch: BatchEncoding) -> list[float]:
         logits = self._model(**batch).logits.float()
-        if self._threshold is None:
-            entailed: list[bool] = (logits.argmax(-1) == self._label).tolist()
-        else:
-            entailed = (logits.softmax(-1)[:, self._label] > self._threshold).tolist()
-        return entailed
+        is_label = (logits.argmax(-1) == self._label).float()
+        support = is_label if self._is_argmax else logits.softmax(-1)[:, self._label]
+        found: list[float] = support.tolist()
+        return found
 
 
 def load_classifier(
@@ -379,7 +403,7 @@ def load_classifier(
 
     `template` is one of `FORMATS`, by default `minicheck` for a model of labels `0` and `1`, else
     `nli`; `label` the index or name of the label that means entailed, where the names do not tell;
-    `threshold`, for models of two labels, from 0 to below 1, by default 0.5.
+    `threshold` (`bounds_of`), for models of two labels, by default 0.5.
     """
     names = _labels(read_config(target, revision))
     if len(names) < 2:
@@ -388,11 +412,65 @@ def load_classifier(
     template = template or ("minicheck" if set(names.values()) == {"0", "1"} else "nli")
     if template not in FORMATS:
         raise InputError(f"verifier {target}: template {template!r}, expected {', '.join(FORMATS)}")
-    limit = _threshold(target, len(names), threshold)
+    if len(names) > 2 and threshold is not None:
+        raise InputError(
+            f"verifier {target}: a threshold is for models of two labels, it has {len(names)}"
+        )
+    limit = None if len(names) > 2 else "0.5" if threshold is None else threshold
+    bounds_of(target, limit)
     checkpoint = load_checkpoint(
         target, "AutoModelForSequenceClassification", device, dtype, revision
     )
     return ClassifierVerifier(checkpoint, template, index, limit)
+
+
+class TokenVerifier(BatchedVerifier):
+    """A verifier over a loaded token classifier, whose label 1 is that of unsupported tokens:
+    support is 1 less the highest probability of it among the claim's tokens.
+
+    LettuceDetect's own program parts premises that are too long; here they are cut at their end.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, threshold: str) -> None:
+        limit = most_tokens(checkpoint, _MARKED_TOKENS)
+        super().__init__(checkpoint, "tokens", limit, {"threshold": threshold}, threshold)
+
+    def _encode(self, pairs: Sequence[Pair]) -> Mapping[str, list[list[int]]]:
+        rows = self._tokenizer(
+            # What LettuceDetect reads where there is no question (its `summary_prompt_en.txt`).
+            [
+                f"Summarize the following text:\npassage 1: {pair.premise}\noutput:"
+                for pair in pairs
+            ],
+            [pair.hypothesis for pair in pairs],
+            truncation=True,
+            max_length=self.max_length,
+        )
+        # Of all that a tokenizer pads, this is padded with ones: all that is no token of the claim.
+        others = [[int(part != 1) for part in rows.sequence_ids(i)] for i in range(len(pairs))]
+        return {**rows, "special_tokens_mask": others}
+
+    def _step(self, batch: BatchEncoding) -> list[float]:
+        others = batch.pop("special_tokens_mask").bool()
+        marked = self._model(**batch).logits.float().softmax(-1)[..., 1].masked_fill(others, 0)
+        support: list[float] = (1 - marked.amax(-1)).tolist()
+        return support
+
+
+def load_token_classifier(
+    target: str,
+    device: str = "auto",
+    dtype: str = "auto",
+    revision: str | None = None,
+    threshold: str = "0.5",
+) -> TokenVerifier:
+    """Load a token classifier that marks what is unsupported; `threshold` as of `bounds_of`."""
+    names = _labels(read_config(target, revision))
+    if len(names) != 2:
+        raise InputError(f"verifier {target}: expected two labels of tokens, it has {len(names)}")
+    bounds_of(target, threshold)
+    checkpoint = load_checkpoint(target, "AutoModelForTokenClassification", device, dtype, revision)
+    return TokenVerifier(checkpoint, threshold)
 
 
 def _labels(config: PretrainedConfig) -> dict[int, str]:
@@ -419,23 +497,23 @@ def _entailment_label(target: str, names: Mapping[int, str], label: str | None) 
     )
 
 
-def _threshold(target: str, labels: int, threshold: str | None) -> float | None:
-    """The threshold of a model of two labels; None for the others, which have none."""
-    if labels > 2 and threshold is not None:
-        raise InputError(
-            f"verifier {target}: a threshold is for models of two labels, it has {labels}"
-        )
+def bounds_of(target: str, threshold: str | None) -> tuple[float, float]:
+    """A threshold as a lower and an upper bound: of `0.5`, the default, both are that; of `0.2-0.8`
+    what is between is undecided."""
+    threshold = "0.5" if threshold is None else threshold
     with suppress(ValueError):
-        value = None if labels > 2 else float(threshold if threshold is not None else 0.5)
-        if value is None or 0 <= value < 1:
-            return value
+        low, _, high = threshold.partition("-")
+        bounds = float(low), float(high or low)
+        if 0 <= bounds[0] <= bounds[1] < 1 and not threshold.endswith("-"):
+            return bounds
     raise InputError(
-        f"verifier {target}: threshold {threshold!r}, expected a number from 0 to below 1"
+        f"verifier {target}: threshold {threshold!r}, expected a number from 0 to below 1, or two "
+        "as 0.2-0.8, between which it is undecided"
     )
 
 
-def _max_length(checkpoint: Checkpoint) -> int:
-    """Tokens that a model can read: its table of positions, else its configuration, at most 2,048.
+def most_tokens(checkpoint: Checkpoint, most: int = MAX_LENGTH) -> int:
+    """Tokens that a model can read: its table of positions, else its configuration, at most `most`.
 
     RoBERTa's table begins behind its padding index. A model of relative positions alone has no
     table, and no limit (MiniCheck reads 2,048 tokens with DeBERTa).
@@ -444,12 +522,12 @@ def _max_length(checkpoint: Checkpoint) -> int:
     table = getattr(getattr(base, "embeddings", None), "position_embeddings", None)
     if table is not None:
         skipped = 0 if table.padding_idx is None else table.padding_idx + 1
-        return min(int(table.num_embeddings) - skipped, MAX_LENGTH)
+        return min(int(table.num_embeddings) - skipped, most)
     config = checkpoint.model.config
     if getattr(config, "relative_attention", False):
-        return MAX_LENGTH
-    known = getattr(config, "max_position_embeddings", None) or MAX_LENGTH
-    return min(int(known), int(min(checkpoint.tokenizer.model_max_length, MAX_LENGTH)))
+        return most
+    known = getattr(config, "max_position_embeddings", None) or most
+    return min(int(known), int(min(checkpoint.tokenizer.model_max_length, most)))
 
 
 def _cut_premise(tokens: list[int], separator: int, limit: int) -> list[int]:

@@ -97,7 +97,7 @@ def test_what_is_no_verifier_is_one_clear_line(spec: str, message: str):
 
 
 T5, BERT = '{"model_type": "t5"}', '{"model_type": "bert"}'
-LLAMA = '{"model_type": "llama", "architectures": ["LlamaForCausalLM"]}'
+LLAMA = '{"model_type": "llama", "architectures": ["LlamaModel"]}'
 WHOLE = "model.safetensors tokenizer.json"
 
 
@@ -110,7 +110,11 @@ WHOLE = "model.safetensors tokenizer.json"
         ('{"model_type": "nothing-known"}', WHOLE, "config.json: "),
         (T5, "tokenizer.json", r"it has a config.json but no weights \(\*.safetensors\)"),
         (T5, "model.safetensors", "it has no tokenizer"),
-        (LLAMA, WHOLE, "an encoder-decoder or a sequence classifier, its config.json says Llama"),
+        (
+            LLAMA,
+            WHOLE,
+            "a decoder, or a classifier of sequences or tokens, its config.json says Llama",
+        ),
         (BERT, WHOLE, "its config.json says a bert without architectures"),
     ],
 )

@@ -348,6 +348,30 @@ def test_minicheck_is_one_text_and_a_probability(
     assert set(expected) == {True, False}
 
 
+def test_a_claim_is_supported_where_no_token_of_it_is_marked(tmp_path: Path):
+    """By transformers alone, a pair at a time: the tokens behind the first separator, but the last
+    one, which is another."""
+    import torch
+
+    asked = "Summarize the following text: passage 1: output:"
+    words = list(dict.fromkeys([*WORDS, *asked.split()]))
+    directory = make_classifier(tmp_path, "tokens", words, ["LABEL_0", "LABEL_1"])
+    model, tokenizer = loaded(directory, "AutoModelForTokenClassification")
+    expected = []
+    for premise, claim in PAIRS:
+        text = f"Summarize the following text:\npassage 1: {premise}\noutput:"
+        ids = tokenizer(text, claim, return_tensors="pt")
+        with torch.inference_mode():
+            marked = model(**ids).logits[0].softmax(-1)[-1 - len(claim.split()) : -1, 1]
+        expected.append(marked.max().item())
+    assert load_verifier(str(directory), device="cpu").entails(PAIRS) == [
+        p <= 0.5 for p in expected
+    ]
+    strict = load_verifier(f"{directory}?threshold=0.9", device="cpu").entails(PAIRS)
+    assert strict == [p < 0.1 for p in expected]
+    assert 0 < sum(strict) < sum(p <= 0.5 for p in expected) < len(PAIRS)
+
+
 def test_the_premise_is_cut_and_the_hypothesis_is_not(nli: Path, minicheck: Path):
     def words(verifier: ClassifierVerifier, pair: Pair) -> list[str]:
         (ids,) = verifier._encode([pair])["input_ids"]
@@ -383,7 +407,7 @@ def test_labels_that_say_nothing_need_one_named(nli: Path, tmp_path: Path):
         ("tiny_t5", "dtype=int3", "dtype 'int3', expected auto, float32, bfloat16, 4bit"),
         ("tiny_t5", "template=nli", "template 'nli', expected true, attrscore, minicheck"),
         ("tiny_t5", "device=cpu", "unknown setting 'device'"),
-        ("tiny_t5", "threshold=0.5", "unknown setting 'threshold' of a seq2seq model"),
+        ("tiny_t5", "threshold=0.5", "template true has no threshold"),
         ("tiny_t5", "dtype", "expected a model and settings|dtype ''"),
         ("nli", "threshold=0.5", "a threshold is for models of two labels, it has 3"),
         ("nli", "template=true", "template 'true', expected nli, minicheck"),

@@ -58,16 +58,18 @@ def make_t5(directory: Path, words: Sequence[str], **settings: Any) -> Any:
 def make_classifier(
     directory: Path, kind: str, words: Sequence[str], labels: Sequence[str]
 ) -> Path:
-    """A classifier with large random weights: `bert`, which tells segments apart, or `roberta`,
-    whose positions begin behind its padding index."""
+    """A classifier with large random weights: `bert`, which tells segments apart, `tokens`, which
+    is one of tokens, or `roberta`, whose positions begin behind its padding index."""
     import torch
     import transformers
 
     torch.set_num_threads(1)
     torch.manual_seed(5)
-    if kind == "bert":
+    config: Any = transformers.BertConfig
+    model: Any = transformers.BertForSequenceClassification
+    if kind != "roberta":
         pair, more = "<s> $A </s> $B:1 </s>:1", ["token_type_ids"]
-        config, model = transformers.BertConfig, transformers.BertForSequenceClassification
+        model = transformers.BertForTokenClassification if kind == "tokens" else model
     else:
         pair, more = "<s> $A </s> </s> $B </s>", []
         config, model = transformers.RobertaConfig, transformers.RobertaForSequenceClassification
@@ -80,12 +82,44 @@ def make_classifier(
         config(
             vocab_size=len(vocabulary),
             num_attention_heads=2,
-            max_position_embeddings=64 if kind == "bert" else 33,
+            max_position_embeddings=33 if kind == "roberta" else 64,
             initializer_range=1.0,
             pad_token_id=0,
             id2label=dict(enumerate(labels)),
             label2id={label: i for i, label in enumerate(labels)},
             **shape,
+        )
+    ).save_pretrained(directory)
+    return directory
+
+
+CHAT = (
+    "{% if documents %}{{ documents | tojson }} {% endif %}{% for message in messages %}<s> "
+    "{{ message.role }} {{ message.content }} </s> {% endfor %}"
+    "{% if add_generation_prompt %}<s> assistant {% endif %}"
+)
+
+
+def make_decoder(directory: Path, words: Sequence[str]) -> Path:
+    """A Llama with large random weights and a chat template."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.set_num_threads(1)
+    torch.manual_seed(7)
+    vocabulary = save_tokenizer(directory, words, single="$A", chat_template=CHAT)
+    LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=len(vocabulary),
+            hidden_size=16,
+            intermediate_size=32,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            max_position_embeddings=64,
+            initializer_range=1.0,
+            bos_token_id=None,
+            eos_token_id=1,
+            pad_token_id=0,
         )
     ).save_pretrained(directory)
     return directory

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from urllib.parse import parse_qsl
 
 from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
@@ -191,12 +192,13 @@ def is_gguf(wildcards):
 
 
 def verifier_files(*specs):
-    """A verifier's own files: its model's folder, or its module and the path that it reads."""
+    """A verifier's own files: its model's folder and template, or its module and what it reads."""
     found = []
     for spec in specs:
         target, _, argument = spec.partition("?")
         name, colon, _ = target.partition(":")
-        found += [OWN_CODE + name, *files(argument)] if colon else files(target)
+        template = dict(parse_qsl(argument)).get("template")
+        found += [OWN_CODE + name, *files(argument)] if colon else files(target, template)
     return found
 
 
