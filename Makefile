@@ -7,8 +7,9 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 READY := .venv/.ready
 CORES := $(shell nproc 2>/dev/null || echo 1)
-# The profile lets one job at a time have the GPU; where there is none, jobs do not wait for it.
-GPU := --resources gpu=$(if $(wildcard /dev/nvidia0),1,$(CORES))
+# As many jobs at a time as there are GPUs, each on its own; where there is none, jobs do not wait.
+GPUS := $(words $(wildcard /dev/nvidia[0-9] /dev/nvidia[0-9][0-9]))
+GPU := --resources gpu=$(if $(filter-out 0,$(GPUS)),$(GPUS),$(CORES))
 
 .PHONY: table test test-all lint schema
 

@@ -281,6 +281,11 @@ def test_a_terminal_is_not_obeyed_to(answers: Path, capsys: Captured):
     shown = capsys.readouterr().out
     assert "+ A\ufffd[2J" in shown or "- A\ufffd[2J" in shown
     assert not set("\x1b\u202e\x9b") & set(shown)
+    odd = answers.rename(answers.with_name("a\x1b[2J.json"))
+    main(["check", str(odd)])
+    main(["check", str(odd.with_name("\x1b]0;no.json"))])
+    main(["show", str(odd.with_name("\x1b]0;no.json"))])
+    assert not set("\x1b") & set("".join(capsys.readouterr()))
 
 
 def test_a_score_below_its_minimum_fails(answers: Path, tmp_path: Path, capsys: Captured):

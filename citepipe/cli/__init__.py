@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         finally:
             sys.stdout.flush()
     except InputError as error:
-        print(f"citepipe: {error}", file=sys.stderr)
+        print(f"citepipe: {shared.printable(str(error))}", file=sys.stderr)
         return 1
     except ModuleNotFoundError as error:
         line = not_installed(error)

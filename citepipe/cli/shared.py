@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
@@ -217,6 +218,15 @@ def check_writable(*paths: Path | None) -> None:
             raise InputError(f"{path}: cannot be written: {problem}")
 
 
+_CONTROLS = re.compile(r"(?!\s|\x1b\[\d*m)[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
+
+def printable(text: str) -> str:
+    """A text without what a terminal would obey, colours apart: nothing moves the cursor or turns
+    the direction of writing, whatever is in answers and the names of files."""
+    return _CONTROLS.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
 def publish(path: Path | None, value: Any, lines: Iterable[str]) -> None:
     """Write a value as JSON to a file and lines to read to standard output, or, with `-` for the
     file, nothing but JSON to standard output."""
@@ -230,4 +240,4 @@ def publish(path: Path | None, value: Any, lines: Iterable[str]) -> None:
     if path is not None:
         write_json(path, value)
     for line in lines:
-        print(line)
+        print(printable(line))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 import shutil
 import sys
 from collections import defaultdict
@@ -19,8 +18,6 @@ from citepipe.errors import InputError
 # Green, red, yellow: for what is supported, what is not, and what else is wrong.
 _COLOURS = {"supported": 32, "supports": 32, "not supported": 31}
 _OTHER = 33
-# A terminal would obey them: what moves the cursor, or turns the direction of writing.
-_CONTROLS = re.compile(r"(?!\s)[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
 def add_show(commands: Any) -> None:
@@ -150,7 +147,6 @@ def lines_of(rows: list[dict[str, Any]], when: str) -> Iterator[str]:
     width = min(shutil.get_terminal_size((100, 0)).columns, 120)
 
     def shown(text: str, indent: int, colour: int | None = None) -> str:
-        text = _CONTROLS.sub("\N{REPLACEMENT CHARACTER}", text)
         text = fill(text, width, initial_indent=" " * indent, subsequent_indent=" " * (indent + 2))
         return f"\033[{colour}m{text}\033[0m" if coloured and colour else text
 

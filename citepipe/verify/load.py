@@ -18,6 +18,7 @@ from urllib.parse import parse_qsl
 
 from citepipe.errors import InputError
 from citepipe.models import pretrained
+from citepipe.progress import say
 from citepipe.provenance import digest_of
 from citepipe.verify.base import CachedVerifier, DecisionCache, Pair, Provenance, Verifier
 
@@ -189,6 +190,8 @@ def _factory(spec: str, target: str) -> Callable[..., Any]:
     # An installed command does not look where it is called.
     if str(Path.cwd()) not in sys.path:
         sys.path.append(str(Path.cwd()))
+    if module_name.partition(".")[0] != "citepipe" and module_name not in sys.modules:
+        say(f"verifier {spec!r}: the code of {module_name} is run, with all that you may do")
     with _one_line(spec, module_name):
         module = importlib.import_module(module_name)
     factory = getattr(module, attribute, None)

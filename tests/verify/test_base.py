@@ -47,6 +47,16 @@ def test_a_factory_is_called_with_what_follows_the_question_mark(
     assert verifier.entails([Pair("ab", "a"), Pair("ab", "c")]) == [True, False]
 
 
+def test_whose_code_is_run_is_said_before_it_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    module(tmp_path, monkeypatch, "raise SystemExit('ran')")
+    with pytest.raises(SystemExit, match="ran"):
+        load_verifier("mine:Made")
+    said = "verifier 'mine:Made': the code of mine is run, with all that you may do\n"
+    assert capsys.readouterr().err == said
+
+
 @pytest.mark.parametrize(
     ("code", "message"),
     [

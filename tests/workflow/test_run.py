@@ -29,7 +29,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project in which the workflow has run to its end."""
     folder = tmp_path_factory.mktemp("run") / "project"
     write_project(folder)
-    done = snakemake(folder, *PROMISED[2:])
+    done = snakemake(folder, *PROMISED[2:], CUDA_VISIBLE_DEVICES="7,8")
     assert done.returncode == 0, done.stdout
     assert "all done in" in done.stdout
     return folder
@@ -60,6 +60,12 @@ def test_the_table_has_every_system_and_every_dataset(project: Path) -> None:
     assert float(rows[-1]["mean_copied"]) == 100
     for suffix in (".md", ".tex"):
         assert "copy" in (project / TABLE).with_suffix(suffix).read_text()
+
+
+def test_jobs_that_want_a_gpu_have_one_of_those_that_are_there(project: Path) -> None:
+    logs = {path.parent.name: path.read_text() for path in project.glob("results/logs/*/*.log")}
+    on_gpu = {rule for rule, text in logs.items() if "\non GPU 7\n" in text}
+    assert on_gpu == {"sft", "sample", "rl", "predict", "score"}
 
 
 def test_a_finished_run_leaves_no_state_of_training(project: Path) -> None:

@@ -287,5 +287,7 @@ onstart:
         stderr=subprocess.PIPE,
         text=True,
     )
+    for line in tried.stderr.splitlines() if tried else ():
+        logger.warning(line)
     if tried and tried.returncode:
-        raise WorkflowError(f"Configuration: {tried.stderr.strip()}")
+        raise WorkflowError(f"Configuration: {tried.stderr.strip().splitlines()[-1]}")

@@ -36,6 +36,7 @@ from citepipe.provenance import (  # noqa: E402
 )
 from citepipe.runstate import STOP  # noqa: E402
 from citepipe.train.launch import is_launched, launch, run_launched  # noqa: E402
+from devices import take_devices  # noqa: E402
 
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
 
@@ -163,6 +164,10 @@ def run_stage(work: Callable[[Job], str], together: bool = False) -> None:
     print(f"== {job.label}", file=sys.stderr, flush=True)
     stop_in_time(job.snakemake.resources.runtime)
     try:
+        # Kept by this name, as a lock that nobody holds is let go.
+        devices = take_devices(job.snakemake.resources.gpu)
+        if devices:
+            print(f"on GPU {', '.join(devices)}", file=sys.stderr, flush=True)
         summary = work(job) if processes == 1 else launch(processes, job.threads)
     except KeyboardInterrupt:
         sys.exit(130)
