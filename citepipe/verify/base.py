@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
+import os
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 from citepipe.errors import InputError
+from citepipe.progress import say
 
 if TYPE_CHECKING:
     from citepipe.verify.load import NotedModel
 
+T = TypeVar("T")
 Provenance = dict[str, str | int | float | None]
 
 _WAIT_SECONDS = 120.0
@@ -69,14 +73,34 @@ class DecisionCache:
     """An SQLite file of decisions under the sha256 of a verifier's identity and the pair.
 
     It is made if need be. Several processes may read and write it at once; each waits its turn.
-    A file that cannot be opened, read or written, or is no cache, is an InputError.
+    Of one that is damaged, and called `.sqlite`, a new one is begun; the old one is set aside, and
+    that is said. A file that cannot be opened, read or written, or is no cache, is an InputError.
     """
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
-        with self._complaint("cannot be used as a verifier cache"):
+        self._connection: sqlite3.Connection | None = None
+        self._do("cannot be used as a verifier cache", lambda _: None)
+
+    def _do(self, what: str, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Work on the database, if need be on a new one; `what` an InputError says."""
+        try:
+            try:
+                return work(self._opened())
+            except sqlite3.DatabaseError as error:
+                # Damage has no class of its own, and all else has one.
+                if type(error) is not sqlite3.DatabaseError or self.path.suffix != ".sqlite":
+                    raise
+                self._set_aside(error)
+                return work(self._opened())
+        except (OSError, sqlite3.Error) as error:
+            raise InputError(f"{self.path}: {what}: {error}") from None
+
+    def _opened(self) -> sqlite3.Connection:
+        if self._connection is None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._connection = sqlite3.connect(self.path, _WAIT_SECONDS, isolation_level=None)
+            self._file = self.path.stat()
             self._connection.execute(
                 "CREATE TABLE IF NOT EXISTS decisions "
                 "(key BLOB PRIMARY KEY, entailed INTEGER NOT NULL) WITHOUT ROWID"
@@ -87,49 +111,64 @@ class DecisionCache:
             # Somebody else's database may have tables of that name.
             for columns in ("key, entailed FROM decisions", "key, said FROM models"):
                 self._connection.execute(f"SELECT {columns} LIMIT 0")
+        return self._connection
 
-    @contextmanager
-    def _complaint(self, what: str) -> Iterator[None]:
-        try:
-            yield
-        except (OSError, sqlite3.Error) as error:
-            raise InputError(f"{self.path}: {what}: {error}") from None
+    def _set_aside(self, error: sqlite3.Error) -> None:
+        """Give the damaged file another name, unless another process has done so already."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+        with self.path.open("rb") as stream:
+            fcntl.flock(stream, fcntl.LOCK_EX)
+            if os.path.samestat(self._file, self.path.stat()):
+                say(
+                    f"{self.path}: {error}; it is kept as {self.path.name}.damaged, a new one begun"
+                )
+                # What a writer left unfinished belongs to it too.
+                for name in (f"{self.path.name}-journal", self.path.name):
+                    with suppress(FileNotFoundError):
+                        self.path.with_name(name).replace(
+                            self.path.with_name(name.replace(".sqlite", ".sqlite.damaged", 1))
+                        )
 
     def get(self, keys: Sequence[bytes]) -> dict[bytes, bool | None]:
         """The decisions that are known among `keys`; None for what a model left undecided."""
-        query = "SELECT entailed FROM decisions WHERE key = ?"
-        known: dict[bytes, bool | None] = {}
-        with self._complaint("decisions cannot be read (delete the file to begin a new cache)"):
-            for key in keys:
-                for (entailed,) in self._connection.execute(query, [key]):
-                    if entailed not in (0, 1, _UNDECIDED):
-                        raise InputError(
-                            f"{self.path}: expected decisions of 0 or 1, got {entailed!r} (delete "
-                            "the file to begin a new cache)"
-                        )
-                    known[key] = None if entailed == _UNDECIDED else bool(entailed)
-        return known
+
+        def known(database: sqlite3.Connection) -> dict[bytes, bool | None]:
+            query = "SELECT key, entailed FROM decisions WHERE key = ?"
+            found = dict(row for key in keys for row in database.execute(query, [key]))
+            if odd := [own for own in found.values() if own not in (0, 1, _UNDECIDED)]:
+                raise sqlite3.DatabaseError(f"expected decisions of 0 or 1, got {odd[0]!r}")
+            return {k: None if own == _UNDECIDED else bool(own) for k, own in found.items()}
+
+        return self._do("decisions cannot be read (delete the file to begin a new cache)", known)
 
     def said_of(self, model: str) -> str | None:
         """What was noted of a model."""
-        with self._complaint("notes cannot be read (delete the file to begin a new cache)"):
-            query = "SELECT said FROM models WHERE key = ?"
-            found = self._connection.execute(query, [model]).fetchone()
+        query = "SELECT said FROM models WHERE key = ?"
+        found = self._do(
+            "notes cannot be read (delete the file to begin a new cache)",
+            lambda database: database.execute(query, [model]).fetchone(),
+        )
         return None if found is None else str(found[0])
 
     def note(self, model: str, said: str) -> None:
         """Note of a model what it need not be loaded again to know."""
-        with self._complaint("notes cannot be stored"):
-            self._connection.execute("INSERT OR REPLACE INTO models VALUES (?, ?)", [model, said])
+        command = "INSERT OR REPLACE INTO models VALUES (?, ?)"
+        self._do(
+            "notes cannot be stored", lambda database: database.execute(command, [model, said])
+        )
 
     def put(self, decisions: Iterable[tuple[bytes, bool | None]]) -> None:
         """Store decisions, all or none."""
-        with self._complaint("decisions cannot be stored"), self._connection:
-            self._connection.execute("BEGIN IMMEDIATE")
-            self._connection.executemany(
-                "INSERT OR REPLACE INTO decisions VALUES (?, ?)",
-                ((key, _UNDECIDED if own is None else own) for key, own in decisions),
-            )
+        rows = [(key, _UNDECIDED if own is None else own) for key, own in decisions]
+
+        def store(database: sqlite3.Connection) -> None:
+            with database:
+                database.execute("BEGIN IMMEDIATE")
+                database.executemany("INSERT OR REPLACE INTO decisions VALUES (?, ?)", rows)
+
+        self._do("decisions cannot be stored", store)
 
 
 class CachedVerifier:

@@ -243,7 +243,9 @@ def test_a_killed_process_loses_no_more_than_a_second(
     assert found == [0, 2, 4]
 
 
-def test_processes_write_at_once(tmp_path: Path):
+@pytest.mark.parametrize("content", [None, "no database " * 20])
+def test_processes_write_at_once(tmp_path: Path, content: str | None):
+    """To a new cache, and to one that all of them find damaged: one of them sets it aside."""
     code = """
 import sys
 from citepipe.verify.base import DecisionCache, Pair, decision_key
@@ -253,12 +255,16 @@ for i in range(50):
     cache.put([(key, True)])
     assert cache.get([key]) == {key: True}
 """
-    path, workers = tmp_path / "cache.sqlite", "abc"
+    path, workers = tmp_path / "cache.sqlite", "abcdefgh"
+    if content is not None:
+        path.write_text(content)
     command = [sys.executable, "-c", code, str(path)]
     children = [subprocess.Popen([*command, worker]) for worker in workers]
-    assert [child.wait() for child in children] == [0, 0, 0]
+    assert [child.wait() for child in children] == [0] * 8
     keys = [decision_key("m", Pair(worker, str(i))) for worker in workers for i in range(50)]
     assert DecisionCache(path).get(keys) == dict.fromkeys(keys, True)
+    aside = tmp_path / "cache.sqlite.damaged"
+    assert (aside.read_text() if aside.exists() else None) == content
 
 
 KEYS = [decision_key("m", Pair("premise", str(i))) for i in range(2000)]
@@ -286,17 +292,31 @@ def of_somebody_else(path: Path) -> None:
         (lambda path: path.write_text("no database " * 20), "cannot be used as a verifier cache"),
         (lambda path: path.mkdir(), "cannot be used as a verifier cache"),
         (of_somebody_else, "cannot be used as a verifier cache: no such column"),
-        (damaged, r"cache\.sqlite: decisions cannot be read"),
-        (with_words, r"cache\.sqlite: expected decisions of 0 or 1, got 'no'"),
+        (damaged, r"my\.notes: decisions cannot be read"),
+        (with_words, r"my\.notes: decisions .*: expected decisions of 0 or 1, got 'no'"),
     ],
 )
 def test_a_file_that_is_no_cache_is_one_clear_line(
     tmp_path: Path, make: Callable[[Path], object], message: str
 ):
-    path = tmp_path / "cache.sqlite"
+    path = tmp_path / "my.notes"
     make(path)
     with pytest.raises(InputError, match=message):
         DecisionCache(path).get(KEYS)
+
+
+@pytest.mark.parametrize("make", [damaged, with_words])
+def test_a_damaged_cache_is_set_aside_and_begun_anew(
+    tmp_path: Path, make: Callable[[Path], object], capsys: pytest.CaptureFixture[str]
+):
+    path = tmp_path / "cache.sqlite"
+    make(path)
+    cache, before = DecisionCache(path), path.read_bytes()
+    assert cache.get(KEYS) == {}
+    assert capsys.readouterr().err.count("it is kept as cache.sqlite.damaged, a new one begun") == 1
+    cache.put([(KEYS[0], True)])
+    assert DecisionCache(path).get(KEYS) == {KEYS[0]: True}
+    assert path.with_name("cache.sqlite.damaged").read_bytes() == before
 
 
 def test_a_folder_that_cannot_be_made_and_a_disk_that_is_full(tmp_path: Path):

@@ -290,4 +290,5 @@ onstart:
     for line in tried.stderr.splitlines() if tried else ():
         logger.warning(line)
     if tried and tried.returncode:
-        raise WorkflowError(f"Configuration: {tried.stderr.strip().splitlines()[-1]}")
+        line = (tried.stderr.strip().splitlines() or [f"status {tried.returncode}"])[-1]
+        raise WorkflowError(f"Configuration: {line}")
