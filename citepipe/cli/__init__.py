@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from citepipe.cli import answers, ask, compare, files, judges, plan, report, shared, show
+from citepipe.cli import answers, ask, compare, files, judges, labels, plan, report, shared, show
 from citepipe.errors import InputError, not_installed
 
 
@@ -76,7 +76,9 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for add in (answers.add_score, answers.add_reward, show.add_show, compare.add_compare):
         add(commands)
-    for add in (judges.add_judges, ask.add_ask, report.add_report):
+    for add in (judges.add_judges, labels.add_sample, labels.add_correct):
+        add(commands)
+    for add in (ask.add_ask, report.add_report):
         add(commands)
     for add in (files.add_check, files.add_fetch, files.add_merge, plan.add_plan):
         add(commands)

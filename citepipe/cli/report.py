@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import re
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -43,36 +41,12 @@ def _report(arguments: argparse.Namespace) -> None:
     """Write the page of score files."""
     from citepipe.options import ScoreOptions
     from citepipe.report import page
-    from citepipe.score.results import named_files, read_results
+    from citepipe.score.results import scored_files
 
     shared.check_writable(arguments.out)
-    scored: list[page.Scored] = []
-    answers: list[Path] = []
-    seeds: Counter[str] = Counter()
-    for name, own, file in named_files(arguments.files):
-        path = Path(file)
-        found = read_results(path)
-        if not found:
-            answers.append(path)
-        for label, results in found.items():
-            system = name or label or own
-            said = re.fullmatch(r"seed(\d+)", path.stem)
-            scored.append(
-                page.Scored(system, int(said[1]) if said else seeds[system], path, results)
-            )
-            seeds[system] += 1
-            answers += [p for p in _likely(path, results) if p.is_file()]
-    if not scored:
-        raise InputError(f"{answers[0]}: expected a file of scores: citepipe score --json FILE")
-    if arguments.against and arguments.against not in seeds:
-        raise InputError(f"--against: expected one of {', '.join(seeds)}")
+    scored, answers = scored_files(arguments.files)
+    names = dict.fromkeys(file.system for file in scored)
+    if arguments.against and arguments.against not in names:
+        raise InputError(f"--against: expected one of {', '.join(names)}")
     options = ScoreOptions(**shared.given(arguments, ScoreOptions))
     print(page.run(scored, answers, {}, arguments.against, options, arguments.out))
-
-
-def _likely(path: Path, results: dict[str, dict[str, Any]]) -> list[Path]:
-    """Where the answers may be that a score file is of."""
-    folder = path.resolve().parent
-    predictions = folder.parent.parent / "predictions" / folder.name / path.stem
-    names = {r["provenance"]["input"]["file"] for own in results.values() for r in own.values()}
-    return [place / name for name in sorted(names) for place in (folder, Path(), predictions)]

@@ -80,7 +80,7 @@ function prepare() {
   options("verifier", names(data.verifiers));
   options("verdict", [["", "any"], ["failing", "failing"],
     ...Object.entries(data.modes).map(([letter, [name]]) => [letter, name]),
-    ["again", "said before"], ["missing", "gold answer omitted"], ["empty", "empty answer"], ["mine", "with your verdict"]]);
+    ["again", "said before"], ["missing", "gold answer omitted"], ["empty", "empty answer"], ["mine", "for or with your verdict"]]);
   options("order", [["failing", "failing first"], ["given", "as given"],
     ["citations", "largest difference in citations"], ["correct", "… in correctness"]]);
   options("sampled", data.samples.map((own, n) => [n, `${own.system} seed ${own.seed}`]));
@@ -348,6 +348,8 @@ function show(answer, k) {
       `${between(answer.text, begin, stop)} ${data.citations[own?.[1][c]]?.[0] ?? ""}`)]);
     return [el("p", { class: `verdicts ${kind}` }, el("b", {}, `${verifier}: `), meaning), el("ul", {}, each)];
   };
+  const asked = labels[key]?.verifier ?? $("verifier").value;
+  const letter = answer.by[data.verifiers.indexOf(asked)]?.[0][k] ?? "c";
   const choice = (name) => el("button", { type: "button", "data-label": name, onclick: () => label(name) }, name);
   $("panel").replaceChildren(el("div", {},
     el("button", { class: "close", type: "button", onclick: close }, "close"),
@@ -362,7 +364,7 @@ function show(answer, k) {
     question.gold.length ? el("details", {}, el("summary", {}, "gold answers"),
       el("ul", {}, question.gold.map((gold, n) => el("li", { dir: "auto" },
         answer.by[$("verifier").selectedIndex]?.[2][n] === "1" ? "✓ " : "omitted: ", long(gold))))) : null,
-    el("h3", {}, "Is the verdict right?"),
+    el("h3", {}, `By ${asked} what it cites ${"sn".includes(letter) ? "supports" : "does not support"} it. Is that right?`),
     el("div", {}, ["agree", "disagree", "unsure"].flatMap((name) => [choice(name), " "])),
     el("textarea", { placeholder: "comment", "aria-label": "comment",
       oninput: (event) => label(labels[key]?.label ?? "unsure", event.target.value) }, labels[key]?.comment ?? ""),
@@ -407,7 +409,8 @@ const KEPT = () => `citepipe ${data.digest}`;
 function remember() {
   try { localStorage.setItem(KEPT(), JSON.stringify(labels)); } catch { /* only this page has them */ }
   const n = Object.keys(labels).length;
-  $("labelled").textContent = n ? `${n} verdicts` : "none yet";
+  const said = Object.values(labels).filter((own) => own.label).length;
+  $("labelled").textContent = n ? `${said} of ${n} sentences have your verdict` : "none yet";
   $("save").disabled = n === 0;
 }
 
@@ -420,6 +423,7 @@ function label(name, comment) {
     dataset: data.datasets[question.dataset], id: question.id, question: question.text,
     system: data.systems[answer.system], seed: answer.seed, statement: k,
     text: between(answer.text, from, to), cited: answer.cited[k],
+    verifier: labels[key]?.verifier ?? $("verifier").value,
     verdicts: Object.fromEntries(data.verifiers.map((name, n) => [name, data.modes[answer.by[n]?.[0][k]]?.[0] ?? null])),
     label: name, comment: comment ?? labels[key]?.comment ?? "",
   };

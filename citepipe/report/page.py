@@ -15,21 +15,20 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import cache
 from html import escape
 from itertools import product
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from citepipe.data.example import Example
-from citepipe.data.files import atomic_writer, read_answers, read_json, read_jsonl
+from citepipe.data.files import atomic_writer, read_json, read_jsonl
 from citepipe.errors import InputError
 from citepipe.options import ScoreOptions
 from citepipe.provenance import digest_of
 from citepipe.report.files import Block, blocks, differing, legend
 from citepipe.report.table import Key, Row, Run, key, run_of, table
 from citepipe.score.alce import CORRECTNESS
-from citepipe.score.results import Results
+from citepipe.score.results import Scored, ScoredAnswers
 from citepipe.text.normalize import normalize_answer
 from citepipe.text.statements import remove_citations
 
@@ -63,15 +62,6 @@ CAP_RAW = 200_000_000
 
 SHOWN_SAMPLES = 500
 """Questions of a system whose samples are shown."""
-
-
-class Scored(NamedTuple):
-    """A score file, and of which system and seed it is."""
-
-    system: str
-    seed: int
-    path: Path
-    results: Results
 
 
 def run(
@@ -152,7 +142,7 @@ def collect(files: Sequence[Scored], answers: Iterable[Path]) -> dict[str, Any]:
         list(dict.fromkeys(names))
         for names in zip(*((file.system, *names) for file, *names, _ in results), strict=True)
     )
-    given = _Answers(answers)
+    given = ScoredAnswers(answers)
     passages: dict[tuple[str, str], int] = {}
     questions: dict[Any, dict[str, Any]] = {}
     found: dict[Any, dict[str, Any]] = {}
@@ -207,32 +197,6 @@ def collect(files: Sequence[Scored], answers: Iterable[Path]) -> dict[str, Any]:
         "questions": list(questions.values()),
         "answers": list(found.values()),
     }
-
-
-class _Answers:
-    """Files of answers by their digests."""
-
-    def __init__(self, paths: Iterable[Path]) -> None:
-        self.by_digest = {hashlib.sha256(path.read_bytes()).hexdigest(): path for path in paths}
-        self.examples = cache(self._examples)
-
-    def _examples(self, digest: str, dataset: str | None, skip_bad: bool) -> list[Example]:
-        return read_answers(self.by_digest[digest], dataset, skip_bad).examples
-
-    def with_rows(
-        self, file: Scored, dataset: str, result: Mapping[str, Any]
-    ) -> Iterator[tuple[Example, Mapping[str, Any]]]:
-        """The answers to a dataset that were scored, each with its scores."""
-        scored = result["provenance"]["input"]
-        if scored["sha256"] not in self.by_digest:
-            raise InputError(
-                f"{file.path}: expected the answers that were scored, {scored['file']} (sha256 "
-                f"{scored['sha256'][:12]}…), beside it, or named as well"
-            )
-        named = None if result.get("datasets") else dataset
-        examples = self.examples(scored["sha256"], named, bool(result["left_out"]))
-        own = [example for example in examples if example.dataset == dataset]
-        return zip(own, result["per_example"], strict=True)
 
 
 def _read(example: Example, row: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from citepipe.data.files import read_json
+from citepipe.data.example import Example
+from citepipe.data.files import read_answers, read_json
 from citepipe.errors import InputError
 
 Results = dict[str, dict[str, Any]]
@@ -55,6 +58,41 @@ def results_of(content: Any, path: Path) -> dict[str, Results]:
         raise InputError(f"{path}: {EXPECTED}; broken at {error}") from None
 
 
+class Scored(NamedTuple):
+    """A score file, and of which system and seed it is."""
+
+    system: str
+    seed: int
+    path: Path
+    results: Results
+
+
+class ScoredAnswers:
+    """Files of answers by their digests."""
+
+    def __init__(self, paths: Iterable[Path]) -> None:
+        self.by_digest = {hashlib.sha256(path.read_bytes()).hexdigest(): path for path in paths}
+        self.examples = cache(self._examples)
+
+    def _examples(self, digest: str, dataset: str | None, skip_bad: bool) -> list[Example]:
+        return read_answers(self.by_digest[digest], dataset, skip_bad).examples
+
+    def with_rows(
+        self, file: Scored, dataset: str, result: Mapping[str, Any]
+    ) -> Iterator[tuple[Example, Mapping[str, Any]]]:
+        """The answers to a dataset that were scored, each with its scores."""
+        scored = result["provenance"]["input"]
+        if scored["sha256"] not in self.by_digest:
+            raise InputError(
+                f"{file.path}: expected the answers that were scored, {scored['file']} (sha256 "
+                f"{scored['sha256'][:12]}…), beside it, or named as well"
+            )
+        named = None if result.get("datasets") else dataset
+        examples = self.examples(scored["sha256"], named, bool(result["left_out"]))
+        own = [example for example in examples if example.dataset == dataset]
+        return zip(own, result["per_example"], strict=True)
+
+
 def named_files(paths: Sequence[str]) -> Iterator[tuple[str, str, str]]:
     """Of each path, which may be `NAME=PATH`, that name, the file's own name, and the file.
 
@@ -74,3 +112,38 @@ def _named(path: Path) -> tuple[str, str]:
     """The system and the seed that a path speaks of; no seed unless its name is one."""
     is_seed = re.fullmatch(r"seed\d+", path.stem) is not None
     return (path.resolve().parent.name, path.stem) if is_seed else (path.stem, "")
+
+
+def scored_files(paths: Sequence[str]) -> tuple[list[Scored], list[Path]]:
+    """The score files among some (`named_files`; files of one name are seeds of one system), and
+    the files of answers: the others, and those that may be what was scored: beside a score file or
+    in the workflow's predictions.
+
+    Raises:
+        InputError: a file cannot be read, or none has scores.
+    """
+    scored: list[Scored] = []
+    answers: list[Path] = []
+    seeds: Counter[str] = Counter()
+    for name, own, file in named_files(paths):
+        path = Path(file)
+        found = read_results(path)
+        if not found:
+            answers.append(path)
+        for label, results in found.items():
+            system = name or label or own
+            said = re.fullmatch(r"seed(\d+)", path.stem)
+            scored.append(Scored(system, int(said[1]) if said else seeds[system], path, results))
+            seeds[system] += 1
+            answers += [p for p in _likely(path, results) if p.is_file()]
+    if not scored:
+        raise InputError(f"{answers[0]}: expected a file of scores: citepipe score --json FILE")
+    return scored, answers
+
+
+def _likely(path: Path, results: Results) -> list[Path]:
+    """Where the answers may be that a score file is of."""
+    folder = path.resolve().parent
+    predictions = folder.parent.parent / "predictions" / folder.name / path.stem
+    names = {r["provenance"]["input"]["file"] for own in results.values() for r in own.values()}
+    return [place / name for name in sorted(names) for place in (folder, Path(), predictions)]

@@ -122,7 +122,7 @@ def test_from_a_count_to_a_sentence_its_passage_and_a_verdict(opened: Any, repor
     label = json.loads(line)
     assert [label[name] for name in ("id", "system", "seed", "statement")] == ["mill", "long", 0, 1]
     assert (label["label"], label["comment"]) == ("disagree", "but one")
-    assert label["verdicts"] == {"lexical": "not supported"}
+    assert (label["verifier"], label["verdicts"]) == ("lexical", {"lexical": "not supported"})
     # A link leads to the sentence, and the browser still knows the verdict on it.
     link = panel.get_by_role("link", name="link to this sentence").get_attribute("href")
     page.keyboard.press("Escape")

@@ -12,7 +12,7 @@ import pytest
 from citepipe.cli import main
 from citepipe.data.files import read_json
 from citepipe.report import page
-from citepipe.score.results import results_of
+from citepipe.score.results import Scored, results_of
 
 Captured = pytest.CaptureFixture[str]
 
@@ -154,7 +154,7 @@ def test_a_damaged_score_file_is_one_line(tmp_path: Path, capsys: Captured, name
 
 def test_what_a_page_cannot_hold_is_left_out_and_counted(tmp_path: Path):
     content = results_of(read_json(score(tmp_path)), tmp_path / "scores.json")
-    files = [page.Scored(name, 0, tmp_path, own) for name, own in content.items()]
+    files = [Scored(name, 0, tmp_path, own) for name, own in content.items()]
     collected = page.collect(files, [tmp_path / f"{name}.json" for name in ANSWERS])
     whole, left_out = page.packed(collected)
     assert left_out == 0

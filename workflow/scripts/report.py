@@ -8,9 +8,10 @@ from stage import Job, run_stage
 def work(job: Job) -> str:
     from citepipe.data.files import read_json
     from citepipe.report import page
+    from citepipe.score.results import Scored
 
     files = [
-        page.Scored(system, seed, path, read_json(path))
+        Scored(system, seed, path, read_json(path))
         for (system, seed, _), path in zip(job.cfg["runs"], job.all_given("scores"), strict=True)
     ]
     samples = job.all_given("samples")
