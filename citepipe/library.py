@@ -1,10 +1,10 @@
 """Answers scored, rewarded and judged, and rewards by token, as functions of plain rows.
 
 Rows are those that files have ([scoring](../docs/scoring.md)): mappings with `question`, `docs`,
-`output` and whatever references there are, or the path of a file. A verifier is named as on the
-command line, or an object with a `name` and a method `entails`. `more` are the options of
-`ScoreOptions` or `RewardOptions` by name. `citepipe.errors.InputError` is raised for rows,
-names, options and verifiers that do not fit.
+`output` and whatever references there are, one of them, or the path of a file. A verifier is named
+as on the command line, or an object with a `name` and a method `entails`. `more` are the options of
+`ScoreOptions` or `RewardOptions` by name. `citepipe.errors.InputError` is raised for rows, names,
+options and verifiers that do not fit.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from citepipe.verify.load import checked, load_verifier
 
 _O = TypeVar("_O", bound=Options)
 Row = Mapping[str, Any]
-Rows = Sequence[Row] | Path | str
+Rows = Sequence[Row] | Row | Path | str
 
 
 def score(
@@ -111,6 +111,8 @@ def _options(kind: type[_O], **given: Any) -> _O:
 
 
 def _file(rows: Rows, dataset: str | None) -> AnswerFile:
+    if isinstance(rows, Mapping):
+        return read_answers(rows.get("data", [rows]), dataset)
     return read_answers(Path(rows) if isinstance(rows, str) else rows, dataset)
 
 

@@ -44,6 +44,7 @@ def test_rows_are_scored_as_their_file_is(tmp_path: Path):
     written = json.loads(out.read_text())
     for part in ("metrics", "intervals", "per_example"):
         assert json.loads(json.dumps(scores[part])) == written[part]
+    assert citepipe.score(ROW)["metrics"] == citepipe.score({"data": [ROW]})["metrics"]
     assert citepipe.score(path)["metrics"] == citepipe.score(str(path))["metrics"]
     provenance = citepipe.score([ROW], rules="alce", resamples=3)["provenance"]
     assert provenance["rules"] == "alce"
@@ -69,7 +70,7 @@ def test_verdicts_and_rewards_by_character_and_token():
     ("rows", "verifier", "message"),
     [
         ([ROW, {"question": "Why?"}], "lexical", r"^row 1, .*docs"),
-        ([], "lexical", "^rows: no row can be used"),
+        ([], "lexical", "^rows: expected at least one row, got none"),
         ([ROW], "lexicl", "verifier 'lexicl': expected lexical, a model"),
         ([ROW], Half(float), r"verifier 'Half': expected True or False for each pair, got 1\.0"),
         ([ROW], object(), "verifier 'object': expected a verifier, with a name and a method"),
@@ -99,4 +100,4 @@ def test_nothing_is_imported_before_it_is_called_for():
     imported = set(run.stdout.split())
     assert "citepipe" in imported
     assert not {"citepipe.library", "numpy", "nltk", "pydantic", "spacy", "torch"} & imported
-    assert run.stderr.strip().endswith("InputError: rows: no row can be used")
+    assert run.stderr.strip().endswith("InputError: rows: expected at least one row, got none")

@@ -49,6 +49,7 @@ _USES = {
     "asked": "sampled from, trained on by RL, tested",
     "tested": "tested with gold answers",
     "scored": "scored as they stand (`citepipe score`)",
+    "own": "scored as own, as no dataset is named",
 }
 """What the pipeline does with rows; a row may be in several."""
 
@@ -146,7 +147,14 @@ def check(
                 add("error", kind.partition(", got ")[0], line)
             uses["bad"] += 1
             continue
-        remarks = list(_remarks(example, row, documents))
+        # As `read_answers` has it: a name with two datasets is asked about.
+        is_own = not (row.get("dataset") or dataset)
+        scored = example
+        if is_own and len(named_in(path)) < 2:
+            scored = Example.from_row(row, where, None, number, False, "own")
+            uses["own"] += scored.output is not None
+        uses["scored"] += scored.output is not None and not (is_own and scored is example)
+        remarks = list(_remarks(example, scored, row, documents))
         question = normalized_question(example.question)
         key = (question, example.dataset, example.docs[:documents])
         if (first := questions.setdefault(question, place)) != place:
@@ -157,11 +165,6 @@ def check(
             add("warning", f"field {_PLACE.sub('[]', name)}: {kind}", line)
         datasets[example.dataset] += 1
         uses.update(_uses(example, key in seen, documents))
-        # As `read_answers` has it: a name with two datasets is asked about.
-        assigned = row.get("dataset") or dataset
-        answers = (example.output,) if assigned else (example.output, example.answer)
-        is_refused = not assigned and len(named_in(path)) > 1
-        uses["scored"] += not is_refused and any(text is not None for text in answers)
         seen.add(key)
         unread.update(_unread(example, row))
     for name, count in sorted(unread.items()):
@@ -194,8 +197,11 @@ def _gold(example: Example) -> Sequence[Any]:
     return gold
 
 
-def _remarks(example: Example, row: dict[str, Any], kept: int) -> Iterator[tuple[str, str, str]]:
-    """What is odd about a row that can be read: a field, what about it, and the particulars."""
+def _remarks(
+    example: Example, scored: Example, row: dict[str, Any], kept: int
+) -> Iterator[tuple[str, str, str]]:
+    """What is odd about a row that can be read: a field, what about it, and the particulars; about
+    its answer as it is `scored`."""
     listed = field_of(row, "docs")
     if not example.question.strip():
         yield "question", "empty", ""
@@ -214,13 +220,10 @@ def _remarks(example: Example, row: dict[str, Any], kept: int) -> Iterator[tuple
         forms = getattr(gold, "short_answers", (gold,) if isinstance(gold, str) else gold)
         if not forms or not all(any(map(str.isalnum, text)) for text in forms):
             yield f"{name}[{place}]", "a gold answer without letters and digits", ""
-    if example.output is not None:
-        raw = row.get("output")
-        if isinstance(raw, list) and len(raw) > 1:
-            yield "output", "several answers", f", {len(raw)}, of which the first is read"
-        for kind, detail in _about_output(example, kept):
+    if scored.output is not None:
+        for kind, detail in _about_output(scored, kept):
             yield "output", kind, detail
-    texts = {"question": example.question, "output": example.output, "answer": example.answer}
+    texts = {"question": example.question, "output": scored.output, "answer": example.answer}
     texts |= {f"{listed}[{i}]": f"{doc.title} {doc.text}" for i, doc in enumerate(example.docs)}
     for name, text in texts.items():
         if unusual := _UNUSUAL.search(text or ""):

@@ -151,6 +151,7 @@ class Example:
         qa_pairs: ASQA's readings with their short answers.
         answers: QAMPARI's answers, each a tuple of aliases.
         claims: ELI5's claims (EXPERTQA: sub-claims of the revised answer).
+        is_first: `output` is the first of several in the row.
         extra: the row's other fields, written back unchanged.
     """
 
@@ -174,6 +175,7 @@ class Example:
     extra: dict[str, Any] = field(default_factory=dict, compare=False)
     parts: tuple[str, ...] = field(default=(), compare=False)
     is_numbered: bool = field(default=False, compare=False)
+    is_first: bool = field(default=False, compare=False)
 
     @classmethod
     def from_row(
@@ -233,6 +235,8 @@ class Example:
             fields["dataset"] = assigned
             identity = next((row[name] for name in IDS if row.get(name) is not None), None)
             fields |= {"id": number if identity is None else identity, "parts": parts}
+            written = fields.get(named["output"])
+            fields["is_first"] = isinstance(written, list) and len(written) > 1
             fields["is_numbered"] = identity is None
             fields["extra"] = {name: value for name, value in row.items() if name not in read}
             row = fields if needs_documents else {named["docs"]: [], **fields}
@@ -261,7 +265,10 @@ class Example:
         if self.parts and raw == " ".join(self.parts):
             ends = accumulate(len(part) + 1 for part in self.parts)
             parts = tuple((e - 1 - len(p), e - 1) for p, e in zip(self.parts, ends, strict=True))
-        return read_answer(raw, self.dataset, splitter, rules, titles, noting, parts)
+        answer = read_answer(raw, self.dataset, splitter, rules, titles, noting, parts)
+        if self.is_first and raw == self.output:
+            answer = answer._replace(notes=answer.notes | {"several"})
+        return answer
 
     def to_row(self) -> dict[str, Any]:
         """The row as the authors' files have it (`output` a list of at most one answer)."""

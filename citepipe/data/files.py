@@ -9,7 +9,7 @@ import os
 import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
@@ -100,6 +100,15 @@ def decoded(text: str, where: Path | str, one_line: bool = False) -> Any:
     try:
         return from_json(text)
     except ValueError as error:
+        if "hex escape" in str(error):
+            from citepipe.progress import say
+
+            with suppress(ValueError):
+                halves = json.dumps(json.loads(text), ensure_ascii=False)
+                say(f"{where}: half of a surrogate pair, which is no character, is read as U+FFFD")
+                return from_json(
+                    halves.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+                )
         what, line, column = re.split(r" at line (\d+) column ", str(error))
         place = where if one_line else f"{where}, line {line}"
         raise InputError(f"{place}: expected JSON, {what} at column {column}") from None
@@ -124,6 +133,8 @@ def read_rows(path: Path | str | Sequence[Any]) -> Rows:
         InputError: the file cannot be read, is none of these, or has no rows.
     """
     if not isinstance(path, (Path, str)):
+        if not path:
+            raise InputError("rows: expected at least one row, got none")
         return Rows(None, ((f"row {number}", row) for number, row in enumerate(path)))
     ending = Path(path).suffix.lower()
     if ending == ".parquet":

@@ -14,6 +14,7 @@ from citepipe.score.means import EQUALLY_WEIGHTED, GROUNDED, HARMONIC
 from citepipe.text.normalize import normalize_answer
 from citepipe.text.sentences import Splitter
 from citepipe.text.statements import Answer, is_list, remove_citations
+from citepipe.verify.quotes import UNSPACED
 
 Scores = dict[str, float]
 
@@ -100,7 +101,9 @@ def text_scores(
             docs = [doc.text if doc.sent is None else doc.sent for doc in example.docs]
             docs = [f" {normalize_answer(remove_citations(doc))} " for doc in docs]
             claims = filter(None, (normalize_answer(s.claim) for s in answer.statements))
-            if copied := [any(f" {claim} " in doc for doc in docs) for claim in claims]:
+            # Scripts without spaces have none around a sentence.
+            sought = (c if UNSPACED.search(c) else f" {c} " for c in claims)
+            if copied := [any(claim in doc for doc in docs) for claim in sought]:
                 own["copied"] = percent(copied)
         scores.append(own)
     return scores

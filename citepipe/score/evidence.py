@@ -8,7 +8,7 @@ from typing import Any
 
 from citepipe.data.example import Example
 from citepipe.text.normalize import normalize_answer
-from citepipe.verify.quotes import sentences
+from citepipe.verify.quotes import UNSPACED, sentences
 
 _LONGEST = 400
 
@@ -36,10 +36,10 @@ def coverage(text: str, passage: Mapping[str, Any] | None) -> float:
 
 
 def words_of(text: str) -> frozenset[str]:
-    """The words of a text as they are compared, citations apart."""
-    return frozenset(
-        word for word in normalize_answer(text).split() if not word.isdecimal() or len(word) > 2
-    )
+    """The words of a text as they are compared, citations apart; of scripts without spaces the
+    characters."""
+    words = normalize_answer(UNSPACED.sub(r" \g<0> ", text)).split()
+    return frozenset(word for word in words if not word.isdecimal() or len(word) > 2)
 
 
 @lru_cache(maxsize=4096)

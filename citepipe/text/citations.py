@@ -6,6 +6,7 @@ Only the sane rules read all of these; ALCE's read `[` and digits (`statements.p
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Literal, NamedTuple
@@ -32,7 +33,7 @@ _ADDRESS = r'(?:https?:|www\.|#|/|\.)[^()\s]*+(?:\([^()\s]*\)[^()\s]*+)*(?:\s+"[
 _FLAGS = re.IGNORECASE
 # `[4:1†source]` is source 1 of message 4; behind a document's name its title may follow.
 _BRACKET = re.compile(
-    rf"(?P<twice>\[(?:{_NAMES}\s*)?(?=\[))?\\?[\[【［〔]\s*(?:see\s+)?(?:\d+:(?=\d+†))?"
+    rf"(?P<twice>\[(?:{_NAMES}\s*)?(?=\[))?\\?[\[【［〔]\s*(?:see\s+|n[or]\.\s*)?(?:\d+:(?=\d+†))?"
     rf"(?P<items>(?P<named>(?={_NAMES}))?{_ITEMS})"
     rf"(?:†[^\]】\n]{{0,60}}|{_PAGE}|(?(named)\s*[,:.–—-]\s*[^\[\]【】\d\n][^\[\]【】\n]{{0,100}}|))"
     rf"\s*\\?[\]】］〕](?(twice)\])(?:\((?:Title:[^()\n]*|{_ADDRESS})\))?",
@@ -72,10 +73,14 @@ _SUPERSCRIPT = re.compile(
     r"(?:(?P<high>[⁰¹²³⁴-⁹]+(?:[,⁻˒][⁰¹²³⁴-⁹]+)*)"
     r"|<sup>\s*(?P<low>\d+(?:\s*[,–-]\s*\d+)*)\s*</sup>)"
 )
-_PAIR = re.compile(r"[(（]\s*(\d{1,2}(?:\s*[,;–-]\s*\d{1,2})*)\s*[)）]")
+_PAIR = re.compile(r"(?<![\^_$])[(（{]\s*(\d{1,2}(?:\s*[,;–-]\s*\d{1,2})*)\s*[)）}]")
 _ENDS = re.compile(r"\s*(?:[.!?,;:。！？，、]|\Z|\n|[(（]\d)")
 _LAST = re.compile(r"\s*[)）]?\s*(?:[.!?。]|\Z)")
 _AFTER_STOP = re.compile(r"""[.!?。！？]["'”’)]*\s*\Z""")
+_WORDED = re.compile(
+    r"\b(?:documents?|docs?|sources?|passages?|references?)\s+(?:no\.?\s*|#\s*)?\d{1,2}\b", _FLAGS
+)
+_UNREAD = re.compile(r"[\[【](?:p\.\s*\d{1,3}|\d{1,3}[^\W\d_])[\]】]|(?<![\^_$])\{\d{1,2}\}")
 _LONGEST_NUMBER = 18
 _BEYOND_ALL_DOCUMENTS = 10**_LONGEST_NUMBER
 _WIDEST_RANGE = 50
@@ -260,6 +265,17 @@ def _numbered(items: str, start: int, end: int, notes: set[str]) -> tuple[Citati
 def _add(found: Found, start: int, end: int, citations: tuple[Citation, ...], is_odd: bool) -> None:
     if citations:
         found.notations.append(Notation(start, end, citations, is_odd))
+
+
+def unread(text: str, start: int, end: int, read: Sequence[tuple[int, int]]) -> set[str]:
+    """The kinds of what names a document in characters `[start, end)` and is not among what was
+    `read` as a citation, in the order of the text: `worded`, `unread`."""
+    return {
+        kind
+        for kind, form in (("worded", _WORDED), ("unread", _UNREAD))
+        for found in form.finditer(text, start, end)
+        if not (place := bisect_left(read, (found.end(), 0))) or read[place - 1][1] <= found.start()
+    }
 
 
 def as_number(digits: str) -> int:

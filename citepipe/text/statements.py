@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Literal, NamedTuple
 
-from citepipe.text.citations import Citation, Found, Notation, Style, as_number, find
+from citepipe.text.citations import Citation, Found, Notation, Style, as_number, find, unread
 from citepipe.text.layout import Block, blocks, said, without_sources
 from citepipe.text.normalize import END_MARK, clean_output
 from citepipe.text.sentences import Span, Splitter, split_sentences
@@ -40,9 +40,9 @@ _MARKUP = re.compile(
 )
 _HAS_MARKUP = re.compile(r"[*_`<~]")
 _HIGH = re.compile(r"[⁰¹²³⁴-⁹]|<sup>", re.IGNORECASE)
-_LOW = re.compile(r"[(（]\s*\d")
+_LOW = re.compile(r"[(（{]\s*\d")
 # What an answer that both rules read alike has not.
-_ODD = re.compile(r"[^\S ]|[(（【［〔<|*_`~#^\\:：;，、†⁰¹²³⁴-⁹…。！？｡؟।॥۔։።။។•]")
+_ODD = re.compile(r"[^\S ]|[(（{【［〔<|*_`~#^\\:：;，、†⁰¹²³⁴-⁹…。！？｡؟।॥۔։።။។•]")
 _ODD_PLACE = re.compile(
     r"""\[(?:(?<=[.!?"'”’»]\[)|(?<=[.!?"'”’»] \[)|(?!\d{1,3}\]))"""
     r"""|\](?:(?<!\[\d\])(?<!\[\d\d\])(?<!\[\d\d\d\])|(?=[\](]|[^\W_]|[ ,&–-]+\["""
@@ -57,22 +57,29 @@ _EDGES = f" \t\r\n\f\v\xa0\u3000{_CELL}"
 _SHORT_LINE = 8
 """Words; a line so short that ends with a colon is a heading."""
 
+_SEVERAL = "others in the same row, which are not read"
+_WORDED = "a document named in words (`according to document 1`), which is no citation"
 NOTES: dict[Rules, dict[str, str]] = {
     "alce": {
+        "several": _SEVERAL,
         "lines": "several lines, of which alce reads the first",
         "thoughts": "thoughts, which alce reads as the answer",
         "behind": "citations behind the stop, which alce reads as statements of their own",
         "groups": "several documents in one bracket, of which alce reads the first",
         "notation": "citations in a notation that alce does not read",
         "years": "a year in brackets, which alce reads as a document's number",
+        "worded": _WORDED,
         "uncited": "no citation that alce reads",
     },
     "sane": {
+        "several": _SEVERAL,
         "thoughts": "thoughts, which are not read",
         "code": "code, which is not read",
         "headings": "headings, or lines that only introduce, which are not read",
         "sources": "a list of sources, which is read only for what a number means",
         "years": "a year in brackets, which is read as text",
+        "worded": _WORDED,
+        "unread": "brackets with a number that is read as text, such as [1a]",
         "uncited": "no citation that can be read",
     },
 }
@@ -283,6 +290,9 @@ def _read_sane(
         # Headings alone are the answer.
         drafts = make(raw, laid, views, splitter, notes, False)
     notations = [notation for own in found for notation in own.notations] if laid else []
+    covered = [(notation.start, notation.end) for notation in notations]
+    for block in laid:
+        notes |= unread(raw, block.start, block.end, covered)
     notes.update(*(own.notes for own in found) if laid else ())
     if any(notation.is_odd for notation in notations):
         notes.add("notation")
@@ -302,8 +312,12 @@ def _read_plain(raw: str, listing: bool, splitter: Splitter) -> Answer | None:
     if (listing and _LAST.match(claims[-1])) or not (listing or all(map(_WORD.search, claims))):
         return None
     cites = any(statement.citations for statement in answer.statements)
-    notes = frozenset(["uncited"] if answer.text and not cites else [])
-    return Answer("sane", raw, answer.text, _joined(claims, listing), answer.statements, notes)
+    notes = unread(
+        raw, 0, len(raw), [(c.start, c.end) for s in answer.statements for c in s.citations]
+    )
+    notes |= {"uncited"} if answer.text and not cites else set()
+    bare = _joined(claims, listing)
+    return Answer("sane", raw, answer.text, bare, answer.statements, frozenset(notes))
 
 
 def _joined(claims: Iterable[str], listing: bool) -> str:

@@ -28,7 +28,7 @@ _LANGUAGES = (
     "en af ca cs da de es et eu fi fr ga hr hu id is it lt lv nb nl pl pt ro sk sl sq sv tl tr vi"
 )
 # Scripts without spaces between words; in the second group a space may end a sentence.
-_UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]")
+UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]")
 _SPACE_ENDS = "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff]"
 _END = re.compile(
     r"(?P<stop>[.!?…]+[\"'”’»)\]]*(?=\s|$)|[。！？।॥؟۔։።។៕]+[」』”’）]*)|\n|"
@@ -67,7 +67,7 @@ class Quotable(NamedTuple):
         """Whether it is more than a word, and more than a title."""
         words = self.text.split()
         if len(words) == 1:
-            return self.text != title.text and len(_UNSPACED.findall(words[0])) >= _SHORTEST
+            return self.text != title.text and len(UNSPACED.findall(words[0])) >= _SHORTEST
         return not set(words) <= set(title.text.split())
 
 

@@ -39,8 +39,8 @@ BROKEN_FILES: list[tuple[str, str | bytes, str]] = [
     ("a.json", f'[{GOOD}, "x"]', ", row 1: expected an object, got a string"),
     (
         "a.json",
-        '[\n"\\udeb2"]',
-        ", line 2: expected JSON, lone leading surrogate in hex escape at column 7",
+        '[\n"\\udez2"]',
+        ", line 2: expected JSON, invalid escape at column 6",
     ),
     ("a.json", "[" * 300, ", line 1: expected JSON, recursion limit exceeded at column 202"),
 ]
@@ -157,7 +157,7 @@ def test_every_problem_of_every_row_is_found(tmp_path: Path) -> None:
             "qa_pairs[0]: a gold answer without letters and digits",
         ),
         ({"output": [" "]}, "output: an empty answer"),
-        ({"output": ["A [1].", "B."]}, "output: several answers, 2, of which the first is read"),
+        ({"output": ["A [1].", "B."]}, "output: others in the same row, which are not read"),
         ({"output": "A [1].\nB."}, "output: several lines, of which alce reads the first"),
         ({"output": "In Norway."}, "output: no citation that alce reads"),
         ({"output": "word " * 200 + "[1]."}, "output: an answer of more than 200 words, 201"),
@@ -174,6 +174,24 @@ def test_what_is_odd_is_a_warning(tmp_path: Path, change: dict[str, Any], line: 
     report = _checked(tmp_path, ROW | change)
     assert _said(report) == [f"row 0, field {line}"]
     assert report.is_usable
+
+
+def test_half_of_a_character_is_read_as_what_stands_for_one(tmp_path: Path) -> None:
+    lines = [
+        json.dumps(ROW | {"output": text}) for text in ("A \ud83d\ude00 [1].", "A \ud83d [1].")
+    ]
+    path = tmp_path / "a.jsonl"
+    path.write_text("\n".join(lines))
+    whole, half = read_examples(path)
+    assert (whole.output, half.output) == ("A \U0001f600 [1].", "A \ufffd [1].")
+    assert any("output: an unusual character, U+FFFD" in line for line in _said(check(path)))
+
+
+def test_rows_that_nothing_assigns_are_looked_at_as_they_are_scored(tmp_path: Path) -> None:
+    row = {"question": "1?", "docs": ["a"], "output": "A [1].\n\nA b [1].", "claims": ["A."]}
+    assert not _said(_checked(tmp_path, row))
+    [line] = _said(_checked(tmp_path, row | {"dataset": "eli5"}))
+    assert "several lines, of which alce reads the first" in line
 
 
 def test_rows_are_compared_with_those_before(tmp_path: Path) -> None:
@@ -197,7 +215,7 @@ def test_rows_are_counted_by_what_becomes_of_them(tmp_path: Path) -> None:
     uses = _checked(tmp_path, *rows, documents=2).uses
     names = ["attributed", "cut", "repeated", "taught", "without_documents"]
     # `score` takes a row's `answer` for a system's where nothing says otherwise.
-    assert uses == dict.fromkeys(names, 1) | {"asked": 3, "tested": 2, "scored": 3}
+    assert uses == dict.fromkeys(names, 1) | {"asked": 3, "tested": 2, "scored": 3, "own": 3}
     # A name with two datasets is asked about.
     assert "scored" not in _checked(tmp_path, *rows, name="asqa_or_eli5.json").uses
 

@@ -13,6 +13,7 @@ from citepipe.data.files import read_answers, read_json, write_examples
 from citepipe.options import ScoreOptions
 from citepipe.score.files import Scorer, run
 from citepipe.verify.base import Pair
+from citepipe.verify.load import load_verifier
 
 BORN = "Anna Berg was born in Oslo"
 DOCS = (Document("Oslo", f"{BORN}."),)
@@ -136,6 +137,17 @@ def test_refusals_are_right_where_no_document_has_a_gold_answer(tmp_path: Path):
     assert {name: found[name] for name in expected} == pytest.approx(expected)
     assert (found["citation_rec"], result["n"]["citation_rec"]) == (100, 2)
     assert result["reasons"]["statements"] == {"refusal": 4, "supported": 2}
+
+
+def test_sentences_in_scripts_without_spaces_are_found_in_their_documents(tmp_path: Path):
+    docs = (Document("庭", "庭は広い。"), Document("水車", "水車は焼失した。1820年に建てられた。"))
+    text = "1820年に建てられた[2]。1830年に建てられた。"
+    asked = Example("1", "own", "いつ？", docs, output=text)
+    result = scored(tmp_path, asked, verifier=load_verifier("lexical"))
+    [own] = result["per_example"]
+    assert [s["supported"] for s in own["statements"]] == [True, False]
+    assert [s["passage"]["text"] for s in own["statements"]] == ["1820年に建てられた。"] * 2
+    assert own["copied"] == 50
 
 
 def test_several_datasets_are_also_scored_one_by_one(tmp_path: Path):

@@ -72,6 +72,8 @@ def read_as(raw: str, dataset: str = "own") -> Read:
         ("[citation:3]", [3]),
         ("[ref 3]", [3]),
         ("[see 3]", [3]),
+        ("[No. 3]", [3]),
+        ("{3}", [3]),
         ("[Document [3]]", [3]),
         ("^[3]", [3]),
         ("(#3)", [3]),
@@ -252,13 +254,21 @@ def test_what_came_in_parts_is_not_split():
 def test_what_is_not_read_is_counted_by_kind():
     texts = ["# A\nIt is [1].", "```c\nx\n```\nIt is [1].", "<think>a</think>It is [1]."]
     texts += ["It is [1].\nSources: [1] Mill", "It is [2012].", "It is [1]."]
+    texts += [
+        "By document 1, it is [1].",
+        "It is [1a] {1} [1].",
+        "As (Doc 1) has it, it is x^{2} [1].",
+    ]
     assert notes_of(map(read, texts)) == [
-        "1 of 6 answers have thoughts, which are not read",
-        "1 of 6 answers have code, which is not read",
-        "1 of 6 answers have headings, or lines that only introduce, which are not read",
-        "1 of 6 answers have a list of sources, which is read only for what a number means",
-        "1 of 6 answers have a year in brackets, which is read as text",
-        "1 of 6 answers have no citation that can be read",
+        "1 of 9 answers have thoughts, which are not read",
+        "1 of 9 answers have code, which is not read",
+        "1 of 9 answers have headings, or lines that only introduce, which are not read",
+        "1 of 9 answers have a list of sources, which is read only for what a number means",
+        "1 of 9 answers have a year in brackets, which is read as text",
+        "1 of 9 answers have a document named in words (`according to document 1`), which is no "
+        "citation",
+        "1 of 9 answers have brackets with a number that is read as text, such as [1a]",
+        "1 of 9 answers have no citation that can be read",
     ]
 
 
