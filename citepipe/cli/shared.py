@@ -23,7 +23,8 @@ DEFAULT = "; default: %(default)s"
 VERIFIER_HELP = (
     "what decides on entailment: `lexical` (words, no model), a model directory or hub id "
     "(google/t5_xxl_true_nli_mixture is ALCE's), perhaps with settings behind a question mark "
-    "(?dtype=4bit&revision=main), or package.module:function"
+    "(?dtype=4bit&revision=main), server:URL#MODEL for one behind an OpenAI-compatible server, or "
+    "package.module:function"
 )
 DATASET_HELP = (
     "asqa, qampari, eli5, expertqa, or own (answers in sentences to any questions); by default "

@@ -152,8 +152,16 @@ class DecisionCache:
         )
         return None if found is None else str(found[0])
 
+    def notes(self, prefix: str) -> dict[str, str]:
+        """All that was noted under keys that begin so."""
+        query = "SELECT key, said FROM models WHERE substr(key, 1, ?) = ?"
+        return self._do(
+            "notes cannot be read (delete the file to begin a new cache)",
+            lambda database: dict(database.execute(query, [len(prefix), prefix])),
+        )
+
     def note(self, model: str, said: str) -> None:
-        """Note of a model what it need not be loaded again to know."""
+        """Note of a model what it need not be loaded again to know, or need not say again."""
         command = "INSERT OR REPLACE INTO models VALUES (?, ?)"
         self._do(
             "notes cannot be stored", lambda database: database.execute(command, [model, said])

@@ -25,6 +25,7 @@ from citepipe.verify.base import CachedVerifier, DecisionCache, Pair, Provenance
 if TYPE_CHECKING:
     from citepipe.verify.models import BatchedVerifier
 
+SERVER = "server:"
 ALCES = "google/t5_xxl_true_nli_mixture"
 """The verifier of ALCE's numbers of record."""
 
@@ -42,9 +43,10 @@ def load_verifier(spec: str, cache: Path | None = None, device: str = "auto") ->
     Args:
         spec: `lexical`; a model directory or hub id, perhaps with settings of `load_seq2seq`,
             `load_classifier`, `load_token_classifier` or `load_decoder`
-            (`google/t5_xxl_true_nli_mixture?dtype=bfloat16&revision=main`); or
-            `package.module:factory`, a class or function that returns a verifier, perhaps with
-            `?argument`, the one string that it is called with, which runs that module's code.
+            (`google/t5_xxl_true_nli_mixture?dtype=bfloat16&revision=main`); `server:URL#MODEL`,
+            perhaps with settings of `load_server`; or `package.module:factory`, a class or function
+            that returns a verifier, perhaps with `?argument`, the one string that it is called
+            with, which runs that module's code.
         cache: an SQLite file where a model's decisions are kept. Other verifiers are quicker than
             a cache, or do not say by what their decisions can be told apart.
         device: where a model runs; `auto` takes a GPU if there is one.
@@ -60,7 +62,7 @@ def load_verifier(spec: str, cache: Path | None = None, device: str = "auto") ->
         from citepipe.verify.lexical import LexicalVerifier
 
         return LexicalVerifier()
-    if ":" in target:
+    if ":" in target and not target.startswith(SERVER):
         return _from_factory(spec, target, argument)
     return _from_model(spec, target, argument, cache, device)
 
@@ -79,7 +81,7 @@ def check_spec(spec: str) -> None:
         meant = f"; is {near[0]} meant?" if near else ""
         raise InputError(
             f"verifier {spec!r}: expected lexical, a model's directory, its OWNER/NAME at the hub, "
-            f"or package.module:function{meant}"
+            f"server:URL#MODEL, or package.module:function{meant}"
         )
 
 
@@ -88,11 +90,15 @@ def _from_model(spec: str, target: str, argument: str, cache: Path | None, devic
     settings = dict(listed)
     if not target or len(settings) < len(listed) or (argument and not listed):
         raise InputError(f"verifier {spec!r}: expected a model and settings as ?name=value&...")
-    if cache is None:
-        return _load_model(spec, target, settings, device)
     # Before the model: it would be loaded in vain.
-    kept = DecisionCache(cache)
+    kept = DecisionCache(cache) if cache else None
+    if target.startswith(SERVER):
+        from citepipe.verify.server import load_server
+
+        return load_server(spec, target.removeprefix(SERVER), settings, kept)
     load = partial(_load_model, spec, target, settings, device)
+    if kept is None:
+        return load()
     return CachedVerifier(NotedModel(load, kept, _key(target, settings, device)), kept)
 
 

@@ -19,8 +19,8 @@ from pydantic import ValidationError
 from citepipe.config import load_config
 from citepipe.data.example import Document, Example
 from citepipe.errors import InputError
+from citepipe.generate import chat as module
 from citepipe.options import EndpointOptions, PromptOptions
-from citepipe.teach import endpoint as module
 from citepipe.teach.endpoint import Endpoint
 from tests.generate.loopback_server import ChatServer, Wrong, chat, status
 from tests.teach.test_teacher import outputs_of, run_teach
@@ -136,9 +136,7 @@ def test_spending_ends_before_the_cap(server: ChatServer, ask: Ask):
     # Each costs (100 x 10 + 10 x 1000) / 1e6 = 0.011; at most, the prompt's 150 bytes or so and
     # all of max_tokens, 0.1 and a little.
     prices = {"price_input": 10.0, "price_output": 1000.0, "max_tokens": 100}
-    line = (
-        r"^teacher\.endpoint: the next answer could exceed max_cost 0\.125, 0\.033 is spent for 3 "
-    )
+    line = r"^teacher: the next answer could exceed max_cost 0\.125, 0\.033 is spent for 3 "
     with pytest.raises(
         InputError, match=f"{line}answers; they are kept, with a higher cap the same"
     ):

@@ -198,14 +198,15 @@ def verifier_files(*specs):
         target, _, argument = spec.partition("?")
         name, colon, _ = target.partition(":")
         template = dict(parse_qsl(argument)).get("template")
-        found += [OWN_CODE + name, *files(argument)] if colon else files(target, template)
+        is_module = colon and name != "server"
+        found += [OWN_CODE + name, *files(argument)] if is_module else files(target, template)
     return found
 
 
 def is_users(spec):
     """Whether a verifier is a module, and not this package's."""
     target = spec.partition("?")[0]
-    return ":" in target and not target.startswith("citepipe.")
+    return ":" in target and not target.startswith(("citepipe.", "server:"))
 
 
 def is_model(spec):
