@@ -120,6 +120,7 @@ def scored(
     results = {}
     for name, file in files.items():
         results[name] = Scorer(file, options, arguments.device).under(verifier, arguments.elsewhere)
+    shared.tell_levels(verifier)
     return results
 
 
@@ -210,6 +211,7 @@ def _reward(arguments: argparse.Namespace) -> None:
     files = shared.answers_of(arguments)
     verifier = shared.verifier_of(arguments)
     results = {name: reward_file(file, verifier, options) for name, file in files.items()}
+    shared.tell_levels(verifier)
     shared.publish(arguments.json, shared.together(results), _rewards(results))
 
 

@@ -29,6 +29,7 @@ def add_judges(commands: Any) -> None:
         "judges attributionbench_dev.jsonl",
         "judges pairs.csv --verifier lexical --verifier lytang/MiniCheck-Flan-T5-Large",
         "judges results/scores/*/seed*.json",
+        "judges pairs.csv --verifier 'lexical>MODEL>server:URL#MODEL' --calibrate 0.1",
     ).add_argument
     fields = (
         "labelled pairs, in JSON, JSON lines, CSV, TSV or Parquet: AttributionBench's rows, "
@@ -38,6 +39,12 @@ def add_judges(commands: Any) -> None:
     option("files", nargs="+", metavar="FILE", help=fields)
     spec = f"{shared.VERIFIER_HELP}; may be repeated; default: lexical"
     option("--verifier", action="append", metavar="SPEC", help=spec)
+    share = shared.number(float, "a share below 1", lambda value: 0 < value < 1)
+    every = (
+        "find the thresholds of cascades on every other pair, with this share of errors on either "
+        "side, and measure on the rest"
+    )
+    option("--calibrate", type=share, metavar="ERROR", help=every)
     shared.add_models(option)
     shared.add_json(option)
 
@@ -58,6 +65,9 @@ def _judges(arguments: argparse.Namespace) -> None:
     for spec in specs:
         check_spec(spec)
     labelled = [one for file in files for one in read_labelled(file)]
+    if arguments.calibrate is not None:
+        specs = [_calibrated(arguments, spec, labelled[::2]) for spec in specs]
+        labelled = labelled[1::2]
     judges = {spec: _measured(arguments, spec, labelled) for spec in specs}
     between = []
     for one, other in combinations(specs, 2):
@@ -68,6 +78,20 @@ def _judges(arguments: argparse.Namespace) -> None:
     return shared.publish(arguments.json, found, _lines(found))
 
 
+def _calibrated(arguments: argparse.Namespace, spec: str, labelled: Sequence[Labelled]) -> str:
+    """The spec of a cascade with the thresholds that these pairs ask for; any other as it is."""
+    from citepipe.verify.cascade import Cascade, calibrated
+    from citepipe.verify.load import levels
+
+    if len(levels(spec)) == 1:
+        return spec
+    cascade = shared.verifier_of(arguments, spec)
+    assert isinstance(cascade, Cascade)
+    pairs = [one.pair(cascade.question_first) for one in labelled]
+    labels = [one.label for one in labelled]
+    return calibrated(cascade, levels(spec), pairs, labels, arguments.calibrate)
+
+
 def _measured(
     arguments: argparse.Namespace, spec: str, labelled: Sequence[Labelled]
 ) -> dict[str, Any]:
@@ -75,16 +99,27 @@ def _measured(
     over the pairs that were computed, and not known."""
     from citepipe.score.agreement import agreement
     from citepipe.verify.base import provenance_of
+    from citepipe.verify.cascade import Cascade
 
     verifier = shared.verifier_of(arguments, spec)
     pairs = [one.pair(getattr(verifier, "question_first", False)) for one in labelled]
-    # What a verifier imports and loads for its first pair is no part of its speed.
-    verifier.entails(pairs[:1])
-    known, began = getattr(verifier, "computed", 0), time.perf_counter()
-    decisions = verifier.entails(pairs)
+    labels = [one.label for one in labelled]
+    levels: list[dict[str, Any]] = []
+    known, began = 0, time.perf_counter()
+    if isinstance(verifier, Cascade):
+        decided = verifier.decided(pairs)
+        decisions = [entailed for entailed, _ in decided]
+        levels = [level.account() for level in verifier.levels]
+        for (entailed, number), label in zip(decided, labels, strict=True):
+            name = "wrongly " + ("accepted" if entailed else "refused")
+            levels[number][name] = levels[number].get(name, 0) + (entailed != label)
+    else:
+        # What a verifier imports and loads for its first pair is no part of its speed.
+        verifier.entails(pairs[:1])
+        known, began = getattr(verifier, "computed", 0), time.perf_counter()
+        decisions = verifier.entails(pairs)
     seconds = time.perf_counter() - began
     computed = getattr(verifier, "computed", len(set(pairs))) - known
-    labels = [one.label for one in labelled]
     sources = {}
     for source in sorted({one.source for one in labelled}):
         own = [place for place, one in enumerate(labelled) if one.source == source]
@@ -93,6 +128,7 @@ def _measured(
         "provenance": provenance_of(verifier),
         "all": agreement(labels, decisions),
         "sources": sources if len(sources) > 1 else {},
+        "levels": levels,
         "pairs_per_second": computed / seconds if computed else None,
         "decisions": decisions,
     }
@@ -120,6 +156,11 @@ def _lines(found: dict[str, Any]) -> Iterator[str]:
                 f"{_shown(own['balanced_accuracy']):>10}{_shown(own['kappa'], 2):>7} "
                 f"{p}{r}{f} {''.join(others)}"
             )
+        for level in judge["levels"]:
+            shown = (
+                f"{k} {v:.6g}" if isinstance(v, float) else f"{k} {v}" for k, v in level.items()
+            )
+            yield ", ".join(shown)
         yield ""
     for own in found["between"]:
         one, other = own["judges"]

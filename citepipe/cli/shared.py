@@ -199,6 +199,14 @@ def verifier_of(arguments: argparse.Namespace, spec: str | None = None) -> Verif
     return load_verifier(spec or arguments.verifier, kept, arguments.device)
 
 
+def tell_levels(verifier: Verifier | None) -> None:
+    """A line on stderr for each level of a cascade: pairs, seconds and money."""
+    for level in getattr(verifier, "levels", ()):
+        print(
+            ", ".join(f"{name} {value}" for name, value in level.account().items()), file=sys.stderr
+        )
+
+
 def check_writable(*paths: Path | None) -> None:
     """Find out before anything is computed whether the results can be written."""
     for path in paths:

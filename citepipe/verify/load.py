@@ -6,6 +6,7 @@ import difflib
 import importlib
 import json
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from citepipe.verify.models import BatchedVerifier
 
 SERVER = "server:"
+_BAND = re.compile(r"[?&]threshold=[^&]*-")
 ALCES = "google/t5_xxl_true_nli_mixture"
 """The verifier of ALCE's numbers of record."""
 
@@ -46,7 +48,7 @@ def load_verifier(spec: str, cache: Path | None = None, device: str = "auto") ->
             (`google/t5_xxl_true_nli_mixture?dtype=bfloat16&revision=main`); `server:URL#MODEL`,
             perhaps with settings of `load_server`; or `package.module:factory`, a class or function
             that returns a verifier, perhaps with `?argument`, the one string that it is called
-            with, which runs that module's code.
+            with, which runs that module's code. Several, as `A>B>C`, are a `Cascade`.
         cache: an SQLite file where a model's decisions are kept. Other verifiers are quicker than
             a cache, or do not say by what their decisions can be told apart.
         device: where a model runs; `auto` takes a GPU if there is one.
@@ -55,6 +57,12 @@ def load_verifier(spec: str, cache: Path | None = None, device: str = "auto") ->
         InputError: there is no such verifier, or its cache cannot be used.
     """
     check_spec(spec)
+    if len(specs := levels(spec)) > 1:
+        from citepipe.verify.cascade import Cascade, Level
+
+        return Cascade(
+            [Level(load_verifier(s, cache, device), bool(_BAND.search(s))) for s in specs]
+        )
     target, _, argument = spec.partition("?")
     if target == "lexical":
         if argument:
@@ -67,9 +75,18 @@ def load_verifier(spec: str, cache: Path | None = None, device: str = "auto") ->
     return _from_model(spec, target, argument, cache, device)
 
 
+def levels(spec: str) -> list[str]:
+    """The specs of a cascade, `A>B>C`; of any other verifier its own."""
+    return spec.split(">")
+
+
 def check_spec(spec: str) -> None:
     """Raise InputError for a name that can be no verifier's: a model is a directory, or has its
     owner's name, and is not nearly one that is there. Nothing is loaded and no network asked."""
+    if len(specs := levels(spec)) > 1:
+        for own in specs:
+            check_spec(own)
+        return
     target = spec.partition("?")[0]
     if target == "lexical" or ":" in target or Path(target).exists():
         return
@@ -147,6 +164,10 @@ class NotedModel:
         if self.identity != self._model.identity:
             raise InputError(f"verifier {self.name}: it has changed meanwhile; run this again")
         return self._model.decisions(pairs)
+
+    def supports(self, pairs: Sequence[Pair]) -> Iterator[list[tuple[Pair, float]]]:
+        """See `BatchedVerifier.supports`; they are not kept."""
+        return self._model.supports(pairs)
 
 
 def _said(model: BatchedVerifier) -> dict[str, Any]:

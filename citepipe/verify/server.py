@@ -114,6 +114,11 @@ class ServerVerifier:
         self._judge = _Judge(options, known, keep, f"verifier {model}")
         self._judge.template = template
 
+    @property
+    def spent(self) -> float:
+        """What all answers cost, those of earlier runs too."""
+        return self._judge.spent
+
     def entails(self, pairs: Sequence[Pair]) -> list[bool]:
         """See `Verifier.entails`; what is undecided is not entailed."""
         return list(map(bool, self.verdicts(pairs)))

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import time
+from itertools import chain
 from pathlib import Path
 from urllib.parse import parse_qsl
 
@@ -23,6 +24,7 @@ from citepipe.inputs import absent_inputs, localise
 from citepipe.models.load import is_ready
 from citepipe.options import resolved
 from citepipe.provenance import digest_of_path, is_input
+from citepipe.verify.load import levels
 from demand import ALONE, Ask, Demand
 from staleness import NEWER, OWN_CODE, Stages, Wildcards
 
@@ -194,7 +196,7 @@ def is_gguf(wildcards):
 def verifier_files(*specs):
     """A verifier's own files: its model's folder and template, or its module and what it reads."""
     found = []
-    for spec in specs:
+    for spec in chain.from_iterable(map(levels, specs)):
         target, _, argument = spec.partition("?")
         name, colon, _ = target.partition(":")
         template = dict(parse_qsl(argument)).get("template")
@@ -211,7 +213,7 @@ def is_users(spec):
 
 def is_model(spec):
     """Whether a verifier is a neural one, which wants a GPU."""
-    return spec != "lexical" and ":" not in spec.partition("?")[0]
+    return any(own != "lexical" and ":" not in own.partition("?")[0] for own in levels(spec))
 
 
 # A server has GPUs of its own; a verifier that is a model wants one here.
@@ -273,7 +275,7 @@ def training_cfg(wildcards):
 # Who only looks at a run is warned; a run ends before its first job.
 ABSENT = absent_inputs(CONFIG)
 NAMED = {TRAIN_VERIFIER, CONFIG.verifiers.rl, *CONFIG.verifiers.report.values()}
-USERS_VERIFIERS = sorted(filter(is_users, NAMED - {None}))
+USERS_VERIFIERS = sorted(filter(is_users, chain.from_iterable(map(levels, NAMED - {None}))))
 for line in ABSENT:
     logger.warning(f"Configuration: {line}")
 

@@ -1,0 +1,137 @@
+"""Verifiers in a row: each decides what it is sure of, and leaves the rest to the next one."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from citepipe.errors import InputError
+from citepipe.verify.base import Pair, Provenance, Verifier, identity_of
+
+
+@dataclass
+class Level:
+    """A verifier, whether it is one that leaves some pairs undecided, and what it has done: the
+    pairs it received, those that it accepted and refused for good, and the seconds it took."""
+
+    verifier: Verifier
+    has_band: bool
+    pairs: int = 0
+    accepted: int = 0
+    refused: int = 0
+    seconds: float = 0.0
+
+    def __post_init__(self) -> None:
+        self._before = self._spent()
+
+    def _spent(self) -> float | None:
+        return getattr(self.verifier, "spent", None)
+
+    def account(self) -> dict[str, Any]:
+        """All of it by name, and what it cost where it may cost anything."""
+        spent = self._spent()
+        return {
+            "verifier": self.verifier.name,
+            "pairs": self.pairs,
+            "accepted": self.accepted,
+            "refused": self.refused,
+            "seconds": self.seconds,
+            **({} if spent is None else {"cost": spent - (self._before or 0)}),
+        }
+
+
+class Cascade:
+    """A verifier of several levels: what one accepts is entailed, and so on with what is left.
+
+    What a level with two thresholds refuses is not entailed, and what is between them goes on; of a
+    level with one or none all that it does not accept goes on. The last one decides on all it gets.
+    """
+
+    def __init__(self, levels: Sequence[Level]) -> None:
+        self.levels = levels
+        verifiers = [level.verifier for level in levels]
+        self.name = ">".join(verifier.name for verifier in verifiers)
+        self.provenance: Provenance = {"kind": "cascade"}
+        for number, level in enumerate(levels, start=1):
+            self.provenance[f"level {number}"] = identity_of(level.verifier)
+        self.identity = " > ".join(map(identity_of, verifiers))
+        first = {bool(getattr(verifier, "question_first", False)) for verifier in verifiers}
+        if len(first) > 1:
+            raise InputError(
+                f"verifier {self.name}: some read the question in front, others do not"
+            )
+        self.question_first = first.pop()
+
+    def entails(self, pairs: Sequence[Pair]) -> list[bool]:
+        """See `Verifier.entails`."""
+        return [entailed for entailed, _ in self.decided(pairs)]
+
+    def decided(self, pairs: Sequence[Pair]) -> list[tuple[bool, int]]:
+        """The decision on each pair, and the level that it comes from, from 0."""
+        known: dict[Pair, tuple[bool, int]] = {}
+        left = list(dict.fromkeys(pairs))
+        for number, level in enumerate(self.levels):
+            began = time.perf_counter()
+            decide: Any = getattr(level.verifier, "verdicts", level.verifier.entails)
+            verdicts: dict[Pair, bool | None]
+            verdicts = dict(zip(left, decide(left) if left else [], strict=True))
+            level.seconds += time.perf_counter() - began
+            level.pairs += len(left)
+            is_last = number == len(self.levels) - 1
+            goes_on = None if level.has_band else False
+            left = [p for p, own in verdicts.items() if own is goes_on and not is_last]
+            known |= {pair: (bool(own), number) for pair, own in verdicts.items()}
+            level.accepted += sum(own is True for own in verdicts.values())
+            level.refused += sum(own is not True for own in verdicts.values()) - len(left)
+        return [known[pair] for pair in pairs]
+
+
+def band(supports: Sequence[float], labels: Sequence[bool], error: float) -> tuple[float, float]:
+    """Two thresholds, as near to each other as may be, so that of what has more support than the
+    upper one at most the share `error` is labelled unsupported, and of what has not more than the
+    lower one at most that share supported: on these pairs."""
+    rows = sorted(zip(supports, labels, strict=True))
+    low, high, wrong = 0.0, 1.0, [0, 0]
+    # Between two pairs, where their support differs.
+    edges = [(a + b) / 2 for (a, _), (b, _) in zip(rows, [*rows[1:], (1.0, True)], strict=True)]
+    for place, (support, label) in enumerate(rows):
+        wrong[0] += label
+        if edges[place] > support and wrong[0] <= error * (place + 1):
+            low = edges[place]
+    for place in reversed(range(len(rows))):
+        wrong[1] += not rows[place][1]
+        edge = edges[place - 1] if place else rows[0][0] / 2
+        if edge < rows[place][0] and wrong[1] <= error * (len(rows) - place):
+            high = edge
+    return min(low, high), high
+
+
+def calibrated(
+    cascade: Cascade,
+    specs: Sequence[str],
+    pairs: Sequence[Pair],
+    labels: Sequence[bool],
+    error: float,
+) -> str:
+    """The spec of a cascade whose levels but the last have the thresholds of `band`, each on what
+    those before it leave; a level that gives no probabilities stays as it is."""
+    label_of = dict(zip(pairs, labels, strict=True))
+    left, found = list(label_of), []
+    for level, spec in zip(cascade.levels[:-1], specs[:-1], strict=True):
+        supports: dict[Pair, float] = {}
+        if left and hasattr(level.verifier, "supports"):
+            supports = dict(own for batch in level.verifier.supports(left) for own in batch)
+        if set(supports.values()) <= {0.0, 1.0}:
+            left = [p for p, own in zip(left, level.verifier.entails(left), strict=True) if not own]
+            found.append(spec)
+            continue
+        low, high = band([supports[p] for p in left], [label_of[p] for p in left], error)
+        # Rounded so that no pair changes sides but by a ten-thousandth.
+        shown = f"threshold={min(low, 0.9999):.4f}-{min(high, 0.9999):.4f}"
+        left = [pair for pair in left if low < supports[pair] <= high]
+        target, _, settings = spec.partition("?")
+        others = [own for own in settings.split("&") if own and not own.startswith("threshold=")]
+        found.append(f"{target}?{'&'.join([*others, shown])}")
+    return ">".join([*found, specs[-1]])
