@@ -11,7 +11,19 @@ import os
 import sys
 from collections.abc import Sequence
 
-from citepipe.cli import answers, ask, compare, files, judges, labels, plan, report, shared, show
+from citepipe.cli import (
+    answers,
+    ask,
+    compare,
+    files,
+    judges,
+    labels,
+    plan,
+    report,
+    shared,
+    show,
+    view,
+)
 from citepipe.errors import InputError, not_installed
 
 
@@ -78,7 +90,7 @@ def _parser() -> argparse.ArgumentParser:
         add(commands)
     for add in (judges.add_judges, labels.add_sample, labels.add_correct):
         add(commands)
-    for add in (ask.add_ask, report.add_report):
+    for add in (ask.add_ask, report.add_report, view.add_view):
         add(commands)
     for add in (files.add_check, files.add_fetch, files.add_merge, plan.add_plan):
         add(commands)

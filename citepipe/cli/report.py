@@ -24,29 +24,63 @@ def add_report(commands: Any) -> None:
         "report results/scores/*/seed*.json --against dist",
         "report a.json answers/asqa.json",
     ).add_argument
+    add_scored(option)
+    out = "the page" + shared.DEFAULT
+    option("--out", type=Path, default=Path("report.html"), metavar="FILE", help=out)
+
+
+def add_scored(option: Any) -> None:
+    """The files that a page is made of."""
     files = (
-        "a file written by `citepipe score --json` or the workflow, perhaps NAME=FILE (files of "
-        "one name are seeds of one system); and the answers that were scored, unless they are "
-        "beside it or in the workflow's predictions"
+        "a folder of results; or a file written by `citepipe score --json` or the workflow, "
+        "perhaps NAME=FILE (files of one name are seeds of one system); and the answers that were "
+        "scored, unless they are beside it or in the workflow's predictions"
     )
     option("files", nargs="+", metavar="FILE", help=files)
     held = "the system that all are held against; default: none"
     option("--against", default="", metavar="NAME", help=held)
-    out = "the page" + shared.DEFAULT
-    option("--out", type=Path, default=Path("report.html"), metavar="FILE", help=out)
     shared.add_resampling(option, 1000)
 
 
 def _report(arguments: argparse.Namespace) -> None:
     """Write the page of score files."""
-    from citepipe.options import ScoreOptions
     from citepipe.report import page
-    from citepipe.score.results import scored_files
 
     shared.check_writable(arguments.out)
-    scored, answers = scored_files(arguments.files)
+    print(page.run(**scored(arguments), out=arguments.out))
+
+
+def scored(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What `page.gather` makes a page of, as far as the files say it."""
+    from citepipe.options import ScoreOptions
+    from citepipe.score.results import scored_files
+
+    samples: list[tuple[str, int, Path, Path]] = []
+    curves, trained = None, list[str]()
+    files: list[str] = []
+    for given in arguments.files:
+        folder = Path(given)
+        files += (
+            map(str, sorted(folder.glob("scores/*/seed*.json"))) if folder.is_dir() else [given]
+        )
+        for path in sorted(folder.glob("samples/*/seed*/candidates.jsonl")):
+            system, seed = path.parent.parts[-2:]
+            samples.append((system, int(seed[4:]), path.with_name("answers.json"), path))
+        trained += sorted(path.name for path in folder.glob("models/*"))
+        curves = next(folder.glob("figures/learning_curves.svg"), curves)
+    if not files:
+        raise InputError(f"{arguments.files[0]}: expected a folder of results, it has no scores")
+    scored, answers = scored_files(files)
     names = dict.fromkeys(file.system for file in scored)
     if arguments.against and arguments.against not in names:
         raise InputError(f"--against: expected one of {', '.join(names)}")
-    options = ScoreOptions(**shared.given(arguments, ScoreOptions))
-    print(page.run(scored, answers, {}, arguments.against, options, arguments.out))
+    return {
+        "files": scored,
+        "answers": answers,
+        "starts": {},
+        "against": arguments.against,
+        "options": ScoreOptions(**shared.given(arguments, ScoreOptions)),
+        "trained": trained,
+        "curves": curves,
+        "samples": samples,
+    }

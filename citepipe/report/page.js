@@ -44,7 +44,11 @@ let shown = []; // the questions that the filters leave, in their order
 let page = 0;
 let open = null; // the sentence in the panel: {answer, k}
 
-async function unpack() {
+/** Whether `citepipe view` gives the answers, and keeps a person's verdicts. */
+const SERVED = $("data").textContent === "";
+
+/** The compressed answers that are in the page, as a stream. */
+function inside() {
   const text = $("data").textContent;
   let bytes;
   if (Uint8Array.fromBase64) bytes = Uint8Array.fromBase64(text);
@@ -54,8 +58,11 @@ async function unpack() {
     for (let i = 0; i < binary.length; i++) bytes[i] = binary.charCodeAt(i);
   }
   $("data").remove();
-  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
-  data = JSON.parse(await new Response(stream).text());
+  return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip")));
+}
+
+async function unpack() {
+  data = JSON.parse(await (SERVED ? await fetch("data") : inside()).text());
   for (const question of data.questions) if (question) question.answers = [];
   for (const answer of data.answers) data.questions[answer.question].answers.push(answer);
   data.questions = data.questions.filter(Boolean);
@@ -406,12 +413,36 @@ function marked(text, sought, [, from, to]) {
 
 const KEPT = () => `citepipe ${data.digest}`;
 
-function remember() {
-  try { localStorage.setItem(KEPT(), JSON.stringify(labels)); } catch { /* only this page has them */ }
+/** Keeps verdicts: those of the named sentences at the server, or all in the browser. */
+function remember(...keys) {
+  if (SERVED) keys.forEach(send);
+  else try { localStorage.setItem(KEPT(), JSON.stringify(labels)); } catch { /* only this page has them */ }
   const n = Object.keys(labels).length;
   const said = Object.values(labels).filter((own) => own.label).length;
   $("labelled").textContent = n ? `${said} of ${n} sentences have your verdict` : "none yet";
   $("save").disabled = n === 0;
+}
+
+/** Sends a verdict when a person has stopped writing for a moment. */
+function send(key) {
+  clearTimeout(send.waiting[key]);
+  send.waiting[key] = setTimeout(async () => {
+    const body = JSON.stringify(labels[key]);
+    const answer = await fetch("labels", { method: "POST", headers: { "Content-Type": "application/json" }, body })
+      .catch((error) => ({ statusText: error.message }));
+    if (!answer.ok) $("labelled").textContent = `not kept: ${answer.status ?? ""} ${answer.statusText}`;
+  }, 300);
+}
+send.waiting = {};
+
+/** Adds verdicts, a JSON object per line; returns their keys. */
+function add(lines) {
+  return lines.split("\n").filter((line) => line.trim()).map((line) => {
+    const own = JSON.parse(line);
+    const key = [own.dataset, own.id, own.system, own.seed, own.statement].map(encodeURIComponent).join("/");
+    labels[key] = own;
+    return key;
+  });
 }
 
 function label(name, comment) {
@@ -427,7 +458,7 @@ function label(name, comment) {
     verdicts: Object.fromEntries(data.verifiers.map((name, n) => [name, data.modes[answer.by[n]?.[0][k]]?.[0] ?? null])),
     label: name, comment: comment ?? labels[key]?.comment ?? "",
   };
-  remember();
+  remember(key);
   press();
 }
 
@@ -448,11 +479,7 @@ function save() {
 async function load(event) {
   const [file] = event.target.files;
   try {
-    for (const line of (await file.text()).split("\n").filter((one) => one.trim())) {
-      const own = JSON.parse(line);
-      labels[[own.dataset, own.id, own.system, own.seed, own.statement].map(encodeURIComponent).join("/")] = own;
-    }
-    remember();
+    remember(...add(await file.text()));
   } catch (error) {
     $("labelled").textContent = `${file.name}: expected a JSON object per line: ${error.message}`;
   }
@@ -609,7 +636,8 @@ async function begin() {
   say("unpacking the answers …");
   await unpack();
   prepare();
-  try { labels = JSON.parse(localStorage.getItem(KEPT()) ?? "{}"); } catch { labels = {}; }
+  if (SERVED) add(await (await fetch("labels")).text());
+  else try { labels = JSON.parse(localStorage.getItem(KEPT()) ?? "{}"); } catch { labels = {}; }
   remember();
   select();
   render();

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from html import escape
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from citepipe.data.example import Example
 from citepipe.data.files import atomic_writer, read_json, read_jsonl
@@ -64,6 +64,21 @@ SHOWN_SAMPLES = 500
 """Questions of a system whose samples are shown."""
 
 
+class Report(NamedTuple):
+    """What a page shows: the answers (`collect`), and what stands above them."""
+
+    content: dict[str, Any]
+    finding: list[str]
+    tables: tuple[list[Block], list[Block]]
+    notes: list[str]
+    curves: Path | None
+
+    def html(self, data: str = "", notes: Sequence[str] = ()) -> str:
+        """The page, with the answers in it as `packed` has them, or else for a server that gives
+        them at `data`."""
+        return _page(self.finding, self.tables, [*self.notes, *notes], self.curves, data)
+
+
 def run(
     files: Sequence[Scored],
     answers: Iterable[Path],
@@ -75,7 +90,35 @@ def run(
     curves: Path | None = None,
     samples: Iterable[tuple[str, int, Path, Path]] = (),
 ) -> str:
-    """Write the report and return a line that says what is in it.
+    """Write the page to an HTML file, as far as the answers fit into one, and return a line that
+    says what is in it. The other arguments are those of `gather`."""
+    report = gather(files, answers, starts, against, options, trained, curves, samples)
+    data, left_out = packed(report.content)
+    notes = []
+    if left_out:
+        notes.append(
+            f"{left_out} of {len(report.content['questions'])} questions are left out below, "
+            "because a page can hold no more; figures and counts are of all. citepipe view shows "
+            "all of them."
+        )
+    with atomic_writer(out) as stream:
+        stream.write(report.html(data, notes))
+    n, systems = len(report.content["answers"]), len(report.content["systems"])
+    more = f", {left_out} questions left out" if left_out else ""
+    return f"report: {n} answers of {systems} systems{more}, {out}"
+
+
+def gather(
+    files: Sequence[Scored],
+    answers: Iterable[Path],
+    starts: Mapping[str, str],
+    against: str,
+    options: ScoreOptions,
+    trained: Sequence[str] = (),
+    curves: Path | None = None,
+    samples: Iterable[tuple[str, int, Path, Path]] = (),
+) -> Report:
+    """Collect what a page shows.
 
     Args:
         files: the score files, in the order of the table.
@@ -83,7 +126,6 @@ def run(
         starts: by system the one that its training, or its way of answering, starts from.
         against: the system that all are held against; empty for none.
         options: those of the bootstrap.
-        out: the HTML file.
         trained: the systems among which the best is looked for; by default all.
         curves: the learning curves (SVG).
         samples: by system and seed the answers that were chosen to learn from (`answers.json`), and
@@ -98,7 +140,6 @@ def run(
         runs.setdefault(file.system, {})[file.seed] = own
     rows = table(runs, starts, against, options)
     verifiers = list(dict.fromkeys(name for file in files for name in file.results))
-    notes = [*legend(runs, against, options), *differing(runs)]
     try:
         content = collect(files, answers)
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
@@ -111,19 +152,13 @@ def run(
         "points": [_point(row, verifiers) for row in rows],
         "samples": [sampled(*own) for own in samples],
     }
-    data, left_out = packed(content)
-    if left_out:
-        notes.append(
-            f"{left_out} of {len(content['questions'])} questions are left out below, because a "
-            "page can hold no more; figures and counts are of all. citepipe report with fewer "
-            "files shows the rest."
-        )
-    found = findings(rows, verifiers, against, trained)
-    with atomic_writer(out) as stream:
-        stream.write(_page(found, blocks(rows, verifiers, against), notes, curves, data))
-    n = len(content["answers"])
-    more = f", {left_out} questions left out" if left_out else ""
-    return f"report: {n} answers of {len(runs)} systems{more}, {out}"
+    return Report(
+        content,
+        list(findings(rows, verifiers, against, trained)),
+        blocks(rows, verifiers, against),
+        [*legend(runs, against, options), *differing(runs)],
+        curves,
+    )
 
 
 # -- the answers and the verdicts on them
@@ -278,14 +313,18 @@ def packed(content: Mapping[str, Any], cap: int = CAP, cap_raw: int = CAP_RAW) -
             kept["answers"] = [a for a in content["answers"] if a["question"] in keep]
             used = {d for q in kept["questions"] if q for d in q["docs"]}
             kept["passages"] = [p if i in used else 0 for i, p in enumerate(content["passages"])]
-        # What is not Unicode (half of a pair) is shown as such.
-        raw = json.dumps(kept, ensure_ascii=False, separators=(",", ":")).encode(errors="replace")
+        raw = as_json(kept)
         data = base64.b64encode(gzip.compress(raw, 6, mtime=0)).decode()
         fits = min(1.0, cap / len(data), cap_raw / len(raw))
         if fits == 1 or share == 0:
             left_out = 0 if share == 1 else n - len(keep)
             return data, left_out
         share = share * fits * 0.97 if share * fits * n > 1 else 0
+
+
+def as_json(content: Any) -> bytes:
+    """The content for the page's script; what is not Unicode (half of a pair) as such."""
+    return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode(errors="replace")
 
 
 # -- what is said first
@@ -374,6 +413,7 @@ def _page(
     here = Path(__file__).parent
     script = (here / "page.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    reach = "'none'" if data else "'self'"
     figure = ""
     if curves is not None and curves.exists():
         drawn = base64.b64encode(curves.read_bytes()).decode()
@@ -384,7 +424,7 @@ def _page(
         "style": (here / "page.css").read_text(encoding="utf-8"),
         "script": script,
         "policy": f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
-        f"script-src 'sha256-{digest}'",
+        f"script-src 'sha256-{digest}'; connect-src {reach}",
         "finding": "".join(f"<p>{escape(line)}</p>" for line in found),
         "tables": "".join(map(_table, short[:2])),
         "more": "".join([*map(_table, short[2:]), *(_table(own, True) for own in full)]),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -42,12 +44,13 @@ def opened(browser: Any) -> Iterator[Any]:
     context, complaints = browser.new_context(), []
     context.set_default_timeout(10_000)
 
-    def open_page(path: Path, address: str = "") -> Any:
+    def open_page(path: Path | str, address: str = "") -> Any:
         page = context.new_page()
         page.on("console", lambda message: complaints.append(message.text))
         page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on("request", lambda r: r.url.startswith("file:") or complaints.append(r.url))
-        page.goto(path.as_uri() + address)
+        where = path if isinstance(path, str) else path.as_uri()
+        page.on("request", lambda r: r.url.startswith(where) or complaints.append(r.url))
+        page.goto(where + address)
         page.wait_for_selector("body[data-ready]")
         return page
 
@@ -132,6 +135,26 @@ def test_from_a_count_to_a_sentence_its_passage_and_a_verdict(opened: Any, repor
     assert other.locator("article .open").inner_text() == "John Hart owned four mills [2]."
     pressed = other.locator("#panel [aria-pressed=true]")
     assert pressed.inner_text() == "disagree"
+
+
+def test_a_served_page_has_all_answers_and_keeps_verdicts(opened: Any, tmp_path: Path) -> None:
+    labels = tmp_path / "labels.jsonl"
+    files = ["view", str(score(tmp_path, ANSWERS)), "--labels", str(labels), "--port", "0"]
+    command = [sys.executable, "-m", "citepipe.cli", *files]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        try:
+            assert server.stdout is not None
+            url = server.stdout.readline().split()[0]
+            page = opened(url)
+            assert page.locator("#count").inner_text() == "2 answers to 2 questions"
+            page.locator("article .said").first.click()
+            with page.expect_response("**/labels"):
+                page.get_by_role("button", name="disagree").click()
+            [kept] = map(json.loads, labels.read_text().splitlines())
+            assert (kept["system"], kept["label"]) == ("short", "disagree")
+            assert opened(url).locator("#labelled").inner_text().startswith("1 of 1 ")
+        finally:
+            server.terminate()
 
 
 def test_hostile_answers_are_text(opened: Any, tmp_path: Path) -> None:
