@@ -11,6 +11,7 @@ from citepipe.text.normalize import normalize_answer
 from citepipe.verify.quotes import UNSPACED, sentences
 
 _LONGEST = 400
+_BETWEEN = "\0"
 
 
 def passage_of(example: Example, statement: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -38,12 +39,21 @@ def coverage(text: str, passage: Mapping[str, Any] | None) -> float:
 def words_of(text: str) -> frozenset[str]:
     """The words of a text as they are compared, citations apart; of scripts without spaces the
     characters."""
-    words = normalize_answer(UNSPACED.sub(r" \g<0> ", text)).split()
-    return frozenset(word for word in words if not word.isdecimal() or len(word) > 2)
+    return _words(_compared(text))
+
+
+def _compared(text: str) -> str:
+    return normalize_answer(UNSPACED.sub(r" \g<0> ", text))
+
+
+def _words(compared: str) -> frozenset[str]:
+    return frozenset(w for w in compared.split() if not w.isdecimal() or len(w) > 2)
 
 
 @lru_cache(maxsize=4096)
 def _sentences(text: str) -> list[tuple[str, frozenset[str]]]:
     # By its marks: the splitters of answers take longer than all else in scoring.
+    text = text.replace(_BETWEEN, " ")
     found = [(text[start:end] + stop).strip() for start, end, stop in sentences(text)]
-    return [(sentence[:_LONGEST], words_of(sentence)) for sentence in found]
+    words = map(_words, _compared(f" {_BETWEEN} ".join(found)).split(_BETWEEN))
+    return [(sentence[:_LONGEST], own) for sentence, own in zip(found, words, strict=True)]

@@ -39,6 +39,7 @@ _PUNCTUATION = re.compile(
     r"[.,:/](?!(?<=\d.)\d)|'(?!(?<=\w.)\w)|-(?!(?<![\w)\]].)\d)"
     r'|[!"()*;?\[\\\]_`{|}~¡§«¶·»¿،؛\u2010-\u2027\u2030-\u205e\u3001-\u303f！-／：-？［-｠]'
 )
+_LAST_WORD = re.compile(r"\w+$")
 _LETTER = re.compile(r"[^\W\d_]")
 _WORD = re.compile(r"\b[^\W\d_A-Z][^\W\d_]+")
 _LAST_LATIN = "\u024f"
@@ -100,13 +101,14 @@ def sentences(text: str) -> Iterator[tuple[int, int, str]]:
 
 def _ends(text: str, mark: re.Match[str]) -> bool:
     """Whether a mark ends a sentence: no stop of an initial, of `Dr.`, or before a small letter."""
-    before = re.search(r"\w*$", text[max(mark.start() - 20, 0) : mark.start()])
     after = _LETTER.search(text, mark.end(), mark.end() + 9)
-    if mark[0] == "." and before is not None:
-        initial = len(before[0]) == 1 and before[0].isupper()
-        if initial or before[0].lower() in HONORIFICS:
-            return False
-    return after is None or not after[0].islower()
+    if after is not None and after[0].islower():
+        return False
+    before = _LAST_WORD.search(text, max(mark.start() - 20, 0), mark.start())
+    if mark[0] != "." or before is None:
+        return True
+    initial = len(before[0]) == 1 and before[0].isupper()
+    return not initial and before[0].lower() not in HONORIFICS
 
 
 @cache
