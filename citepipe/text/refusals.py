@@ -40,27 +40,32 @@ _THING = (
 )
 _LEAD = re.compile(
     r"(?:(?:(?:i am|i'm|we are|we're|so|very|truly) )*(?:sorry|afraid)|(?:i |we |my )?apolog\w+"
-    r"|unfortunately|regrettably|sadly|based on|according to|from|given|after|as an? |having|upon"
-    r"|while|although|though|in|among)\b.{0,120}?"
+    r"|i regret|unfortunately|regrettably|sadly|based on|according to|from|given|after|as|having"
+    r"|upon|while|although|though|since|because|in|among|however|therefore|thus|so|also"
+    r"|(?:please )?note)\b.{0,120}?"
     r"(?:[,;:—] *(?:but |and )?|\bbut |\bthat |(?=\b(?:i|we|it) ))"
 )
 _DECLINE = [
     # The documents do not say it; none of them does; there is no information on it.
     rf"{_THE}{_DOCS}{_DID}{_NOT} {_ADVERBS}{_SAY}",
     rf"(?<=, )they(?: do| are){_NOT} {_ADVERBS}(?!ha[sv]){_SAY}",
-    rf"(?:{_THE}{_DOCS}|(?<=, )they){_DID} (?:fails? to|lacks?|(?:contain|provide|give|offer"
-    rf"|include|make|say|have|has)s? (?:no|nothing)\b)",
+    rf"(?:{_THE}{_DOCS}|(?<=, )they){_DID} (?:fails? to|lacks?|silent|insufficient|(?:contain"
+    rf"|provide|give|offer|include|make|say|have|has)s? (?:no|nothing)\b)",
     rf"(?:none|neither|nothing|no)\b(?: in| of)*(?: them| {_THE}{_DOCS}){_DID} {_ADVERBS}{_SAY}",
-    rf"there (?:is|are|was|were)(?: no|{_NOT}) {_THING}",
+    rf"there (?:is|are|was|were)(?: no|{_NOT}| insufficient) (?!mention\b(?!.*\b{_DOCS})){_THING}",
+    r"(?<=, )there (?:is|was) no mention",
     rf"(?:no|not enough|insufficient|inadequate) {_THING}(?:\W*\Z| (?:is|was|about|on|in|to|of|"
     r"available|found|provided|given|regarding))",
+    r"(?:the )?(?:answer|information) not (?:found|available|in|provided|given)\b",
     # I cannot say it.
+    rf"(?:i|we) have no {_THING}|(?:i am|i'm|we are|we're) not (?:sure|certain|aware)\b",
     r"(?:i|we)(?: am| are|'m|'re)?(?: can ?not| can't| could not| couldn't|(?: was| were)? unable"
     rf" to| not able to| do{_NOT}| did{_NOT}) {_ADVERBS}(?:have {_THING}|have access|answer"
     r"|find|determin|provid|tell|know|confirm|locat|identif|give|say|verif|help (?:you )?with)",
     # It cannot be said.
+    r"can ?not (?:be )?(?:answer|determin)",
     r"(?:it|this|that|(?:the|this|your|an) (?:answer|question|information|exact \w+)[^.,]{0,60}?)"
-    rf"(?: can ?not| can't| could not|(?: is| was){_NOT}) {_ADVERBS}(?:answer|{_SAY}|possible|in )"
+    rf"(?: can ?not| can't| could not|(?: is|'s| was){_NOT}) {_ADVERBS}(?:answer|{_SAY}|in )"
     rf"(?:.*\b{_DOCS}\b|\w*\W*\Z|.{{0,9}} (?:say|tell|determine|answer)\b)",
     rf"it is (?:unclear|unknown|impossible).*\b{_DOCS}\b",
     r"(?:unanswerable|unknown|not (?:answerable|mentioned|stated|specified|found|available|provided"
@@ -95,7 +100,7 @@ _ELSEWHERE = (
     (
         r"文[档件章]|[资資]料|上下文|材料|段落|搜索结果|信息",
         r"没有|沒有|[未不无無]",
-        r"提|说|說|回答|包含|给出|找到|涉及",
+        r"提|说|說|回答|包含|给出|找到|涉及|相关",
         r"[无無]法(?:回答|确定|得知|從|从)|不能(?:回答|确定)|不知道",
     ),
     (
@@ -110,13 +115,27 @@ _OTHERS = [[re.compile(part) for part in (n, d, s, c)] for d, n, s, c in _ELSEWH
 # Without one of these nothing is declined; looked for first, because it is quick.
 _DENIALS = (
     *(" not ", "n't", " no ", "cannot", " none", " neither", " nothing", "unable", "unknown"),
-    *("unclear", "unanswer", "imposs", "insuff", "inadeq", " fail", " lack", " nicht", " kein"),
+    *(
+        "unclear",
+        "unanswer",
+        "imposs",
+        "insuff",
+        "inadeq",
+        " fail",
+        " lack",
+        "silent",
+        " nicht",
+        " kein",
+    ),
     *(" ne ", " n'", " não ", " non ", "ningun", "nenhum", "nessun", "не", "нет", "没", "沒", "未"),
     *("无", "無", "不", "ない", "ませ"),
 )
 # Behind it an answer may follow after all.
 _TURN = re.compile(
     r"\b(?:but|however|though|although|except|aber|mais|pero|mas|но)\b|但|ただし|しかし"
+)
+_SORRY = re.compile(
+    r".{0,40}?\b(?:leid|désolé|siento|desculp\w+|dispiace|извин\w+),? (?:aber|ma\w+|pero|но)?"
 )
 # What a declining answer says besides.
 _ROUND = re.compile(
@@ -142,6 +161,7 @@ def declines(sentence: str) -> bool:
     found = _DECLINES.match(sentence, at) or _DECLINES.match(sentence)
     if found:
         return not _TURN.search(sentence, found.end())
+    small = _SORRY.sub("", small)
     return not _TURN.search(small) and any(
         no.search(small) and (cannot.search(small) or (docs.search(small) and say.search(small)))
         for no, docs, say, cannot in _OTHERS

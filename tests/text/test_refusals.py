@@ -30,8 +30,15 @@ Documents 1 and 2 do not mention the builder.
 The documents you provided fail to mention the year.
 I was unable to find this in the documents.
 The exact date is not specified in the documents.
+Since the documents do not mention the builder, I cannot answer the question.
+However, the provided documents do not mention the year.
+There is insufficient information to answer this question.
+I'm not sure.
+Cannot be determined from the context.
+The documents are silent on this.
 In den Dokumenten wird nicht erwähnt, wer die Mühle gebaut hat.
 Ich kann die Frage nicht beantworten.
+Es tut mir leid, aber die Quellen enthalten dazu keine Informationen.
 Les documents ne le disent pas.
 Je ne peux pas répondre à cette question.
 Los documentos no lo mencionan.
@@ -59,6 +66,8 @@ According to the documents, the mill was built in 1820.
 The Constitution does not mention political parties.
 Unknown Pleasures is an album by Joy Division.
 The information was not available to the public until 1990.
+There is no mention of dinosaurs in the Bible.
+Since the war, no information has been released.
 They do not have stomachs.
 It is not possible to sneeze with open eyes.
 Die Quellen des Nils liegen nicht in Ägypten.
@@ -67,14 +76,9 @@ Le moulin n'a pas été construit en 1820.
 """
 
 
-@pytest.mark.parametrize("sentence", DECLINING.strip().split("\n"))
-def test_a_sentence_declines(sentence: str):
-    assert declines(sentence)
-
-
-@pytest.mark.parametrize("sentence", CLAIMS.strip().split("\n"))
-def test_a_sentence_claims(sentence: str):
-    assert not declines(sentence)
+def test_sentences_that_decline_are_told_from_claims():
+    assert [s for s in DECLINING.strip().split("\n") if not declines(s)] == []
+    assert [s for s in CLAIMS.strip().split("\n") if declines(s)] == []
 
 
 @pytest.mark.parametrize(
