@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from citepipe.cli import shared
+from citepipe.errors import InputError
 
 if TYPE_CHECKING:
     from citepipe.score.agreement import Labelled
@@ -66,6 +67,8 @@ def _judges(arguments: argparse.Namespace) -> None:
         check_spec(spec)
     labelled = [one for file in files for one in read_labelled(file)]
     if arguments.calibrate is not None:
+        if not any(">" in spec for spec in specs):
+            raise InputError("--calibrate: expected a cascade, as --verifier 'A>B>C'")
         specs = [_calibrated(arguments, spec, labelled[::2]) for spec in specs]
         labelled = labelled[1::2]
     judges = {spec: _measured(arguments, spec, labelled) for spec in specs}

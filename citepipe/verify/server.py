@@ -42,7 +42,8 @@ class _Judge(Chat):
 
 def _by_probability(choice: dict[str, Any], template: Template) -> float | None:
     """The probability of the template's word, of the two, at the first token behind thoughts that
-    spells either; None where a server does not say, or nothing that makes sense."""
+    spells either, or else at the first token; None where a server does not say, or nothing that
+    makes sense."""
     try:
         tokens, words = choice["logprobs"]["content"], (template.word, template.against)
         thought, _, said = "".join(own["token"] for own in tokens).rpartition("</think>")
@@ -54,7 +55,8 @@ def _by_probability(choice: dict[str, Any], template: Template) -> float | None:
         ]
         if "<think>" in said:
             return None
-        first = answers[0]
+        # What says neither at all may still have considered it.
+        first = (answers or tokens)[0]
         spread = {own["token"]: float(own["logprob"]) for own in (first, *first["top_logprobs"])}
         word, against = (
             sum(math.exp(x) for token, x in spread.items() if token.strip().lower() == own)

@@ -10,7 +10,7 @@ from citepipe.errors import InputError
 from citepipe.verify.base import Pair
 from citepipe.verify.cascade import Cascade, Level, band, calibrated
 from citepipe.verify.load import load_verifier
-from tests.test_cli import Captured, _noticed, printed
+from tests.test_cli import Captured, _noticed, fails, printed
 
 __all__ = ["_noticed"]
 
@@ -98,5 +98,6 @@ def test_a_cascade_is_a_spec_and_the_command_accounts_for_its_levels(
     assert "verifier contained, pairs 3, accepted 2, refused 1, seconds" in printed(
         capsys, "judges", path, "--verifier", spec
     )
+    assert "expected a cascade" in fails(capsys, "judges", path, "--calibrate", "0.1")
     with pytest.raises(InputError, match="verifier '': expected"):
         load_verifier("lexical>")

@@ -82,6 +82,8 @@ def test_the_probability_decides_and_no_answer_is_requested_twice(
         (chat("**No**"), False),
         (chat("<think>No? Yes.</think>No."), False),
         (considered(("<think>", {}), ("no", {"no": 1.0}), ("</think>", {}), ("Yes", {})), True),
+        # What says neither has considered both.
+        (considered(("Perhaps", {"Perhaps": 0.6, "yes": 0.3, " No": 0.1})), True),
         # Of a thought that was cut off nothing is known.
         (considered(("<think>", {}), ("yes", {"yes": 1.0})), False),
         # Lies: the word counts.
