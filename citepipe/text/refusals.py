@@ -115,18 +115,8 @@ _OTHERS = [[re.compile(part) for part in (n, d, s, c)] for d, n, s, c in _ELSEWH
 # Without one of these nothing is declined; looked for first, because it is quick.
 _DENIALS = (
     *(" not ", "n't", " no ", "cannot", " none", " neither", " nothing", "unable", "unknown"),
-    *(
-        "unclear",
-        "unanswer",
-        "imposs",
-        "insuff",
-        "inadeq",
-        " fail",
-        " lack",
-        "silent",
-        " nicht",
-        " kein",
-    ),
+    *("unclear", "unanswer", "imposs", "insuff", "inadeq", " fail", " lack", "silent"),
+    *(" nicht", " kein"),
     *(" ne ", " n'", " não ", " non ", "ningun", "nenhum", "nessun", "не", "нет", "没", "沒", "未"),
     *("无", "無", "不", "ない", "ませ"),
 )
@@ -142,7 +132,8 @@ _ROUND = re.compile(
     r"(?:(?:i am|i'm) )?(?:\w+ )?(?:sorry|afraid)\b|(?:i |we |my )?apolog|please|if you|feel free"
     r"|let me|you (?:may|might|can|could|should)|i (?:would |'d )?(?:recommend|suggest)|to answer"
     rf"|(?:more|further|additional) \w+|(?:{_THE}{_DOCS}|they|it){_DID} (?:(?:all|only|merely|just"
-    r"|mainly|mostly|instead) \w|discuss|describ|focus|cover|concern|deal|relate|talk|are about)"
+    rf"|mainly|mostly|instead) {_SAY}|discuss|describ|focus|cover|concern|deal|relate|talk"
+    r"|are about)"
     r"|es tut mir leid|entschuldigung|désolé|lo siento|desculpe|mi dispiace|извините"
     r"|抱歉|对不起|申し訳"
 )

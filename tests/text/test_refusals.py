@@ -89,6 +89,7 @@ def test_sentences_that_decline_are_told_from_claims():
         ("The mill was built in 1820 [1]. The documents do not say by whom.", False),
         ("The documents do not say. However, it was built in 1820 [1].", False),
         ("The documents do not say. The mill was built in 1820.", False),
+        ("The documents do not say. It only stopped in 1931.", False),
         ("I am sorry.", False),
         ("", False),
     ],
