@@ -192,7 +192,7 @@ _KINDS = {"sft": "sft", "dpo": "dpo", "ppo": "rl", "grpo": "rl", "rloo": "rl"}
 def _kind(value: Any) -> str | None:
     keys = _keys_of(value)
     if "train" in keys:
-        return _KINDS.get(keys["train"])
+        return _KINDS.get(str(keys["train"]))
     kinds = ("adapter", "model_of", "outputs", "extract")
     return next((kind for kind in kinds if kind in keys), None)
 
@@ -470,7 +470,7 @@ def _one_line(error: ValidationError, model: type[opt.Options]) -> str:
     # A key that nothing knows is the likeliest cause of the others, a missing key for instance.
     finding = min(findings, key=lambda item: item["type"] != "extra_forbidden")
     place = _place(finding["loc"])
-    key = ".".join(place)
+    key = ".".join(place) or "the configuration"
     if key in REMOVED_KEYS:
         return f"{key}: {REMOVED_KEYS[key]}"
     if finding["type"] == "extra_forbidden":
@@ -490,7 +490,7 @@ def _one_line(error: ValidationError, model: type[opt.Options]) -> str:
 def _place(loc: tuple[int | str, ...]) -> list[str]:
     """A finding's place in the file: pydantic also names the member of a union that it tried."""
     place = [str(part) for part in loc]
-    if place[0] == "systems":
+    if place[:1] == ["systems"]:
         del place[2:3]
         if place[2:3] == ["data"]:
             del place[3:4]

@@ -5,8 +5,11 @@ class InputError(Exception):
     """Bad input: one line that names the file, the record and the field, and what was expected.
 
     Command line and workflow scripts print the message and exit with status 1; they show no
-    traceback for it.
+    traceback for it. Of a name or value with several lines it shows their ends as `\\n`.
     """
+
+    def __str__(self) -> str:
+        return "\\n".join(super().__str__().splitlines())
 
 
 def not_installed(error: ModuleNotFoundError) -> str | None:

@@ -87,6 +87,11 @@ def localise(config: Config) -> tuple[Config, dict[str, Source]]:
             holder[key] = f"{root}/{key_of(value)}-{Path(value).stem}"
             sources[holder[key]] = Source(value, sha256=known)
         if not is_remote(holder[key]):
+            names = value.encode(errors="replace").split(b"/")
+            if max(map(len, names)) > 255 or len(value) > 4000:
+                raise InputError(
+                    f"{place}: expected a path, an address or a name, got {value[:60]!r}"
+                )
             continue
         try:
             folder, path = folder_of(value, root), local_path(value, root, kind)

@@ -10,6 +10,7 @@ import yaml
 
 from citepipe.config import json_schema, load_config, with_types
 from citepipe.errors import InputError
+from citepipe.inputs import localise
 from citepipe.options import ServerOptions, resolved
 
 ROOT = Path(__file__).parents[1]
@@ -35,6 +36,12 @@ def configuration(**changes: Any) -> dict[str, Any]:
 
 def systems(**changes: Any) -> dict[str, Any]:
     return configuration(systems=configuration()["systems"] | changes)
+
+
+def test_a_path_that_no_system_can_have_is_named() -> None:
+    raw = configuration(model={"base": "a/" + "b" * 256})
+    with pytest.raises(InputError, match=r"^model\.base: expected a path, an address or"):
+        localise(load_config(raw))
 
 
 def mistake(raw: dict[str, Any]) -> str:
@@ -113,6 +120,12 @@ OF_ITS_OWN = "expected a system with a model of its own, got 'again', which has 
         ({"results": "pyproject.toml"}, "results: expected a folder, or what may become one"),
         ({"results": "out/"}, "results: expected a folder below"),
         ({"results": "."}, "results: expected a folder below"),
+        (
+            {"model": {"base": "base", "dty\npe": 1}},
+            "model.dty\\npe: no such key, did you mean dtype?",
+        ),
+        ({"systems": {"a": {"train": {"sft": 1}}}}, "systems.a: expected "),
+        ({"\ud800": 1}, "the configuration: expected "),
     ],
 )
 def test_a_bad_value_is_named_with_its_key_and_what_was_expected(

@@ -88,10 +88,14 @@ def check_spec(spec: str) -> None:
             check_spec(own)
         return
     target = spec.partition("?")[0]
-    if target == "lexical" or ":" in target or Path(target).exists():
+    # A path that can be none, such as one that is too long, is not there.
+    if target == "lexical" or ":" in target or os.path.exists(target):
         return
     owner = Path(target).parent
-    known = ["lexical", *map(str, owner.iterdir() if "/" in target and owner.is_dir() else ())]
+    known = [
+        "lexical",
+        *map(str, owner.iterdir() if "/" in target and os.path.isdir(owner) else ()),
+    ]
     known += [ALCES] if target.startswith("google/") and target != ALCES else []
     near = difflib.get_close_matches(target, known, n=1, cutoff=0.8)
     if near or "/" not in target:

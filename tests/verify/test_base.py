@@ -99,6 +99,7 @@ def test_a_mistake_in_a_users_verifier_is_one_clear_line(
         ("nobody/nothing?dtype=float32&dtype=bfloat16", "expected a model and settings"),
         ("nobody/nothing?revision=v1", "neither a local directory nor a model of the hub"),
         (__file__, "not a model directory"),
+        ("a" * 300, "expected lexical, a model's directory"),
     ],
 )
 def test_what_is_no_verifier_is_one_clear_line(spec: str, message: str):
