@@ -46,8 +46,8 @@ def score(
     suits the dataset; `cache` is the file that keeps a model's decisions, which runs on `device`.
     """
     file = _file(rows, dataset)
-    options = _options(ScoreOptions, rules=rules, **more)
-    return Scorer(file, options, device).under(_loaded(verifier, cache, device))
+    options = options_of(ScoreOptions, rules=rules, **more)
+    return Scorer(file, options, device).under(loaded(verifier, cache, device))
 
 
 def reward(
@@ -61,8 +61,8 @@ def reward(
 ) -> dict[str, Any]:
     """The rewards of `citepipe reward`: `per_example` with every verdict, `rewards` on characters
     and `totals`, and their `means`. Arguments as in `score`."""
-    loaded = _loaded(verifier, cache, device)
-    return reward_file(_file(rows, dataset), loaded, _options(RewardOptions, **more))
+    options = options_of(RewardOptions, **more)
+    return reward_file(_file(rows, dataset), loaded(verifier, cache, device), options)
 
 
 def judge(
@@ -101,12 +101,13 @@ def token_rewards(
     wants, there are `citepipe.rewards.Rewarder` and `place`.
     """
     example = Example.from_row({**row, "output": text}, "row", dataset, own_as="own")
-    rewarder = Rewarder(_loaded(verifier, cache, device), _options(RewardOptions, **more))
+    rewarder = Rewarder(loaded(verifier, cache, device), options_of(RewardOptions, **more))
     [rewards] = rewarder.spans([example], [text])
     return place(rewards, offsets, placement)
 
 
-def _options(kind: type[_O], **given: Any) -> _O:
+def options_of(kind: type[_O], **given: Any) -> _O:
+    """Options by name."""
     return validated(TypeAdapter(kind), given, kind.__name__)
 
 
@@ -116,7 +117,8 @@ def _file(rows: Rows, dataset: str | None) -> AnswerFile:
     return read_answers(Path(rows) if isinstance(rows, str) else rows, dataset)
 
 
-def _loaded(verifier: Verifier | str, cache: Path | None, device: str) -> Verifier:
+def loaded(verifier: Verifier | str, cache: Path | None, device: str) -> Verifier:
+    """A verifier by its spec, once for all calls, or one that is there already."""
     if isinstance(verifier, str):
         return _kept(verifier, cache, device)
     return checked(type(verifier).__name__, verifier)

@@ -20,6 +20,7 @@ from citepipe.cli import (
     labels,
     plan,
     report,
+    serve,
     shared,
     show,
     view,
@@ -90,7 +91,7 @@ def _parser() -> argparse.ArgumentParser:
         add(commands)
     for add in (judges.add_judges, labels.add_sample, labels.add_correct):
         add(commands)
-    for add in (ask.add_ask, report.add_report, view.add_view):
+    for add in (ask.add_ask, report.add_report, view.add_view, serve.add_serve):
         add(commands)
     for add in (files.add_check, files.add_fetch, files.add_merge, plan.add_plan):
         add(commands)

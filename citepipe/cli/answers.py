@@ -190,15 +190,7 @@ def add_reward(commands: Any) -> None:
     ).add_argument
     shared.add_answers(option)
     option("--verifier", required=True, metavar="SPEC", help=shared.VERIFIER_HELP)
-    size = shared.number(float, "a number from 0", lambda value: 0 <= value < float("inf"))
-    for name, usual, unit in (
-        ("citation-recall", 0.2, "statement: + if supported, - if not"),
-        ("citation-precision", 0.2, "citation: + if right, - if wrong"),
-        ("correctness", 0.2, "gold answer: + if found, - if not"),
-        ("refusal", 0.0, "answer: + if it declines just where no document answers, - if not"),
-    ):
-        shown = f"reward per {unit}; 0 switches it off{shared.DEFAULT}"
-        option(f"--{name}", type=size, default=usual, metavar="X", help=shown)
+    shared.add_rewards(option)
 
 
 def _reward(arguments: argparse.Namespace) -> None:

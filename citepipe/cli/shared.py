@@ -96,6 +96,19 @@ def add_models(add: Callable[..., Any]) -> None:
     add("--no-cache", action="store_true", help="keep no decisions")
 
 
+def add_rewards(add: Callable[..., Any]) -> None:
+    """The sizes of rewards."""
+    size = number(float, "a number from 0", lambda value: 0 <= value < float("inf"))
+    for name, usual, unit in (
+        ("citation-recall", 0.2, "statement: + if supported, - if not"),
+        ("citation-precision", 0.2, "citation: + if right, - if wrong"),
+        ("correctness", 0.2, "gold answer: + if found, - if not"),
+        ("refusal", 0.0, "answer: + if it declines just where no document answers, - if not"),
+    ):
+        shown = f"reward per {unit}; 0 switches it off{DEFAULT}"
+        add(f"--{name}", type=size, default=usual, metavar="X", help=shown)
+
+
 def add_resampling(add: Callable[..., Any], resamples: int) -> None:
     """The bootstrap."""
     share = number(float, "a number between 0 and 1", lambda value: 0 < value < 1)
