@@ -287,7 +287,10 @@ class Config(opt.Options):
             "sft": self.sft if system.train == "sft" and system.data == "teacher" else self.rs_sft,
             **{"ppo": self.rl, "grpo": self.grpo, "rloo": self.rloo, "dpo": self.dpo},
         }
-        return _overridden(sections[system.train], system.options, f"systems.{name}.options")
+        options = _overridden(sections[system.train], system.options, f"systems.{name}.options")
+        if getattr(options, "stop_when_diverging", False) and self.verifiers.watch is None:
+            raise InputError(f"systems.{name}: stop_when_diverging needs verifiers.watch")
+        return options
 
     def prompt_of(self, name: str) -> opt.PromptOptions:
         """The prompt that a system answers with: `prompt` with its own overrides.

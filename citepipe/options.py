@@ -539,6 +539,11 @@ class RLOptions(TrainingOptions):
         10_000, ge=1, description="Answers over which kl_coef is moved; more moves it less."
     )
     max_kl: float = Field(100.0, gt=0, description="A rollout's KL above this ends the run (nats).")
+    stop_when_diverging: bool = Field(
+        False,
+        description="Keep no policy that has a higher reward on dev but a lower citation F1 by "
+        "`verifiers.watch`, and end the run at the second such evaluation in a row.",
+    )
     temperature: Temperature = 0.7
     top_k: TopK = 20
     max_new_tokens: AnswerTokens = 200
@@ -584,6 +589,11 @@ class GRPOOptions(GroupOptions):
 
     kl_coef: float = Field(
         0.04, ge=0, description="Weight of the KL divergence from the starting model, in the loss."
+    )
+    normalize: Literal["sum", "parts"] = Field(
+        "sum",
+        description="Standardized in a group is the sum of the rewards, or each component by "
+        "itself, then the sum over the batch (GDPO, arXiv 2601.05242).",
     )
 
 

@@ -117,6 +117,21 @@ def group_relative(
     return returns_to_go(standardized.view_as(rewards), mask)
 
 
+def decoupled(parts: torch.Tensor, mask: torch.Tensor, count: int, dense: bool) -> torch.Tensor:
+    """(B, T): the advantages of `group_relative` of each part of the rewards, `parts` (C, B, T),
+    summed and standardized over the batch (GDPO, arXiv 2601.05242, section 3.1).
+
+    What one part says of an answer is not lost in the spread of another. All parts weigh the same,
+    whatever their sizes. The batch are answers, or if dense their tokens.
+    """
+    summed = torch.stack([group_relative(part, mask, count, dense) for part in parts]).sum(dim=0)
+    # An answer that is not dense has one advantage, on its first token as on all.
+    chosen = slice(None) if dense else slice(1)
+    values, own = summed[:, chosen], mask[:, chosen]
+    standardized = _standardized(values.reshape(1, -1), own.reshape(1, -1))
+    return standardized.view_as(values) * mask
+
+
 def leave_one_out(
     rewards: torch.Tensor, mask: torch.Tensor, count: int, dense: bool
 ) -> torch.Tensor:

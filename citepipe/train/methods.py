@@ -30,6 +30,8 @@ class Sample(NamedTuple):
     """(T,), as the sampler computed them."""
     citations: Sequence[bool] = ()
     """Of each whether it is right, where citations are rewarded."""
+    parts: Sequence[list[float]] = ()
+    """C times (T,), the rewards of each component, where they are normalized apart."""
 
 
 class Rollout(NamedTuple):
@@ -52,6 +54,8 @@ class Rollout(NamedTuple):
     `citations`, means over answers; `citations_right`, the share of the citations; `entropy`, the
     mean over tokens (nats); and `sampler_gap`, the largest difference between a token's
     log-probability in sampling and in training."""
+    parts: torch.Tensor | None = None
+    """(C, B, T), the rewards of each component, where they are normalized apart."""
 
 
 class Targets(NamedTuple):
@@ -112,7 +116,10 @@ def grpo(rollout: Rollout, options: GRPOOptions, kl_coef: float, dense: bool) ->
     first, which makes tokens of long answers count less.
     """
     rewards, count = rollout.rewards, options.samples_per_prompt
-    estimated = advantages.group_relative(rewards, rollout.mask, count, dense)
+    if rollout.parts is None:
+        estimated = advantages.group_relative(rewards, rollout.mask, count, dense)
+    else:
+        estimated = advantages.decoupled(rollout.parts, rollout.mask, count, dense)
     return Targets(rollout.log_probs, rollout.reference_log_probs, estimated)
 
 

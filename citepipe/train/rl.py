@@ -27,7 +27,7 @@ from citepipe.models.encode import encode_prompts, end_token, stops
 from citepipe.models.load import check_start, load_tokenizer
 from citepipe.options import RewardOptions, RLOptions
 from citepipe.progress import Progress, say, summary
-from citepipe.rewards import Placement, Rewarder, place, total
+from citepipe.rewards import Placement, Reward, Rewarder, place, total
 from citepipe.train.actor_critic import ActorCritic
 from citepipe.train.advantages import explained_variance, masked_mean
 from citepipe.train.batch import Batch, Row, TokenBudget, passes
@@ -35,8 +35,11 @@ from citepipe.train.checkpoint import Run, Snapshot
 from citepipe.train.job import Job, Processes
 from citepipe.train.losses import kl_loss, policy_loss, value_loss
 from citepipe.train.methods import METHODS, Rollout, Sample, Targets
+from citepipe.train.watch import divergences, habits, probe
 
 _SAMPLES_SHOWN = 8
+_DIVERGED = 2
+"""Evaluations in a row, from which on a run has diverged."""
 
 
 def run(
@@ -112,10 +115,19 @@ def run(
     learner.answered = lambda *_: progress.advance(0, processes.count)
 
     def evaluate() -> None:
-        figures, shown = learner.evaluate(dev_questions, dev_prompts)
+        figures, rows = learner.evaluate(dev_questions, dev_prompts)
+        if at.best_step is None:
+            figures |= probe(dev_questions, [row["answer"] for row in rows], rewarder)
         run.report(figures)
-        job.tracker.samples(at.step, shown)
-        run.keep_best(figures["dev_reward"])
+        job.tracker.samples(at.step, rows[:_SAMPLES_SHOWN])
+        if not diverging():
+            run.keep_best(figures["dev_reward"])
+
+    def diverging() -> int:
+        """How many evaluations in a row are better by the rewards only."""
+        if watch is None or not options.stop_when_diverging:
+            return 0
+        return divergences(at.metrics, at.best_step, f"dev_citation_f1_{watch[0]}")
 
     if at.best_step is None:
         evaluate()
@@ -140,7 +152,8 @@ def run(
         # 7. Evaluate now and then; 8. save.
         if ended or at.step % every == 0:
             evaluate()
-        if not ended:
+        diverged = diverging() >= _DIVERGED
+        if not (ended or diverged):
             run.save_if_due()
         progress.advance(
             1,
@@ -153,6 +166,12 @@ def run(
         if runaway:
             limit = f"{METHODS[method].section}.max_kl"
             say(f"{method}: stopped at step {at.step}, KL {figures['kl']:.3g} > {limit}")
+            break
+        if diverged:
+            say(
+                f"{method}: stopped at step {at.step}, rewards on dev rise and the citation F1 by "
+                f"{watch and watch[0]} falls; step {at.best_step} is kept"
+            )
             break
     if at.best_step == 0:
         say(f"{method}: no step was better on dev than the start, which is kept")
@@ -242,6 +261,7 @@ class Learner:
                 total(rewards),
                 list(answer.log_probs),
                 [own.value > 0 for own in rewards if own.component == "citation_precision"],
+                self._parts(rewards, answer.offsets),
             )
             for i, answer, rewards in zip(owners, answers, found, strict=True)
         ]
@@ -249,6 +269,17 @@ class Learner:
         own = list(zip(samples, scores, strict=True))
         whole = self.processes.gather([own[i : i + count] for i in range(0, len(own), count)])
         return _rollout(list(chain.from_iterable(whole)))
+
+    def _parts(
+        self, rewards: Sequence[Reward], offsets: Sequence[tuple[int, int]]
+    ) -> list[list[float]]:
+        """The rewards of each component on tokens, if they are normalized apart."""
+        if getattr(self.options, "normalize", "sum") == "sum":
+            return []
+        return [
+            place([own for own in rewards if own.component == name], offsets, self.placement)
+            for name in total(rewards)
+        ]
 
     def learn(self, rollout: Rollout, steps: int) -> dict[str, float]:
         """All updates by a rollout, of `steps` in the run; returns the means of their figures, and
@@ -354,12 +385,12 @@ class Learner:
     def evaluate(
         self, examples: Sequence[Example], prompts: Sequence[tuple[int, ...]]
     ) -> tuple[dict[str, float], list[dict[str, Any]]]:
-        """Figures of greedy answers to dev questions, and the first few answers with their rewards.
+        """Figures of greedy answers to dev questions, and the answers with their rewards.
 
         They are `dev_reward` and its components, means over questions; `dev_citation_f1`, `_rec`
         and `_prec` in percent, means over datasets, judged as the rewards are, and the same with
-        the name behind them by a verifier that rewards nothing; and `dev_citations` and
-        `dev_tokens` per answer.
+        the name behind them by a verifier that rewards nothing; and `dev_citations`, `dev_tokens`
+        and `habits` per answer.
         """
         mine = self.processes.share(range(len(prompts)))
         requests = [Request(prompts[i], f"dev/{i}", self.options.max_new_tokens) for i in mine]
@@ -369,6 +400,7 @@ class Learner:
             suffix: judge.judged([examples[i] for i in mine], [own.text for own in answers])
             for suffix, judge in self.judges.items()
         }
+        read = self.rewarder.read([examples[i] for i in mine], [own.text for own in answers])
         own = []
         for place_of, (i, answer) in enumerate(zip(mine, answers, strict=True)):
             parts = total(judged[""][place_of][1])
@@ -377,8 +409,10 @@ class Learner:
             verdicts = {suffix: found[place_of][0] for suffix, found in judged.items()}
             cited = {s: (v.citation_rec, v.citation_prec) for s, v in verdicts.items()}
             count = sum(len(own.citations) for own in verdicts[""].statements)
-            own.append((row, cited, count, len(answer.token_ids)))
-        rows, cited_by, counts, tokens = zip(*self.processes.gather(own), strict=True)
+            more: dict[str, float] = {"citations": count, "tokens": len(answer.token_ids)}
+            more |= habits(examples[i], read[place_of])
+            own.append((row, cited, more))
+        rows, cited_by, more_by = zip(*self.processes.gather(own), strict=True)
         names = ("reward", *sorted(rows[0].keys() - {"question", "answer", "reward"}))
         figures = {f"dev_{name}": _mean([row[name] for row in rows]) for name in names}
         for suffix in self.judges:
@@ -390,8 +424,9 @@ class Learner:
             figures[f"dev_citation_f1{suffix}"] = fmean(f1)
             figures[f"dev_citation_rec{suffix}"] = fmean(rec for rec, _ in means)
             figures[f"dev_citation_prec{suffix}"] = fmean(prec for _, prec in means)
-        figures["dev_citations"], figures["dev_tokens"] = _mean(counts), _mean(tokens)
-        return figures, list(rows[:_SAMPLES_SHOWN])
+        for name in more_by[0]:
+            figures[f"dev_{name}"] = _mean([more[name] for more in more_by])
+        return figures, list(rows)
 
     def _score(self, samples: Sequence[Sample]) -> list[tuple[torch.Tensor, ...]]:
         """Per answer the rows of `Scores` that there are, each (its tokens,), on the CPU."""
@@ -493,7 +528,12 @@ def _rollout(scored: Sequence[tuple[Sample, tuple[torch.Tensor, ...]]]) -> Rollo
         "sampler_gap": float((sampled - log_probs).abs().max()),
     }
     values = value[0] if value else None
-    return Rollout(list(samples), mask, rewards, log_probs, reference, values, figures)
+    parts = [
+        pad_sequence([torch.tensor(own, dtype=torch.float32) for own in part], batch_first=True)
+        for part in zip(*(own.parts for own in samples), strict=True)
+    ]
+    stacked = torch.stack(parts) if parts else None
+    return Rollout(list(samples), mask, rewards, log_probs, reference, values, figures, stacked)
 
 
 def _mean(values: Sequence[float]) -> float:

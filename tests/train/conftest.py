@@ -189,7 +189,7 @@ SETTINGS: dict[str, Any] = {
 def reinforced(common: dict[str, Any], adapter: Path) -> dict[str, Stage]:
     """Reinforcement learning by every method: four steps, dev rewards after every other."""
     call = {"reward": RewardOptions(), "placement": "fine_grained", "verifier": "lexical"}
-    call |= common | {"start": adapter, "cache": None}
+    call |= common | {"start": adapter, "cache": None, "watch": None}
     return {
         name: Stage(rl, call | {"method": name, "options": method.options(**SETTINGS)})
         for name, method in METHODS.items()

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from citepipe.train.advantages import (
+    decoupled,
     explained_variance,
     generalized_advantages,
     group_relative,
@@ -72,6 +73,25 @@ def test_rewards_are_standardized_over_their_group(
     found = group_relative(same, torch.ones(4, 2), 2, dense)
     assert torch.equal(found[:2], torch.zeros(2, 2))
     assert found[2:].any()
+
+
+def test_parts_of_rewards_are_standardized_apart() -> None:
+    # Two questions, two answers each. The first part prefers the first answer of both, the second
+    # the second one of the first, by ten times as much, and says nothing of the other question.
+    first = torch.tensor([[1.0, 0], [0, 0], [1, 0], [0, 0]])
+    second = torch.tensor([[0.0, 0], [0, 10], [0, 0], [0, 0]])
+    mask = torch.tensor([[1.0, 1], [1, 1], [1, 0], [1, 1]])
+    found = decoupled(torch.stack([first, second]), mask, 2, dense=False)
+    # The sums are 0, 0, 1 and -1, with a standard deviation of sqrt(1/2).
+    root = 2**0.5
+    expected = torch.tensor([[0.0, 0], [0, 0], [root, 0], [-root, -root]])
+    torch.testing.assert_close(found, expected)
+    # Dense, of one question: 1 and -1 on the first tokens, 1 and -1 on the second, so from each
+    # token on 2, 1, -2 and -1, with a standard deviation of sqrt(5/2).
+    first = torch.tensor([[1.0, 0], [-1, 0]])
+    second = torch.tensor([[0.0, 3], [0, -3]])
+    found = decoupled(torch.stack([first, second]), torch.ones(2, 2), 2, dense=True)
+    torch.testing.assert_close(found, torch.tensor([[2.0, 1], [-2, -1]]) / 2.5**0.5)
 
 
 def test_answers_over_the_mean_of_the_others() -> None:

@@ -17,6 +17,7 @@ from citepipe.errors import InputError
 from citepipe.generate.completion import Completion
 from citepipe.options import GRPOOptions, ModelOptions, PPOOptions, RewardOptions
 from citepipe.rewards import COMPONENTS, Reward
+from citepipe.text.statements import Answer
 from citepipe.train import rl
 from citepipe.train.actor_critic import ActorCritic
 from citepipe.train.batch import Row
@@ -171,7 +172,8 @@ def test_citation_scores_on_dev_are_means_over_datasets(
         generate=lambda requests, _: [[Completion((5,), "A", ((0, 1),), (), "end")]] * len(requests)
     )
     actor: Any = ActorCritic(options, adapter, with_values=False)
-    rewarder: Any = SimpleNamespace(judged=lambda *_: judged)
+    read = [Answer("sane", "A", "A", "A", ())] * 3
+    rewarder: Any = SimpleNamespace(judged=lambda *_: judged, read=lambda *_: read)
     learner = Learner("grpo", GRPOOptions(), "holistic", actor, generator, rewarder, 1, 0)
     # Another verifier supports nothing but the last; its rewards are not looked at.
     none = [(SimpleNamespace(citation_rec=0, citation_prec=0), [])] * 2
@@ -192,6 +194,8 @@ def test_citation_scores_on_dev_are_means_over_datasets(
             "dev_citation_prec_strict": 10,
             "dev_citations": 4 / 3,
             "dev_tokens": 1,
+            **dict.fromkeys(("dev_copied_run", "dev_citations_per_statement"), 0),
+            **dict.fromkeys(("dev_refusals", "dev_repeated"), 0),
         }
     )
     assert [(row["answer"], row["reward"]) for row in shown] == [("A", own[3]) for own in cited]
@@ -218,6 +222,21 @@ def test_the_best_policy_on_dev_is_kept_and_the_last_beside_it(
     start, kept, last = (load_file(folder / ADAPTER) for folder in folders)
     assert all((start[name] == kept[name]).all() for name in start)
     assert any((start[name] != last[name]).any() for name in start)
+
+
+def test_a_policy_that_games_the_rewards_is_not_kept_and_ends_the_run(
+    ppo: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # What is better by both is kept; then rewards rise and the other verifier's figure falls.
+    figures = iter([(0.0, 50.0), (1.0, 60.0), (2.0, 40.0), (1.5, 59.0), (9.0, 99.0)])
+    names = "dev_reward", "dev_citation_f1_other"
+    found = (dict(zip(names, own, strict=True)) for own in figures)
+    monkeypatch.setattr(Learner, "evaluate", lambda *_: (next(found), []))
+    changed = {"watch": ("other", "lexical"), "stop_when_diverging": True, "evaluations": 4}
+    metrics = read_jsonl(ppo.run(tmp_path, **changed) / "metrics.jsonl")
+    assert [own["step"] for own in metrics if "dev_reward" in own] == [0, 1, 2, 3]
+    assert "stopped at step 3" in (said := capsys.readouterr().err)
+    assert "step 1 is kept" in said
 
 
 def test_a_loss_that_is_not_finite_names_the_step_and_keeps_the_last_state(
