@@ -418,7 +418,14 @@ def _check(config: Config) -> None:
         if isinstance(system, ExtractSystem):
             continue
         if not isinstance(system, AdapterSystem | ModelOfSystem):
-            config.training_options(name)
+            options: Any = config.training_options(name)
+            if isinstance(system, RLSystem):
+                step = options.prompts_per_step * options.samples_per_prompt
+                if options.episodes % step:
+                    raise InputError(
+                        f"systems.{name}: expected episodes that are a multiple of "
+                        f"prompts_per_step times samples_per_prompt, {step}, got {options.episodes}"
+                    )
         steered = config.reward.citation_recall or config.reward.citation_precision
         if system.decode == "segment_search" and not steered:
             raise InputError(

@@ -160,6 +160,13 @@ def test_a_bad_system_is_named_with_its_key(system: dict[str, Any], line: str) -
     assert mistake(raw).startswith(f"systems.odd.{line}")
 
 
+def test_episodes_are_whole_rollouts() -> None:
+    rl = {"episodes": 130, "prompts_per_step": 8, "samples_per_prompt": 4}
+    expected = "prompts_per_step times samples_per_prompt, 32, got 130"
+    assert mistake(configuration(rl=rl)).endswith(expected)
+    load_config(configuration(rl=rl | {"episodes": 128}))
+
+
 def test_what_must_hold_between_sections() -> None:
     assert mistake(systems(odd={"train": "trpo"})) == (
         "systems.odd: expected one with `train: sft`, `dpo`, `ppo`, `grpo` or `rloo`, with "

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from citepipe import config as kinds
 from citepipe.config import Config
+from citepipe.verify.load import levels
 
 UNKNOWN = 7.0
 """Billions of parameters of a model that is not here and whose name says nothing."""
@@ -208,8 +209,9 @@ class Demand:
         return billions(model if Path(model).exists() else self.addresses.get(model, model))
 
     def _verifier_size(self, spec: str) -> float:
-        target = spec.partition("?")[0]
-        return 0.0 if target in ("", "lexical") or ":" in target else self._size(target)
+        targets = (own.partition("?")[0] for own in levels(spec))
+        models = [own for own in targets if own not in ("", "lexical") and ":" not in own]
+        return sum(map(self._size, models))
 
     def _verifiers(self, *specs: str) -> float:
         return 2.6 * sum(map(self._verifier_size, dict.fromkeys(specs)))

@@ -101,6 +101,14 @@ def test_a_users_verifier_is_tried_before_any_job(folder: Path, code: str, line:
     assert "== world" not in done.stdout
 
 
+def test_a_mistyped_verifier_is_refused_when_the_configuration_is_read(folder: Path) -> None:
+    with configured(folder, {"verifiers.train": "lexcal"}):
+        done = snakemake(folder, "-n", "--", "results/table.csv")
+    assert done.returncode == 1
+    assert "Configuration: verifier 'lexcal': expected lexical" in done.stdout
+    assert "is lexical meant?" in done.stdout
+
+
 def test_what_the_command_line_sets_reaches_the_jobs(folder: Path) -> None:
     world = "miniature={world: {train: 2, dev: 2, test: 2, expertqa: 2}}"
     train = "results/miniature/world/train.json"

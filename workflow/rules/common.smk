@@ -24,7 +24,7 @@ from citepipe.inputs import absent_inputs, localise
 from citepipe.models.load import is_ready
 from citepipe.options import resolved
 from citepipe.provenance import digest_of_path, is_input
-from citepipe.verify.load import levels
+from citepipe.verify.load import check_spec, levels
 from demand import ALONE, Ask, Demand
 from staleness import NEWER, OWN_CODE, Stages, Wildcards
 
@@ -44,6 +44,10 @@ try:
     for name in CONFIG.systems:
         if all(Path(path).exists() for path in CONFIG.prompt_of(name).files.values()):
             check_prompt(CONFIG.prompt_of(name), list(CONFIG.data.test) if CONFIG.data else [])
+    VERIFIERS = {CONFIG.verifiers.train, *CONFIG.verifiers.report.values()}
+    VERIFIERS |= {CONFIG.verifiers.rl} - {None}
+    for spec in sorted(VERIFIERS):
+        check_spec(spec)
 except InputError as error:
     raise WorkflowError(f"Configuration: {error}")
 
@@ -274,8 +278,7 @@ def training_cfg(wildcards):
 
 # Who only looks at a run is warned; a run ends before its first job.
 ABSENT = absent_inputs(CONFIG)
-NAMED = {TRAIN_VERIFIER, CONFIG.verifiers.rl, *CONFIG.verifiers.report.values()}
-USERS_VERIFIERS = sorted(filter(is_users, chain.from_iterable(map(levels, NAMED - {None}))))
+USERS_VERIFIERS = sorted(filter(is_users, chain.from_iterable(map(levels, VERIFIERS))))
 for line in ABSENT:
     logger.warning(f"Configuration: {line}")
 
