@@ -8,7 +8,7 @@ import platform
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
 if TYPE_CHECKING:
     import torch
+    from transformers import PretrainedConfig
 
 RESULTS = Path(__file__).parent / "results"
 BASE = Path(__file__).parents[1] / "workflow" / "resources" / "miniature-base"
@@ -159,6 +160,28 @@ def matmul_rate(
         with clock.timing("product"):
             torch.matmul(left, right)
     return 2 * size**3 / statistics.median(clock.seconds["product"][2:])
+
+
+def decoder_operations(
+    config: PretrainedConfig, read: Iterable[tuple[int, Sequence[int]]]
+) -> tuple[float, float]:
+    """Floating-point operations of a decoder of Llama's kind: of a forward pass, and of one with a
+    backward pass behind it, through all weights but to none.
+
+    Counted are the matrix products, without padding: two operations per weight and token, and
+    attention's; the output matrix is needed for answers' tokens. `read` has the tokens of prompts,
+    and of the answers to each.
+    """
+    inner = config.num_attention_heads * config.head_dim
+    keys = config.num_key_value_heads * config.head_dim
+    layer = config.hidden_size * (2 * inner + 2 * keys + 3 * config.intermediate_size)
+    products = attention = 0.0
+    for n, answers in read:
+        products += 2 * config.num_hidden_layers * layer * (n + sum(answers))
+        products += 2 * config.hidden_size * config.vocab_size * sum(answers)
+        seen = n * (n + 1) / 2 + sum(a * n + a * (a + 1) / 2 for a in answers)
+        attention += 4 * config.num_hidden_layers * inner * seen
+    return products + attention, 2 * products + 3 * attention
 
 
 def verdict(reached: bool) -> str:

@@ -37,7 +37,15 @@ from unittest.mock import patch
 import generate
 import plain_search
 import torch
-from common import Clock, Report, argument_parser, matmul_rate, told_bound, verdict
+from common import (
+    Clock,
+    Report,
+    argument_parser,
+    decoder_operations,
+    matmul_rate,
+    told_bound,
+    verdict,
+)
 from entailment import (
     MINIATURE,
     VOCABULARY,
@@ -145,21 +153,10 @@ def scripted(examples: Sequence[Example]) -> Callable[..., Completion]:
 
 
 def training_operations(config: PretrainedConfig, rows: Sequence[Row], adapter: int) -> float:
-    """Floating-point operations of a forward and a backward pass of a decoder of Llama's kind.
-
-    Counted are the matrix products, without padding: two operations per weight and token, and
-    attention's; the backward pass goes through all weights, but to the adapter's only. The output
-    matrix is needed for answers' tokens.
-    """
-    inner = config.num_attention_heads * config.head_dim
-    keys = config.num_key_value_heads * config.head_dim
-    layer = config.hidden_size * (2 * inner + 2 * keys + 3 * config.intermediate_size)
-    layers = config.num_hidden_layers
-    lengths = [len(row.prompt) + len(row.answer) for row in rows]
-    products = 2 * (2 * layers * layer + 3 * adapter) * sum(lengths)
-    attention = 12 * inner * layers * sum(length * (length + 1) / 2 for length in lengths)
-    head = 4.0 * config.hidden_size * config.vocab_size * sum(len(row.answer) for row in rows)
-    return products + attention + head
+    """Floating-point operations of a forward and a backward pass, which goes to an adapter."""
+    tokens = [(len(row.prompt), [len(row.answer)]) for row in rows]
+    read = sum(prompt + answer for prompt, (answer,) in tokens)
+    return decoder_operations(config, tokens)[1] + 6 * adapter * read
 
 
 class Measurement:

@@ -39,7 +39,7 @@ _PUNCTUATION = re.compile(
     r"[.,:/](?!(?<=\d.)\d)|'(?!(?<=\w.)\w)|-(?!(?<![\w)\]].)\d)"
     r'|[!"()*;?\[\\\]_`{|}~¡§«¶·»¿،؛\u2010-\u2027\u2030-\u205e\u3001-\u303f！-／：-？［-｠]'
 )
-_LAST_WORD = re.compile(r"\w+$")
+_LAST_WORD = re.compile(r"(?<!\w)\w+$")
 _LETTER = re.compile(r"[^\W\d_]")
 _WORD = re.compile(r"\b[^\W\d_A-Z][^\W\d_]+")
 _LAST_LATIN = "\u024f"
