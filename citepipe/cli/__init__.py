@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 
 from citepipe.cli import (
+    ablate,
     answers,
     ask,
     compare,
@@ -89,7 +90,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for add in (answers.add_score, answers.add_reward, show.add_show, compare.add_compare):
         add(commands)
-    for add in (judges.add_judges, labels.add_sample, labels.add_correct):
+    for add in (ablate.add_ablate, judges.add_judges, labels.add_sample, labels.add_correct):
         add(commands)
     for add in (ask.add_ask, report.add_report, view.add_view, serve.add_serve):
         add(commands)

@@ -40,15 +40,7 @@ def add_ask(commands: Any) -> None:
     words = "words of a passage, at most" + shared.DEFAULT
     least = shared.number(int, "a whole number from 10", lambda value: value >= 10)
     option("--words", type=least, default=100, metavar="N", help=words)
-    model = (
-        "what answers: the directory of a trained system (results/models/fg_rl/seed0) or model, a "
-        "name at the hub, or a GGUF file; with --server its name there"
-    )
-    option("--model", metavar="MODEL", help=model)
-    server = "an OpenAI-compatible server that answers, by chat completions"
-    option("--server", metavar="URL", help=server)
-    key = "the environment variable with the server's key"
-    option("--api-key-variable", dest="key", metavar="NAME", help=key)
+    shared.add_answering(option)
     spec = shared.VERIFIER_HELP + shared.DEFAULT
     option("--verifier", default="lexical", metavar="SPEC", help=spec)
     shared.add_models(option)

@@ -96,6 +96,19 @@ def add_models(add: Callable[..., Any]) -> None:
     add("--no-cache", action="store_true", help="keep no decisions")
 
 
+def add_answering(add: Callable[..., Any]) -> None:
+    """What answers questions."""
+    model = (
+        "what answers: the directory of a trained system (results/models/fg_rl/seed0) or model, a "
+        "name at the hub, or a GGUF file; with --server its name there"
+    )
+    add("--model", metavar="MODEL", help=model)
+    server = "an OpenAI-compatible server that answers, by chat completions"
+    add("--server", metavar="URL", help=server)
+    key = "the environment variable with the server's key"
+    add("--api-key-variable", dest="key", metavar="NAME", help=key)
+
+
 def add_rewards(add: Callable[..., Any]) -> None:
     """The sizes of rewards."""
     size = number(float, "a number from 0", lambda value: 0 <= value < float("inf"))
