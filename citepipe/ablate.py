@@ -47,8 +47,8 @@ def ablate(examples: Sequence[Example], answering: Answering) -> dict[str, Any]:
             changed = _words(statement) not in again
             if number in own:
                 about = {"id": examples[place].id, "question": examples[place].question}
-                about |= {"text": statement.text.strip(), "document": number}
-                citations.append({**about, "matters": changed})
+                about["text"] = statement.text.strip()
+                citations.append({**about, "document": number, "matters": changed})
             elif not is_cited:
                 control.append(changed)
     return {"citations": citations, "control": {"changed": sum(control), "of": len(control)}}
@@ -71,7 +71,9 @@ def shuffle(
         replace(examples[place], docs=tuple(examples[place].docs[i] for i in order), output=None)
         for place, order in zip(places, drawn, strict=True)
     ]
-    said, same, overlaps = [], [], []
+    said: list[float] = []
+    same: list[float] = []
+    overlaps: list[float] = []
     for place, order, answer in zip(places, drawn, answering(moved), strict=True):
         again = {_words(s): {order[n - 1] + 1 for n in own} for s, own in _cited(answer)}
         before = [(_words(statement), own) for statement, own in _cited(examples[place]) if own]
