@@ -82,7 +82,9 @@ def load_splitter(spec: str = "punkt-rules") -> Splitter:
             "`python -m nltk.downloader punkt_tab`, or take the splitter punkt-rules"
         ) from None
     tokenizer = punkt.PunktSentenceTokenizer(parameters, lang_vars=Unhurried())
-    return lambda text: list(tokenizer.span_tokenize(text))
+    # An answer is read by two sets of rules, and a reference may come twice.
+    known = lru_cache(maxsize=4096)(lambda text: tuple(tokenizer.span_tokenize(text)))
+    return lambda text: list(known(text))
 
 
 def split_sentences(text: str, splitter: Splitter) -> list[Span]:
