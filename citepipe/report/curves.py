@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -14,10 +15,15 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+HELD_OUT = "held out F1"
+"""Citation F1 on dev by the verifier that only watches."""
+
 LINES = {
     "dev_citation_recall": "citation recall",
     "dev_citation_precision": "citation precision",
     "dev_correctness": "correctness",
+    "dev_citation_f1": "rewarded",
+    HELD_OUT: "held out",
     "eval_loss": "dev",
     "loss": "training",
 }
@@ -50,9 +56,10 @@ class Panel(NamedTuple):
 REINFORCED = (
     Panel("reward per answer", ("dev_reward",), best=True, title="Reward on dev"),
     Panel("reward per answer", tuple(LINES)[:3], title="Its components on dev"),
-    Panel("citation F1 (%)", ("dev_citation_f1",), best=True, title="Citation F1 on dev"),
+    Panel("citation F1 (%)", ("dev_citation_f1", HELD_OUT), best=True, title="Citation F1 on dev"),
     Panel("KL (nats per answer)", ("kl",), title="KL to the start"),
     Panel("entropy (nats per token)", ("entropy",), title="Entropy of the policy"),
+    Panel("tokens per answer", ("dev_tokens",), title="Length on dev"),
 )
 """The panels of a system that learnt from rewards. The best step has the highest dev reward."""
 
@@ -71,7 +78,7 @@ def run(runs: Sequence[tuple[str, int, Path]], out_figure: Path, out_points: Pat
 
     Args:
         runs: system, seed and `metrics.jsonl` of every trained system, in the figure's order.
-        out_figure: the figure (SVG).
+        out_figure: the figure (SVG); a PNG is written beside it.
         out_points: system, seed, step, name and value of every point (CSV).
 
     Raises:
@@ -85,10 +92,20 @@ def run(runs: Sequence[tuple[str, int, Path]], out_figure: Path, out_points: Pat
     # The user's own settings would change the picture.
     with style.context(["default", STYLE]):
         figure = draw(points)
-        with atomic_writer(out_figure) as stream:
-            figure.savefig(stream, format="svg", metadata={"Date": None})
+        save(figure, out_figure)
+        save(figure, out_figure.with_suffix(".png"))
     systems = points["system"].nunique()
     return f"curves: {systems} systems, {len(runs)} runs, {len(points)} points, {out_figure}"
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a figure, as the end of the file's name says, without date or version."""
+    if path.suffix == ".svg":
+        with atomic_writer(path) as stream:
+            figure.savefig(stream, format="svg", metadata={"Date": None})
+    else:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, dpi=200, metadata={"Software": None})
 
 
 def read(runs: Sequence[tuple[str, int, Path]]) -> pd.DataFrame:
@@ -97,7 +114,9 @@ def read(runs: Sequence[tuple[str, int, Path]]) -> pd.DataFrame:
 
     frames = []
     for system, seed, path in runs:
-        frame = pd.DataFrame(read_jsonl(path), columns=["step", *DRAWN])
+        frame = pd.DataFrame(read_jsonl(path))
+        frame = frame.rename(columns=lambda n: re.sub("^dev_citation_f1_.+", HELD_OUT, n))
+        frame = frame.reindex(columns=["step", *DRAWN])
         points = frame.melt("step", var_name="name").dropna()
         if points.empty:
             raise InputError(f"{path}: expected numbers for some of {', '.join(DRAWN)}")
@@ -155,6 +174,9 @@ def _draw_panel(axes: Axes, panel: Panel, own: pd.DataFrame) -> None:
         curves = own[own["name"] == name].pivot(index="step", columns="seed", values="value")
         # What comes first is in front.
         style: dict[str, Any] = {"color": COLOURS[place], "zorder": 3 - place / 10}
+        if name == HELD_OUT:
+            # Perhaps it is the same line.
+            style |= {"linestyle": "--", "zorder": 3}
         for seed in curves if curves.shape[1] > 1 else []:
             axes.plot(curves[seed].dropna(), linewidth=0.6, alpha=0.45, **style)
         mean = curves.dropna().mean(axis="columns")

@@ -32,7 +32,7 @@ def runs(tmp_path: Path) -> Runs:
         parts = {"dev_correctness": 0.5, "kl": 0.5, "entropy": 1.0}
         return [
             {"step": step, "dev_reward": x, "dev_citation_recall": x - 0.5, **parts}
-            | {"dev_citation_f1": 100 * x}
+            | {"dev_citation_f1": 100 * x, "dev_citation_f1_oracle": 50 * x, "dev_tokens": 9}
             for step, x in enumerate(rewards)
         ]
 
@@ -57,9 +57,9 @@ def test_the_points_are_tidy(runs: Runs, tmp_path: Path):
     assert rows[0] == ["system", "seed", "step", "name", "value"]
     fitted = ["2 eval_loss 1.5", "4 eval_loss 1.25", "6 eval_loss 1.25", "1 loss 2.0", "2 loss 1.0"]
     assert rows[1:6] == [["dist", "0", *point.split()] for point in fitted]
-    # Six figures at each of four and three steps.
-    assert len(rows) == 1 + 5 + 6 * 4 + 6 * 3
-    assert summary.startswith("curves: 2 systems, 3 runs, 47 points")
+    # Eight figures at each of four and three steps.
+    assert len(rows) == 1 + 5 + 8 * 4 + 8 * 3
+    assert summary.startswith("curves: 2 systems, 3 runs, 61 points")
 
 
 def test_a_panel_per_fitted_system_and_a_row_per_reinforced_one(runs: Runs):
@@ -67,10 +67,11 @@ def test_a_panel_per_fitted_system_and_a_row_per_reinforced_one(runs: Runs):
     assert (loss.get_title(), loss.get_ylabel()) == ("dist", "loss (nats)")
     assert sorted(lines(loss)) == [([1, 2], [2.0, 1.0]), ([2, 4, 6], [1.5, 1.25, 1.25])]
     labels = ["reward per answer"] * 2 + ["citation F1 (%)", "KL (nats per answer)"]
-    assert [axes.get_ylabel() for axes in row] == [*labels, "entropy (nats per token)"]
+    labels += ["entropy (nats per token)", "tokens per answer"]
+    assert [axes.get_ylabel() for axes in row] == labels
     assert [text.get_text() for axes in row for text in axes.texts] == ["fg_rl"]
-    assert [axes.get_xlabel() for axes in (loss, *row)] == ["step"] * 6
-    reward, parts, f1, kl, entropy = row
+    assert [axes.get_xlabel() for axes in (loss, *row)] == ["step"] * 7
+    reward, parts, f1, kl, entropy, _ = row
     # Seeds are thin, and their mean reaches as far as all of them.
     assert lines(reward) == [
         ([0, 1, 2, 3], [0.5, 0.75, 1.0, 0.625]),
@@ -81,6 +82,8 @@ def test_a_panel_per_fitted_system_and_a_row_per_reinforced_one(runs: Runs):
     assert len(lines(parts)) == 6
     legend = [text.get_text() for text in parts.get_legend().get_texts()]
     assert legend == ["citation recall", "correctness"]
+    held_out = [y for _, y in lines(f1)]
+    assert ([25, 37.5, 50, 31.25] in held_out, [50, 75, 100, 62.5] in held_out) == (True, True)
     # The kept step is the first of the best on dev.
     assert lines(loss, "o") == [([4], [1.25])]
     assert lines(reward, "o") == [([2], [1.0]), ([0], [0.5])]

@@ -114,8 +114,11 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "table.tex",
         "scores.csv",
         "figures/learning_curves.svg",
+        "figures/learning_curves.png",
         "figures/curves.csv",
     ]
+    drawn = ("scores", "errors", "samples")
+    files += [f"figures/{name}.{kind}" for name in drawn for kind in ("svg", "png")]
     files += [f"scores/{system}/seed0.json" for system in SYSTEMS]
     for system in ("h_rs", "fg_rs"):
         sampled = ("answers.json", "candidates.jsonl", "shards/1-of-1.jsonl")

@@ -24,14 +24,24 @@ COMPARED = {
     "against": next(
         (n for n in TRAINED if SYSTEMS[n].train == "sft" and SYSTEMS[n].data == "teacher"), ""
     ),
+    "sampled": [[n, seed] for n in (*SAMPLED, *CHOSEN) for seed in CONFIG.seeds_of(n)],
     "bootstrap": [CONFIG.score.resamples, CONFIG.score.confidence, CONFIG.score.seed],
 }
 CURVES = f"{RESULTS}/figures/learning_curves.svg"
+ALL_SAMPLES = of_all_runs([*SAMPLED, *CHOSEN], *SAMPLE_FILES)
+FIGURES = {"scores": "Scores", "errors": "Scores"} | (
+    {"samples": "Training"} if ALL_SAMPLES else {}
+)
 TABLE_INPUT, TABLE_PARAMS = STAGES.add(
-    [f"{RESULTS}/table.csv", CURVES],
+    [f"{RESULTS}/table.csv", CURVES, *(f"{RESULTS}/figures/{name}.svg" for name in FIGURES)],
     "table.py",
-    "citepipe.report.files citepipe.report.curves",
-    inputs={"products": PRODUCTS, "models": ALL_MODELS, "scores": ALL_SCORES},
+    "citepipe.report.files citepipe.report.curves citepipe.report.figures",
+    inputs={
+        "products": PRODUCTS,
+        "models": ALL_MODELS,
+        "scores": ALL_SCORES,
+        "samples": ALL_SAMPLES,
+    },
     cfg=COMPARED,
     absent=lambda w: [path for path in MADE if not Path(path).exists()],
 )
@@ -48,11 +58,17 @@ rule table:
         curves=(
             [
                 shown("figures/learning_curves.svg", "learning curves", "curves", "Training"),
+                f"{RESULTS}/figures/learning_curves.png",
                 shown("figures/curves.csv", "their numbers", "curves", "Training"),
             ]
             if TRAINED
             else []
         ),
+        figures=[
+            shown(f"figures/{name}.svg", f"figure of {name}", "figures", category)
+            for name, category in FIGURES.items()
+        ],
+        pictures=[f"{RESULTS}/figures/{name}.png" for name in FIGURES],
     log:
         f"{LOGS}/table.log",
     localrule: True
@@ -80,12 +96,11 @@ PAGE_INPUT, PAGE_PARAMS = STAGES.add(
         "scores": ALL_SCORES,
         "answers": files(*ALL_ANSWERS),
         "curves": [CURVES] if TRAINED else [],
-        "samples": of_all_runs([*SAMPLED, *CHOSEN], *SAMPLE_FILES),
+        "samples": ALL_SAMPLES,
     },
     cfg={
         **COMPARED,
         "answers": ALL_ANSWERS,
-        "sampled": [[n, seed] for n in (*SAMPLED, *CHOSEN) for seed in CONFIG.seeds_of(n)],
         "page": [
             digest_of_path(ROOT / f"citepipe/report/page.{kind}") for kind in ("css", "html", "js")
         ],

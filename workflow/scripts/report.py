@@ -14,7 +14,6 @@ def work(job: Job) -> str:
         Scored(system, seed, path, read_json(path))
         for (system, seed, _), path in zip(job.cfg["runs"], job.all_given("scores"), strict=True)
     ]
-    samples = job.all_given("samples")
     curves = job.all_given("curves")
     return page.run(
         files,
@@ -25,10 +24,7 @@ def work(job: Job) -> str:
         job.out,
         trained=[system for system, _, is_trained in job.cfg["runs"] if is_trained],
         curves=curves[0] if curves else None,
-        samples=[
-            (*run, *pair)
-            for run, *pair in zip(job.cfg["sampled"], samples[::2], samples[1::2], strict=True)
-        ],
+        samples=job.samples,
     )
 
 

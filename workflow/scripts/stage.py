@@ -81,6 +81,13 @@ class Job:
         paths = self.snakemake.input[name]
         return [Path(path) for path in ([paths] if isinstance(paths, str) else paths)]
 
+    @property
+    def samples(self) -> list[tuple[str, int, Path, Path]]:
+        """By system and seed the answers to learn from, and what they were chosen among."""
+        given = self.all_given("samples") if self.cfg["sampled"] else []
+        pairs = zip(self.cfg["sampled"], given[::2], given[1::2], strict=True)
+        return [(*run, answers, candidates) for run, answers, candidates in pairs]
+
     def made(self, name: str) -> Path:
         """An output by its name."""
         return Path(self.snakemake.output[name])

@@ -1,4 +1,4 @@
-"""The table of all systems, all scores in tidy form, and the learning curves."""
+"""The table of all systems, all scores in tidy form, the learning curves and other figures."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ from stage import Job, run_stage
 
 
 def work(job: Job) -> str:
-    from citepipe.report import files
+    from citepipe.report import figures, files
 
     runs = [(name, seed) for name, seed, _ in job.cfg["runs"]]
     trained = [(name, seed) for name, seed, is_trained in job.cfg["runs"] if is_trained]
@@ -14,17 +14,19 @@ def work(job: Job) -> str:
         from citepipe.report import curves
 
         models = zip(trained, job.all_given("models"), strict=True)
-        figure, points = map(Path, job.snakemake.output["curves"])
+        figure, _, points = map(Path, job.snakemake.output["curves"])
         curves.run([(*run, path / "metrics.jsonl") for run, path in models], figure, points)
-    scores = zip(runs, job.all_given("scores"), strict=True)
-    return files.run(
-        [(*run, path) for run, path in scores],
+    scores = [(*run, path) for run, path in zip(runs, job.all_given("scores"), strict=True)]
+    line = files.run(
+        scores,
         dict(job.cfg["starts"]),
         job.cfg["against"],
         job.config.score,
         job.made("table"),
         job.made("scores"),
     )
+    figures.run(job.made("table"), scores, job.samples, job.out.parent / "figures")
+    return line
 
 
 run_stage(work)
