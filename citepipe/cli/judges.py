@@ -67,8 +67,8 @@ def _judges(arguments: argparse.Namespace) -> None:
         check_spec(spec)
     labelled = [one for file in files for one in read_labelled(file)]
     if arguments.calibrate is not None:
-        if not any(">" in spec for spec in specs):
-            raise InputError("--calibrate: expected a cascade, as --verifier 'A>B>C'")
+        if len(labelled) < 2 or not any(">" in spec for spec in specs):
+            raise InputError("--calibrate: expected a cascade (--verifier 'A>B>C') and two pairs")
         specs = [_calibrated(arguments, spec, labelled[::2]) for spec in specs]
         labelled = labelled[1::2]
     judges = {spec: _measured(arguments, spec, labelled) for spec in specs}
