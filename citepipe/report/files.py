@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from html import escape
 from itertools import groupby
 from pathlib import Path
 from textwrap import fill
@@ -49,7 +50,7 @@ def run(
         starts: by system the one that its training, or its way of answering, starts from.
         against: the system that all are held against.
         options: those of the bootstrap.
-        out: a row per system (CSV), and beside it `.md` and `.tex` to read. Figures by the first
+        out: a row per system (CSV), and beside it `.md`, `.tex` and `.html`. Figures by the first
             verifier have plain names, those by another end in `_{verifier}`; each is followed by
             its `_low`, `_high`, `_vs_{against}` and `_vs_start`.
         out_scores: a row per figure of each run, with its bootstrap interval over questions (CSV).
@@ -78,7 +79,9 @@ def run(
     short, full = blocks(rows, verifiers, against)
     for line in [*terminal(short), "", *(fill(note, 100) for note in notes), ""]:
         say(line)
-    for suffix, lines in ((".md", markdown(full, notes)), (".tex", latex(full, notes))):
+    written = {".md": markdown(full, notes), ".tex": latex(full, notes)}
+    written[".html"] = html(short, full, notes)
+    for suffix, lines in written.items():
         with atomic_writer(out.with_suffix(suffix)) as stream:
             stream.writelines(f"{line}\n" for line in lines)
     return f"table: {len(rows)} systems, {len(figures)} figures, {out}"
@@ -152,6 +155,22 @@ def latex(blocks: Sequence[Block], notes: Sequence[str]) -> Iterator[str]:
             yield f"{' & '.join(map(str.strip, line)).translate(LATEX)} \\\\"
         yield "\\hline\n\\end{tabular}\n"
     yield from (f"% {note}" for note in notes)
+
+
+def html(short: Sequence[Block], full: Sequence[Block], notes: Sequence[str]) -> Iterator[str]:
+    """A page with a table per block, and the notes."""
+    yield "<!doctype html><meta charset=utf-8><title>Scores</title><style>"
+    yield "body{font:15px sans-serif;margin:1em}table{border-collapse:collapse;margin:1em 0}"
+    yield "caption{text-align:left;font-weight:bold}td,th{padding:.2em .6em;text-align:right}"
+    yield "tr{border-bottom:1px solid #ccc}:first-child{text-align:left}</style>"
+    for title, heads, lines in [*short, *full]:
+        yield f"<table><caption>{escape(title)}</caption>"
+        # The titles of the short ones say what they are of.
+        shown = [f"{of} {head}" if (title, heads, lines) in full else head for of, head in heads]
+        for line in [["system", *shown], *lines]:
+            yield f"<tr>{''.join(f'<td>{escape(cell.strip())}' for cell in line)}"
+        yield "</table>"
+    yield from (f"<p>{escape(note)}" for note in notes)
 
 
 def legend(

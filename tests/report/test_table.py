@@ -168,6 +168,9 @@ def test_tables_to_read_have_the_layout_of_the_paper(tmp_path: Path):
         f" & {' & '.join(groups)} \\\\",
     ]
     assert any(line.startswith(r"my\_own & 30.0 $\pm$0.0") for line in lines)
+    lines = (tmp_path / "table.html").read_text().splitlines()
+    assert "<table><caption>Scores by lexical</caption>" in lines
+    assert any(line.startswith("<tr><td>my_own<td>30.0 ±0.0<td>") for line in lines)
 
 
 def test_scores_are_tidy_and_name_a_verifier_only_where_one_was_needed(tmp_path: Path):

@@ -112,6 +112,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "table.csv",
         "table.md",
         "table.tex",
+        "table.html",
         "scores.csv",
         "figures/learning_curves.svg",
         "figures/learning_curves.png",

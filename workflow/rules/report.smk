@@ -51,15 +51,16 @@ rule table:
     input:
         **TABLE_INPUT,
     output:
-        table=shown("table.csv", "systems", "table", "Scores"),
+        table=f"{RESULTS}/table.csv",
+        page=shown("table.html", "table of systems", "table", "Scores"),
         markdown=f"{RESULTS}/table.md",
         latex=f"{RESULTS}/table.tex",
-        scores=shown("scores.csv", "all scores", "scores", "Scores"),
+        scores=shown("scores.csv", "all scores (CSV)", "scores", "Scores"),
         curves=(
             [
                 shown("figures/learning_curves.svg", "learning curves", "curves", "Training"),
                 f"{RESULTS}/figures/learning_curves.png",
-                shown("figures/curves.csv", "their numbers", "curves", "Training"),
+                shown("figures/curves.csv", "their numbers (CSV)", "curves", "Training"),
             ]
             if TRAINED
             else []
