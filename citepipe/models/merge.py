@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from citepipe.data.files import read_json
+from citepipe.data.files import read_json, read_jsonl
 from citepipe.errors import InputError
 from citepipe.models.load import (
     LOST_AT_MOST,
@@ -26,7 +27,7 @@ from citepipe.options import ModelOptions
 from citepipe.progress import say, summary
 
 _PACKAGES = ("citepipe", "torch", "transformers", "peft")
-_Scores = Mapping[str, Mapping[str, float]]
+_Scores = Mapping[str, Mapping[str, str]]
 
 
 def export(
@@ -98,13 +99,26 @@ def export(
         made["adapter left after rounding"] = f"{kept:.1%}"
     made["versions"] = {name: importlib.metadata.version(name) for name in _PACKAGES}
     made["training"] = record
+    about = trained / "citepipe.json"
+    if about.is_file():
+        made |= _kept(trained, read_json(about))
     with building(out) as partial:
+        if about.is_file():
+            shutil.copy(about, partial)
         model.save_pretrained(partial, max_shard_size="5GB")
         tokenizer.save_pretrained(partial)
         card = _card(out.name, options.base, licence, made, metrics)
         (partial / "README.md").write_text(card, encoding="utf-8")
     size = sum(path.stat().st_size for path in out.iterdir())
     return summary("merge", {"written": str(out), "GB": size / 1e9, "adapter kept": f"{kept:.1%}"})
+
+
+def _kept(trained: Path, about: Mapping[str, Any]) -> dict[str, object]:
+    """For the card of a system that was trained here: its prompt, and the figures on dev of the
+    step that was kept."""
+    rows = [row for row in read_jsonl(trained / "metrics.jsonl") if row["step"] == about["step"]]
+    figures = {name: x for row in rows for name, x in row.items() if name[:4] in ("dev_", "eval")}
+    return {"kept step": {"step": about["step"], **figures}, "prompt": about["prompt"]}
 
 
 def dtype_of(options: ModelOptions) -> str:
@@ -114,13 +128,22 @@ def dtype_of(options: ModelOptions) -> str:
     return dtype if dtype in ("float32", "bfloat16", "float16") else "float32"
 
 
-def _metrics(value: Any, label: tuple[str, ...] = ()) -> Iterator[tuple[str, dict[str, float]]]:
-    """The metrics in a score file, each group by the verifier and dataset that it is of."""
+def _metrics(value: Any, label: tuple[str, ...] = ()) -> Iterator[tuple[str, dict[str, str]]]:
+    """The metrics in a score file with their intervals, each group by the verifier and dataset that
+    it is of."""
     if not isinstance(value, dict):
         return
     if isinstance(value.get("metrics"), dict):
-        numbers = {k: v for k, v in value["metrics"].items() if isinstance(v, int | float)}
-        yield ", ".join(label), numbers
+        bounds = value.get("intervals", {})
+        yield (
+            ", ".join(label),
+            {
+                name: f"{x:.1f}" + (" [{:.1f}, {:.1f}]".format(*own) if own else "")
+                for name, x in value["metrics"].items()
+                if isinstance(x, int | float)
+                for own in [bounds.get(name)]
+            },
+        )
     else:
         for key, inner in value.items():
             yield from _metrics(inner, (*label, key))
@@ -142,11 +165,15 @@ def _card(
     known = {key: value for key, value in made.items() if value is not None}
     lines = ["---", front.to_yaml(), "---", "", f"# {name}", ""]
     lines += ["A language model that answers questions from documents and cites them as `[1][2]`,"]
-    lines += ["made with citepipe.", "", "```json"]
+    lines += [
+        "made with citepipe. To ask it about documents of your own, each sentence checked:",
+        "",
+    ]
+    lines += [f'    citepipe ask "QUESTION" --docs FOLDER --model {name}', "", "```json"]
     lines += [json.dumps(known, indent=1, ensure_ascii=False), "```"]
     if scores:
         lines += ["", "## Scores", "", "Percent, by ALCE's names.", ""]
     for label, metrics in scores.items():
-        numbers = ", ".join(f"{metric} {value:.1f}" for metric, value in metrics.items())
+        numbers = ", ".join(f"{metric} {value}" for metric, value in metrics.items())
         lines.append(f"- {label}: {numbers}" if label else f"- {numbers}")
     return "\n".join([*lines, ""])

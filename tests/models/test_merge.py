@@ -15,8 +15,9 @@ import yaml
 
 from citepipe.cli import main
 from citepipe.errors import InputError
-from citepipe.models.load import load_base, load_for_inference
+from citepipe.models.load import load_base, load_for_inference, trained_with
 from citepipe.models.merge import dtype_of, export
+from citepipe.options import PromptOptions
 from tests.models.tiny import adapted, loaded, logits, lora, options
 
 
@@ -70,7 +71,13 @@ def test_the_tokenizer_and_the_card_come_along(tiny_base: Path, tmp_path: Path) 
     adapted(tiny_base, tmp_path / "adapter", lora())
     scores = tmp_path / "scores.json"
     metrics = {"citation_rec": 12.34, "claims_nli": None}
-    scores.write_text(json.dumps({"lexical": {"asqa": {"metrics": metrics}}}))
+    part = {"metrics": metrics, "intervals": {"citation_rec": [10.04, 14.6]}}
+    scores.write_text(json.dumps({"lexical": {"asqa": part}}))
+    about = {"step": 2, "model": {"base": str(tiny_base)}, "prompt": {"instruction": "Cite."}}
+    (tmp_path / "adapter" / "citepipe.json").write_text(json.dumps(about))
+    steps = [{"step": 2, "loss": 9}, {"step": 2, "dev_reward": 0.5}, {"step": 3, "dev_reward": 0.1}]
+    lines = "\n".join(map(json.dumps, steps))
+    (tmp_path / "adapter" / "metrics.jsonl").write_text(lines)
     out = tmp_path / "model"
     record = {"system": "fg_rl", "seed": 3}
     said = export(options(tiny_base), tmp_path / "adapter", out, "a.zip", scores, "mit", record)
@@ -87,7 +94,7 @@ def test_the_tokenizer_and_the_card_come_along(tiny_base: Path, tmp_path: Path) 
         "license": "mit",
         "tags": ["citepipe", "citations"],
     }
-    assert body.endswith("\n- lexical, asqa: citation_rec 12.3\n")
+    assert body.endswith("\n- lexical, asqa: citation_rec 12.3 [10.0, 14.6]\n")
     made = json.loads(body.partition("```json\n")[2].partition("```")[0])
     assert set(made.pop("versions")) == {"citepipe", "torch", "transformers", "peft"}
     assert made == {
@@ -97,7 +104,12 @@ def test_the_tokenizer_and_the_card_come_along(tiny_base: Path, tmp_path: Path) 
         "adapter": {"peft_type": "LORA", "r": 2, "lora_alpha": 8},
         "adapter left after rounding": "100.0%",
         "training": record,
+        "kept step": {"step": 2, "dev_reward": 0.5},
+        "prompt": {"instruction": "Cite."},
     }
+    # The whole model knows its prompt too.
+    model, prompt = trained_with(out)
+    assert (model.base, prompt) == (str(out), PromptOptions(instruction="Cite."))
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
