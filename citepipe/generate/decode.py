@@ -31,8 +31,9 @@ STEPS_UNTIL_TIDY = 4
 WORTH_TIDYING = 0.75
 """Then a new cache is made if attention costs no more than this share afterwards."""
 
-PREFILL_TOKENS = {"cpu": 8192, "cuda": 32768}
-"""Tokens of prompts that are read in one pass, padding included."""
+PREFILL_TOKENS = {"cpu": 512, "cuda": 32768}
+"""Tokens of prompts that are read in one pass, padding included, if they are several. A processor
+is not quicker with more."""
 
 
 @dataclass(eq=False)
@@ -235,6 +236,7 @@ class TreeDecoder:
         modules = [module for module in model.modules() if hasattr(module, "config")]
         configs = {id(module.config): module.config for module in modules}
         self._configs: list[Any] = list(configs.values())
+        self._limit = PREFILL_TOKENS.get(model.device.type, 8192)
         self._rows: dict[Ids, Row] = {}
         self._steps = 0
         # Of the rows with live branches; see `_arrange`.
@@ -258,10 +260,9 @@ class TreeDecoder:
     def start(self, branches: Sequence[Branch]) -> None:
         """Take branches in; those of before go on."""
         unread = {branch.prompt for branch in branches} - self._rows.keys()
-        limit = PREFILL_TOKENS.get(self.model.device.type, 8192)
         chunk: list[Ids] = []
         for prompt in sorted(unread, key=lambda prompt: (-len(prompt), prompt)):
-            if chunk and (len(chunk) + 1) * len(chunk[0]) > limit:
+            if chunk and (len(chunk) + 1) * len(chunk[0]) > self._limit:
                 self._read(chunk)
                 chunk = []
             chunk.append(prompt)
@@ -335,6 +336,18 @@ class TreeDecoder:
         row.live.remove(branch)
         if kept is not None:
             row.known[kept] = branch.columns[: len(kept)]
+
+    def prompt_alone(self, prompt: Ids) -> DynamicCache | None:
+        """Keys and values of all but a live prompt's last token; None if it was read with others,
+        which would be in their rounding."""
+        head = len(prompt) - 1
+        if 2 * len(prompt) <= self._limit:
+            return None
+        row, cache = self._rows[prompt], DynamicCache()
+        for layer, parts in enumerate(row.cache.tensors):
+            keys, values = (p[row.index, :head].transpose(0, 1)[None].contiguous() for p in parts)
+            cache.update(keys, values, layer)
+        return cache
 
     def _read(self, prompts: Sequence[Ids]) -> None:
         """Run prompts, the longest first, with the model's own attention."""

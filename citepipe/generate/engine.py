@@ -287,9 +287,14 @@ class HuggingFaceGenerator:
 
     def _logits_alone(self, sequence: Sequence) -> torch.Tensor:
         """(1, vocabulary) logits of the next token, computed without any batch."""
-        ids = torch.tensor([[*sequence.prompt, *sequence.answer]])
+        cache = self._decoder.prompt_alone(sequence.prompt) if self._decoder else None
+        begin = sequence.prompt if cache is None else sequence.prompt[-1:]
+        ids = torch.tensor([[*begin, *sequence.answer]])
         output = self._language_model(
-            input_ids=ids.to(self._language_model.device), use_cache=False, logits_to_keep=1
+            input_ids=ids.to(self._language_model.device),
+            past_key_values=cache,
+            use_cache=cache is not None,
+            logits_to_keep=1,
         )
         logits: torch.Tensor = output.logits[:, -1]
         return logits

@@ -11,7 +11,7 @@ import torch
 import transformers
 
 from citepipe.errors import InputError
-from citepipe.generate import engine
+from citepipe.generate import decode, engine
 from citepipe.generate.completion import Completion, Request, Sampling
 from citepipe.generate.decode import TreeDecoder
 from citepipe.generate.engine import HuggingFaceGenerator
@@ -239,6 +239,38 @@ def test_samples_do_not_depend_on_the_batch(loaded) -> None:  # type: ignore[no-
         assert reported == {(n, s): one for n, own in enumerate(found) for s, one in enumerate(own)}
     alone = [HuggingFaceGenerator(model, tokenizer).generate([r])[0] for r in requests]
     assert _ids(alone) == _ids(together)
+
+
+def test_a_long_prompt_is_read_by_itself_and_not_again_for_doubtful_tokens(
+    kind: tuple[Any, Any, bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, tokenizer, trees = kind
+    if not trees:
+        pytest.skip("answers are run batch by batch")
+    requests = [
+        Request(prompt, f"{i}", 4, samples=2, sampling=DRAWN)
+        for i, prompt in enumerate(_prompts(3, len(tokenizer) - 1))
+    ]
+    choose = engine.choose
+
+    def doubt(*given: Any) -> tuple[torch.Tensor, ...]:
+        chosen, scores, unsure = choose(*given)
+        return chosen, scores, torch.ones_like(unsure)
+
+    monkeypatch.setattr(engine, "choose", doubt)
+    whole = HuggingFaceGenerator(model, tokenizer).generate(requests)
+    # Every prompt is long.
+    monkeypatch.setitem(decode.PREFILL_TOKENS, "cpu", 2)
+    read: list[int] = []
+    hook = model.register_forward_pre_hook(
+        lambda _, __, given: read.append(given["input_ids"].numel()), with_kwargs=True
+    )
+    found = HuggingFaceGenerator(model, tokenizer).generate(requests)
+    hook.remove()
+    # What is computed from the prompt's own keys and values is the same to the last bit.
+    assert found == HuggingFaceGenerator(model, tokenizer, 2).generate(requests)
+    assert _ids(found) == _ids(whole)
+    assert max(read) <= max(len(request.prompt) for request in requests)
 
 
 def test_requests_of_one_prompt_with_different_parameters(loaded) -> None:  # type: ignore[no-untyped-def]
