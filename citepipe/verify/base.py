@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import os
@@ -85,22 +86,31 @@ class DecisionCache:
     def _do(self, what: str, work: Callable[[sqlite3.Connection], T]) -> T:
         """Work on the database, if need be on a new one; `what` an InputError says."""
         try:
-            try:
-                return work(self._opened())
-            except sqlite3.DatabaseError as error:
-                # Damage has no class of its own, and all else has one.
-                if type(error) is not sqlite3.DatabaseError or self.path.suffix != ".sqlite":
-                    raise
-                self._set_aside(error)
-                return work(self._opened())
+            # More than once where other processes set a damaged file aside at the same time.
+            for _ in range(9):
+                try:
+                    return work(self._opened())
+                except FileNotFoundError:
+                    self._close()
+                except sqlite3.DatabaseError as error:
+                    # Damage has no class of its own, and all else has one.
+                    if type(error) is not sqlite3.DatabaseError or self.path.suffix != ".sqlite":
+                        raise
+                    self._close()
+                    with suppress(FileNotFoundError):
+                        self._set_aside(error)
+            return work(self._opened())
         except (OSError, sqlite3.Error) as error:
             raise InputError(f"{self.path}: {what}: {error}") from None
 
     def _opened(self) -> sqlite3.Connection:
         if self._connection is None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
+            before = self.path.stat() if self.path.exists() else None
             self._connection = sqlite3.connect(self.path, _WAIT_SECONDS, isolation_level=None)
             self._file = self.path.stat()
+            if before is not None and not os.path.samestat(before, self._file):
+                raise FileNotFoundError(errno.ENOENT, "it was set aside meanwhile")
             self._connection.execute(
                 "CREATE TABLE IF NOT EXISTS decisions "
                 "(key BLOB PRIMARY KEY, entailed INTEGER NOT NULL) WITHOUT ROWID"
@@ -113,11 +123,13 @@ class DecisionCache:
                 self._connection.execute(f"SELECT {columns} LIMIT 0")
         return self._connection
 
-    def _set_aside(self, error: sqlite3.Error) -> None:
-        """Give the damaged file another name, unless another process has done so already."""
+    def _close(self) -> None:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+    def _set_aside(self, error: sqlite3.Error) -> None:
+        """Give the damaged file another name, unless another process has done so already."""
         with self.path.open("rb") as stream:
             fcntl.flock(stream, fcntl.LOCK_EX)
             if os.path.samestat(self._file, self.path.stat()):
