@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 _LIKELIEST = 128
 """Tokens that are sorted at first; a draw beyond them is rare and has the whole row sorted."""
 
+_MANY = 4096
+"""Tokens among which a border of the sorted ones is near to almost every draw from the tail."""
+
 ROUNDING = 1e-5
 """What the logits of the same sequence may differ by in another batch, computed in 32 bits, as a
 share of the largest of them."""
@@ -40,7 +43,8 @@ def choose(
 
     Returns:
         (rows,) token ids: the token in which the cumulative probability, likeliest token first,
-        passes the draw; (rows,) float32, their log-probabilities at temperature 1 over the whole
+        passes the draw, or, among very many tokens on a CPU, that wins the race which the draw
+        seeds; (rows,) float32, their log-probabilities at temperature 1 over the whole
         vocabulary; and (rows,) whether logits that differ by rounding might give another token.
     """
     import torch
@@ -49,13 +53,17 @@ def choose(
     vocabulary = logits.shape[-1]
     least, most = logits.aminmax(dim=-1)
     near = ROUNDING * torch.maximum(least.abs(), most.abs())
-    if draws is None:
-        values, ids = logits.topk(min(2, vocabulary), dim=-1)
-        chosen, unsure = ids[:, 0], values[:, 0] - values[:, -1] < near
-    else:
+    scaled = logits
+    if draws is not None:
         scaled = logits if sampling.temperature == 1 else logits / sampling.temperature
         near = near / sampling.temperature
-        if 0 < sampling.top_k < vocabulary:
+    is_cut = 0 < sampling.top_k < vocabulary
+    if draws is None or (vocabulary > _MANY and logits.device.type == "cpu" and not is_cut):
+        raced = scaled if draws is None else (scaled - _waits(draws, vocabulary).log()).float()
+        values, ids = raced.topk(min(2, vocabulary), dim=-1)
+        chosen, unsure = ids[:, 0], values[:, 0] - values[:, -1] < near
+    else:
+        if is_cut:
             # One more than can be drawn, as it may be as likely as the last that can.
             values, ids = scaled.topk(sampling.top_k + 1, dim=-1)
             shares = values[:, :-1].softmax(dim=-1)
@@ -63,13 +71,28 @@ def choose(
             values, ids = scaled.topk(min(_LIKELIEST, vocabulary), dim=-1)
             shares = (values - scaled.logsumexp(dim=-1, keepdim=True)).exp()
         chosen, unsure, beyond = _pick(shares, values, ids, draws, near)
-        if not 0 < sampling.top_k < vocabulary and bool(beyond.any()):
+        if not is_cut and bool(beyond.any()):
             rows = beyond.nonzero()[:, 0]
             values, ids = scaled[rows].sort(dim=-1, descending=True)
             shares = values.softmax(dim=-1)
             chosen[rows], unsure[rows], _ = _pick(shares, values, ids, draws[rows], near[rows])
     scores = logits.gather(1, chosen[:, None])[:, 0] - logits.logsumexp(dim=-1)
     return chosen, scores, unsure
+
+
+def _waits(draws: torch.Tensor, count: int) -> torch.Tensor:
+    """(rows, count) float64: exponential waiting times, each row a function of its draw.
+
+    The token whose time, divided by its probability, is the shortest is one drawn by the
+    probabilities (the Gumbel-max trick). Rounding can tip it only where two arrive together.
+    """
+    import numpy as np
+    import torch
+
+    waits = np.empty((len(draws), count))
+    for row, draw in zip(waits, draws.tolist(), strict=True):
+        np.random.Generator(np.random.SFC64(int(draw * 2**32))).standard_exponential(out=row)
+    return torch.from_numpy(waits)
 
 
 def _pick(

@@ -39,6 +39,30 @@ def test_a_draw_beyond_the_likeliest_tokens_sorts_the_rest(
     assert ranks.max() >= 5
 
 
+def test_among_many_tokens_a_draw_is_by_their_probabilities_and_seldom_in_doubt(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "_MANY", 1000)
+    # Eight tokens have most of the probability, 1,000 share a fifth of it.
+    size, generator = 1008, torch.Generator().manual_seed(0)
+    shares = torch.cat([torch.arange(1.0, 9) / 45, torch.full((1000,), 2e-4)])
+    draws = torch.rand(20_000, generator=generator)
+    found = [
+        choose(shares.log().expand(len(own), size), Sampling(temperature=1.0), own)
+        for own in draws.split(500)
+    ]
+    chosen, scores, unsure = (torch.cat(parts) for parts in zip(*found, strict=True))
+    counts = torch.bincount(chosen.clamp(max=8), minlength=9)
+    expected = torch.cat([shares[:8], shares[8:].sum()[None]]) * len(draws)
+    # Chi-square with 8 degrees of freedom is above 26.1 once in a thousand.
+    assert float(((counts - expected) ** 2 / expected).sum()) < 26.1
+    assert scores.exp().tolist() == pytest.approx(shares[chosen].tolist(), rel=1e-3)
+    # Sorted, each of the 4,000 draws from the tail would have a neighbour that is as likely.
+    assert unsure.float().mean() < 0.001
+    again, _, _ = choose(shares.log()[None], Sampling(temperature=1.0), draws[7:8])
+    assert again.tolist() == chosen[7:8].tolist()
+
+
 def test_greedy_takes_the_likeliest() -> None:
     chosen, scores, _ = choose(torch.tensor([[0.0, 1.0], [3.0, 3.0]]), Sampling(), None)
     assert chosen.tolist() == [1, 0]
