@@ -5,9 +5,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from citepipe.cli import answers, shared, show
@@ -52,6 +50,9 @@ def add_ask(commands: Any) -> None:
 
 def _ask(arguments: argparse.Namespace) -> None:
     """Answer questions and print the answers with verdicts."""
+    from dataclasses import replace
+    from tempfile import TemporaryDirectory
+
     from citepipe import ask
     from citepipe.data.files import read_answers, write_result
     from citepipe.judge import REFUSAL

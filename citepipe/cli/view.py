@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import secrets
-import socket
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from citepipe.cli import report, shared
@@ -38,6 +35,10 @@ def add_view(commands: Any) -> None:
 
 def _view(arguments: argparse.Namespace) -> None:
     """Serve the page until interrupted."""
+    import secrets
+    import socket
+    from tempfile import TemporaryDirectory
+
     import uvicorn
 
     from citepipe.report import page, serve
