@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 MINIATURE = {"d_model": 64, "d_kv": 16, "d_ff": 128, "num_layers": 2, "num_heads": 4}
 SMALL = {"d_model": 512, "d_kv": 64, "d_ff": 2048, "num_layers": 6, "num_heads": 8}
 """T5-small: 60 million parameters with its vocabulary of 32,128."""
+BASE = {"d_model": 768, "d_kv": 64, "d_ff": 3072, "num_layers": 12, "num_heads": 12}
+"""T5-base: 223 million parameters with it."""
 XL: dict[str, Any] = {"d_model": 2048, "d_kv": 64, "d_ff": 5120, "num_layers": 24, "num_heads": 32}
 XL |= {"feed_forward_proj": "gated-gelu"}
 """T5-XL of version 1.1: 3 billion parameters."""
