@@ -18,7 +18,8 @@ from citepipe.data.files import write_json
 from citepipe.errors import InputError
 from citepipe.judge import Judgement
 from citepipe.models import save
-from citepipe.rewards import Reward
+from citepipe.options import RewardOptions
+from citepipe.rewards import Reward, Rewarder
 from citepipe.train import checkpoint, rl
 from citepipe.train.checkpoint import Run
 from citepipe.train.job import Processes
@@ -27,11 +28,11 @@ from citepipe.train.trainer import Trainer
 from tests.train.conftest import ADAPTER, Stage, cut_off
 
 
-class LetterRewarder:
+class LetterRewarder(Rewarder):
     """Rewards every vowel where it stands: answers of a tiny model differ in that at least."""
 
     def __init__(self, *_: Any) -> None:
-        pass
+        super().__init__("lexical", RewardOptions())
 
     def spans(self, _: Any, answers: list[str]) -> list[list[Reward]]:
         return [
