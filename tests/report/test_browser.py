@@ -93,6 +93,8 @@ def test_filters_search_order_and_systems_beside_each_other(opened: Any, report:
     expect(page.locator("#count")).to_have_text("1 answers to 1 questions")
     assert questions(page) == ["mill"]
     page.fill("#search", "")
+    # Typing is waited for before the list is drawn again.
+    expect(page.locator("#count")).to_have_text("2 answers to 2 questions")
     page.select_option("#beside", "short")
     page.select_option("#order", "correct")
     # 2/3 of the gold answers both times; then all and none.
