@@ -70,12 +70,12 @@ def scored(arguments: argparse.Namespace) -> dict[str, Any]:
         curves = next(folder.glob("figures/learning_curves.svg"), curves)
     if not files:
         raise InputError(f"{arguments.files[0]}: expected a folder of results, it has no scores")
-    scored, answers = scored_files(files)
-    names = dict.fromkeys(file.system for file in scored)
+    results, answers = scored_files(files)
+    names = dict.fromkeys(file.system for file in results)
     if arguments.against and arguments.against not in names:
         raise InputError(f"--against: expected one of {', '.join(names)}")
     return {
-        "files": scored,
+        "files": results,
         "answers": answers,
         "starts": {},
         "against": arguments.against,

@@ -65,7 +65,7 @@ def draw_scores(rows: Sequence[Mapping[Any, Any]]) -> Figure:
     """Of each dataset citation recall against precision, and in the mean citation F1 against
     correctness: a mark per system, whose lines are its intervals."""
     ends = "_citation_recall"
-    places = [name.removesuffix(ends) for name in rows[0] if name.endswith(ends)] if rows else []
+    places = [name.removesuffix(ends) for name in rows[0] if name.endswith(ends)]
     panels = [("mean", "correctness", "citation_f1")] if "mean_citation_f1" in rows[0] else []
     panels += [(place, "citation_precision", "citation_recall") for place in places]
     figure = _figure(max(len(panels), 1), 2.6, 2.5)
