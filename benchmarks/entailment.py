@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 
 from citepipe.data.example import Example
-from citepipe.judge import judge
+from citepipe.judgement import judge
 from citepipe.text.sentences import load_splitter
 from citepipe.verify.base import Pair
 from citepipe.verify.lexical import LexicalVerifier

@@ -46,7 +46,7 @@ from citepipe.options import RetrievalOptions, ScoreOptions
 from citepipe.report.table import run_of
 from citepipe.retrieve import read_passages
 from citepipe.runstate import read_journal
-from citepipe.score.results import read_results
+from citepipe.scoring.results import read_results
 from citepipe.sources import folder_of, is_archive, local_path, unpack
 from citepipe.text.sentences import load_splitter
 from citepipe.text.statements import read_answer

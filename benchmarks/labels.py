@@ -20,8 +20,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from common import Report, argument_parser
 
-from citepipe.score.agreement import read_labelled
-from citepipe.score.labels import Sentences, estimate, shares
+from citepipe.scoring.agreement import read_labelled
+from citepipe.scoring.labels import Sentences, estimate, shares
 from citepipe.verify.load import load_verifier
 
 RESAMPLES, CONFIDENCE = 1000, 0.95

@@ -48,7 +48,7 @@ from odd_answers import taught_examples, wordy_examples
 from citepipe.data.example import Example
 from citepipe.data.files import read_answers, write_result
 from citepipe.options import ScoreOptions
-from citepipe.score.files import Scorer
+from citepipe.scoring.files import Scorer
 from citepipe.text.sentences import Splitter
 from citepipe.verify.base import Pair
 from citepipe.verify.load import load_verifier

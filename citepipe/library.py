@@ -21,7 +21,7 @@ from citepipe.data.files import AnswerFile, read_answers
 from citepipe.data.validate import validated
 from citepipe.options import Options, RewardOptions, ScoreOptions
 from citepipe.rewards import Placement, Rewarder, place, reward_file
-from citepipe.score.files import Scorer
+from citepipe.scoring.files import Scorer
 from citepipe.verify.base import Verifier
 from citepipe.verify.load import checked, load_verifier
 

@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 
 from citepipe.data.example import Example
 from citepipe.data.files import AnswerFile
-from citepipe.judge import Judgement, answerable, judge, verdict_records
+from citepipe.judgement import Judgement, answerable, judge, verdict_records
 from citepipe.options import RewardOptions
 from citepipe.progress import say
 from citepipe.text.sentences import Splitter, load_splitter

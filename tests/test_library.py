@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 import citepipe
-import citepipe.judge
-import citepipe.score.files
+import citepipe.judgement
+import citepipe.scoring.files
 from citepipe.cli import main
 from citepipe.errors import InputError
 
@@ -93,7 +93,7 @@ def test_nothing_is_imported_before_it_is_called_for():
     code = (
         "import sys, citepipe\n"
         "print(*sys.modules)\n"
-        "import citepipe.score.files\n"
+        "import citepipe.scoring.files\n"
         "print(citepipe.score([]))"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

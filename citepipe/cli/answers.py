@@ -73,7 +73,7 @@ def _bounds(text: str) -> dict[str, float]:
 def _score(arguments: argparse.Namespace) -> None:
     """Score files of answers, print the scores and write them with every verdict."""
     from citepipe.options import ScoreOptions
-    from citepipe.score.files import chosen_metrics, read_all
+    from citepipe.scoring.files import chosen_metrics, read_all
 
     options = ScoreOptions(**shared.given(arguments, ScoreOptions))
     wanted = chosen_metrics(options)
@@ -82,7 +82,7 @@ def _score(arguments: argparse.Namespace) -> None:
     shared.check_writable(arguments.json, arguments.expertqa, arguments.junit)
     files = shared.answers_of(arguments)
     if arguments.expertqa is not None:
-        from citepipe.score.expertqa import write_expertqa
+        from citepipe.scoring.expertqa import write_expertqa
 
         if len(files) > 1:
             raise InputError(f"--expertqa: expected one file of answers, got {len(files)}")
@@ -111,8 +111,8 @@ def scored(
     arguments: argparse.Namespace, files: dict[str, AnswerFile], options: ScoreOptions
 ) -> dict[str, dict[str, Any]]:
     """The scores of each file under the verifier, which is loaded if a metric needs it."""
-    from citepipe.score import alce
-    from citepipe.score.files import Scorer, chosen_metrics
+    from citepipe.scoring import alce
+    from citepipe.scoring.files import Scorer, chosen_metrics
 
     options = options.model_copy(update={"at_most_citations": arguments.most or None})
     needed = alce.computed(chosen_metrics(options))

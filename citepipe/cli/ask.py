@@ -55,7 +55,7 @@ def _ask(arguments: argparse.Namespace) -> None:
 
     from citepipe import ask
     from citepipe.data.files import read_answers, write_result
-    from citepipe.judge import REFUSAL
+    from citepipe.judgement import REFUSAL
     from citepipe.options import RetrievalOptions, ScoreOptions
     from citepipe.verify.load import check_spec
 

@@ -45,8 +45,8 @@ def add_compare(commands: Any) -> None:
 def _compare(arguments: argparse.Namespace) -> None:
     """Compare score files on the questions that they have in common."""
     from citepipe.errors import InputError
-    from citepipe.score.alce import METRICS
-    from citepipe.score.compare import HEADLINE, compare, read_systems
+    from citepipe.scoring.alce import METRICS
+    from citepipe.scoring.compare import HEADLINE, compare, read_systems
 
     shared.check_writable(arguments.json, arguments.junit)
     known = (*METRICS, "correctness")

@@ -13,7 +13,7 @@ from citepipe.cli import shared
 from citepipe.errors import InputError
 
 if TYPE_CHECKING:
-    from citepipe.score.agreement import Labelled
+    from citepipe.scoring.agreement import Labelled
 
 
 def add_judges(commands: Any) -> None:
@@ -52,9 +52,9 @@ def add_judges(commands: Any) -> None:
 
 def _judges(arguments: argparse.Namespace) -> None:
     """Measure verifiers on labelled pairs, or compare how they rank systems."""
-    from citepipe.score.agreement import kappa, rankings, read_labelled
-    from citepipe.score.compare import read_systems
-    from citepipe.score.results import named_files, read_results
+    from citepipe.scoring.agreement import kappa, rankings, read_labelled
+    from citepipe.scoring.compare import read_systems
+    from citepipe.scoring.results import named_files, read_results
     from citepipe.verify.load import check_spec
 
     shared.check_writable(arguments.json)
@@ -100,7 +100,7 @@ def _measured(
 ) -> dict[str, Any]:
     """A verifier's decisions, its agreement with the labels, in all and by source, and its speed:
     over the pairs that were computed, and not known."""
-    from citepipe.score.agreement import agreement
+    from citepipe.scoring.agreement import agreement
     from citepipe.verify.base import provenance_of
     from citepipe.verify.cascade import Cascade
 

@@ -42,8 +42,8 @@ def add_sample(commands: Any) -> None:
 def _sample(arguments: argparse.Namespace) -> None:
     """Write sentences to be labelled."""
     from citepipe.data.files import write_jsonl
-    from citepipe.score.labels import draw, read_parts
-    from citepipe.score.results import scored_files
+    from citepipe.scoring.labels import draw, read_parts
+    from citepipe.scoring.results import scored_files
 
     shared.check_writable(arguments.out)
     if arguments.out.exists():
@@ -87,8 +87,8 @@ def add_correct(commands: Any) -> None:
 def _correct(arguments: argparse.Namespace) -> None:
     """Print corrected scores."""
     from citepipe.options import ScoreOptions
-    from citepipe.score.labels import correct, read_labels, read_parts
-    from citepipe.score.results import scored_files
+    from citepipe.scoring.labels import correct, read_labels, read_parts
+    from citepipe.scoring.results import scored_files
 
     shared.check_writable(arguments.json)
     labels = read_labels(arguments.labels)

@@ -53,7 +53,7 @@ def _report(arguments: argparse.Namespace) -> None:
 def scored(arguments: argparse.Namespace) -> dict[str, Any]:
     """What `page.gather` makes a page of, as far as the files say it."""
     from citepipe.options import ScoreOptions
-    from citepipe.score.results import scored_files
+    from citepipe.scoring.results import scored_files
 
     samples: list[tuple[str, int, Path, Path]] = []
     curves, trained = None, list[str]()

@@ -99,7 +99,7 @@ def _chosen(
 
 def _parts(path: Path, verifier: str | None) -> dict[str, list[dict[str, Any]]]:
     """The rows of a file of scores by one verifier, by files and datasets; none of another file."""
-    from citepipe.score.results import read_results
+    from citepipe.scoring.results import read_results
 
     parts = {}
     found = read_results(path)
@@ -116,8 +116,8 @@ def _parts(path: Path, verifier: str | None) -> dict[str, list[dict[str, Any]]]:
 def _worst(rows: list[dict[str, Any]], count: int) -> list[dict[str, Any]]:
     """A row for each of the statements that are worst, with that one only: a wrong citation is
     worse than none."""
-    from citepipe.judge import NOT_SUPPORTED, OUT_OF_RANGE, REFUSAL
-    from citepipe.score.evidence import coverage, words_of
+    from citepipe.judgement import NOT_SUPPORTED, OUT_OF_RANGE, REFUSAL
+    from citepipe.scoring.evidence import coverage, words_of
 
     wrong = [
         (

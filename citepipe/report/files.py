@@ -13,7 +13,7 @@ from citepipe.data.files import atomic_writer
 from citepipe.options import ScoreOptions
 from citepipe.progress import say
 from citepipe.report.table import COLUMNS, Cell, Key, Row, Run, key, read, table
-from citepipe.score.alce import AVERAGED
+from citepipe.scoring.alce import AVERAGED
 
 PAPER = {
     "correct": "correctness",

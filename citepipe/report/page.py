@@ -27,8 +27,8 @@ from citepipe.options import ScoreOptions
 from citepipe.provenance import digest_of
 from citepipe.report.files import Block, blocks, differing, legend
 from citepipe.report.table import Key, Row, Run, key, run_of, table
-from citepipe.score.alce import CORRECTNESS
-from citepipe.score.results import Scored, ScoredAnswers
+from citepipe.scoring.alce import CORRECTNESS
+from citepipe.scoring.results import Scored, ScoredAnswers
 from citepipe.text.normalize import normalize_answer
 from citepipe.text.statements import remove_citations
 

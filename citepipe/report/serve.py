@@ -17,7 +17,7 @@ from starlette.responses import Response
 from citepipe.data.files import read_jsonl, write_jsonl
 from citepipe.data.validate import validated
 from citepipe.report.page import as_json
-from citepipe.score.labels import Label
+from citepipe.scoring.labels import Label
 
 LOCAL = ("127.0.0.1", "localhost", "::1")
 CONNECTIONS = 32

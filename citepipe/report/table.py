@@ -16,8 +16,8 @@ from citepipe.data.files import read_json
 from citepipe.errors import InputError
 from citepipe.options import ScoreOptions
 from citepipe.provenance import digest_of
-from citepipe.score.alce import AVERAGED, CORRECTNESS, MEANS, asks_verifier, computed
-from citepipe.score.means import Floats, columns, drawn_seeds, percentiles, resampled_means
+from citepipe.scoring.alce import AVERAGED, CORRECTNESS, MEANS, asks_verifier, computed
+from citepipe.scoring.means import Floats, columns, drawn_seeds, percentiles, resampled_means
 
 COLUMNS = {
     "str_em": "em_recall",

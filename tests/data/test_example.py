@@ -10,7 +10,7 @@ import pytest
 from citepipe.data.example import Document, Example
 from citepipe.data.files import read_examples
 from citepipe.data.validate import RowError
-from citepipe.score.expertqa import write_expertqa
+from citepipe.scoring.expertqa import write_expertqa
 from citepipe.text.sentences import load_splitter
 
 ROW: dict[str, Any] = {

@@ -12,7 +12,7 @@ import pytest
 from citepipe.cli import main
 from citepipe.data.files import read_json
 from citepipe.report import page
-from citepipe.score.results import Scored, results_of
+from citepipe.scoring.results import Scored, results_of
 
 Captured = pytest.CaptureFixture[str]
 

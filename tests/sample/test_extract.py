@@ -9,7 +9,7 @@ from citepipe.data.example import Document, Example
 from citepipe.data.files import read_answers, write_examples
 from citepipe.options import ScoreOptions
 from citepipe.sample.extract import run
-from citepipe.score.files import Scorer
+from citepipe.scoring.files import Scorer
 from citepipe.verify.load import load_verifier
 
 DOCS = (

@@ -11,7 +11,7 @@ import pytest
 from citepipe.data.example import Document, Example
 from citepipe.data.files import read_examples, write_examples
 from citepipe.errors import InputError
-from citepipe.judge import judge
+from citepipe.judgement import judge
 from citepipe.options import RewardOptions, TeacherOptions
 from citepipe.teach.attribute import attribute
 from citepipe.teach.teacher import teach

@@ -16,7 +16,7 @@ from torch import nn
 from citepipe import runstate
 from citepipe.data.files import write_json
 from citepipe.errors import InputError
-from citepipe.judge import Judgement
+from citepipe.judgement import Judgement
 from citepipe.models import save
 from citepipe.options import RewardOptions
 from citepipe.rewards import Reward, Rewarder

@@ -80,7 +80,7 @@ def test_levels_are_calibrated_on_what_is_left_for_them():
 def test_a_cascade_is_a_spec_and_the_command_accounts_for_its_levels(
     tmp_path: Path, capsys: Captured
 ):
-    spec = "lexical>tests.score.test_agreement:Contained"
+    spec = "lexical>tests.scoring.test_agreement:Contained"
     verifier: Any = load_verifier(spec)
     assert verifier.name == "lexical>contained"
     assert verifier.identity == f"{verifier.levels[0].verifier.identity} > contained"

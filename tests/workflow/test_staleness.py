@@ -160,7 +160,7 @@ CODE = {
         ("citepipe/sample/best_of_n.py", BEST_OF_N | after("h_rs", "dpo")),
         ("citepipe/train/dpo.py", of("dpo", "dpo") | after("dpo")),
         ("citepipe/train/advantages.py", RL),
-        ("citepipe/score/rouge.py", SCORES),
+        ("citepipe/scoring/rouge.py", SCORES),
         ("citepipe/report/files.py", {"table"}),
         ("workflow/scripts/train_dpo.py", of("dpo", "dpo") | after("dpo")),
         ("workflow/scripts/table.py", {"table"}),

@@ -14,7 +14,7 @@ ANSWERS_OF = lambda w: (
 SCORE_INPUT, SCORE_PARAMS = STAGES.add(
     [SCORES],
     "score.py",
-    "citepipe.score.files",
+    "citepipe.scoring.files",
     inputs={
         "verifiers": verifier_files(*CONFIG.verifiers.report.values()),
         "answers": lambda w: files(*ANSWERS_OF(w).values()),

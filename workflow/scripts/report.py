@@ -8,7 +8,7 @@ from stage import Job, run_stage
 def work(job: Job) -> str:
     from citepipe.data.files import read_json
     from citepipe.report import page
-    from citepipe.score.results import Scored
+    from citepipe.scoring.results import Scored
 
     files = [
         Scored(system, seed, path, read_json(path))

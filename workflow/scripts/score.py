@@ -6,7 +6,7 @@ from stage import Job, run_stage
 
 
 def work(job: Job) -> str:
-    from citepipe.score import files
+    from citepipe.scoring import files
 
     answers = {dataset: Path(path) for dataset, path in job.cfg["answers"]}
     return files.run(answers, dict(job.cfg["verifiers"]), job.config.score, job.cache, job.out)

@@ -8,7 +8,7 @@ import pytest
 
 from citepipe.cli import main
 from citepipe.data.files import read_json, read_jsonl, write_json, write_jsonl
-from citepipe.score.labels import Sentences, estimate, shares
+from citepipe.scoring.labels import Sentences, estimate, shares
 
 Captured = pytest.CaptureFixture[str]
 

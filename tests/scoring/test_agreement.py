@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from citepipe.errors import InputError
-from citepipe.score.agreement import agreement, kappa, rankings, read_labelled, wilson
+from citepipe.scoring.agreement import agreement, kappa, rankings, read_labelled, wilson
 from tests.test_cli import Captured, _noticed, fails, printed
 
 __all__ = ["_noticed"]
@@ -88,7 +88,7 @@ def test_the_command_measures_verifiers_by_source(tmp_path: Path, capsys: Captur
     path = tmp_path / "pairs.csv"
     lines = [f"{MILL},{MILL},yes,a", f"{MILL},The mill is new.,no,a", f"{MILL},It has age.,yes,b"]
     path.write_text("premise,claim,label,source\n" + "\n".join(lines))
-    contained = "tests.score.test_agreement:Contained"
+    contained = "tests.scoring.test_agreement:Contained"
     given = [path, "--verifier", "lexical", "--verifier", contained]
     found = json.loads(printed(capsys, "judges", *given, "--json", "-"))
     assert found["judges"]["lexical"]["decisions"] == [True, False, False]

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from citepipe.score.means import Columns, columns, holm, intervals, paired, resampled_means
+from citepipe.scoring.means import Columns, columns, holm, intervals, paired, resampled_means
 
 NOTHING = {"statements": 0, "citations": 0, "gold": 0, "gold_top5": 0, "items": 0}
 ONE_EACH = dict.fromkeys(NOTHING, 1)

@@ -9,7 +9,7 @@ import pytest
 
 from citepipe.data.example import Example
 from citepipe.errors import InputError
-from citepipe.score.mauve import mauve_score, mauve_text
+from citepipe.scoring.mauve import mauve_score, mauve_text
 
 pytest.importorskip("mauve", reason="mauve-text, an optional package, is not installed")
 

@@ -3,7 +3,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rouge_score.rouge_scorer import RougeScorer, lcs_ind
 
-from citepipe.score.rouge import Rouge, common_subsequence
+from citepipe.scoring.rouge import Rouge, common_subsequence
 from citepipe.text.sentences import load_splitter
 
 SENTENCES = st.lists(st.sampled_from("abcdexyz"), max_size=14).map(tuple)

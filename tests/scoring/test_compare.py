@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from citepipe.errors import InputError
-from citepipe.score.compare import compare, read_systems
+from citepipe.scoring.compare import compare, read_systems
 
 COUNTS = {"statements": 1, "citations": 1, "gold": 1, "gold_top5": 1, "items": 0}
 TERMS = {"verifier": "v", "identity": "lexical", "splitter": "punkt-rules", "rules": "alce"}

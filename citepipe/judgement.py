@@ -13,15 +13,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from citepipe import is_called
 from citepipe.data.example import Example
 from citepipe.text.citations import Citation
 from citepipe.text.normalize import normalize_answer
 from citepipe.text.refusals import declines, refuses
 from citepipe.text.statements import Answer, Rules, Statement, is_list, remove_citations
 from citepipe.verify.base import Pair, Verifier, decide
-
-is_called(__name__)
 
 NOT_SUPPORTED, ELSEWHERE = "not supported", "supported elsewhere"
 OUT_OF_RANGE, REPEATED, REFUSAL = "out of range", "repeated", "refusal"

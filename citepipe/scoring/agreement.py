@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 from citepipe.data.example import Document
 from citepipe.data.files import read_rows
 from citepipe.errors import InputError
-from citepipe.score.compare import Part, Run
-from citepipe.score.means import columns
+from citepipe.scoring.compare import Part, Run
+from citepipe.scoring.means import columns
 from citepipe.text.statements import remove_citations
 from citepipe.verify.base import Pair
 

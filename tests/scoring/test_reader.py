@@ -11,8 +11,8 @@ import pytest
 from citepipe.data.example import Example, QAPair
 from citepipe.errors import InputError
 from citepipe.models.pretrained import Checkpoint
-from citepipe.score import reader as reader_module
-from citepipe.score.reader import Reader, best_span, qa_scores, word_f1
+from citepipe.scoring import reader as reader_module
+from citepipe.scoring.reader import Reader, best_span, qa_scores, word_f1
 
 Patch = pytest.MonkeyPatch
 

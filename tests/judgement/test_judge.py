@@ -3,7 +3,7 @@ from collections.abc import Sequence
 import pytest
 
 from citepipe.data.example import Document, Example, QAPair
-from citepipe.judge import (
+from citepipe.judgement import (
     CitationVerdict,
     Judgement,
     StatementVerdict,

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from citepipe.data.example import Example
-from citepipe.judge import Judgement, percent, predicted_items
-from citepipe.score.means import EQUALLY_WEIGHTED, GROUNDED, HARMONIC
+from citepipe.judgement import Judgement, percent, predicted_items
+from citepipe.scoring.means import EQUALLY_WEIGHTED, GROUNDED, HARMONIC
 from citepipe.text.normalize import normalize_answer
 from citepipe.text.sentences import Splitter
 from citepipe.text.statements import Answer, is_list, remove_citations
@@ -86,7 +86,7 @@ def text_scores(
     of a point; here every example has its F-measure and the mean is the mean.
     """
     # NLTK, behind it, takes some time to import; the table of systems reads only names here.
-    from citepipe.score.rouge import Rouge
+    from citepipe.scoring.rouge import Rouge
 
     rouge = Rouge(splitter)
     scores = []

@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 
 from citepipe.data.example import Document, Example, QAPair
-from citepipe.judge import CitationVerdict, Judgement, StatementVerdict
-from citepipe.score.alce import METRICS, judged_scores, text_scores, unit_counts
+from citepipe.judgement import CitationVerdict, Judgement, StatementVerdict
+from citepipe.scoring.alce import METRICS, judged_scores, text_scores, unit_counts
 from citepipe.text.citations import Citation
 from citepipe.text.sentences import load_splitter
 from citepipe.text.statements import Answer, Rules, Statement

@@ -5,7 +5,7 @@ import pytest
 
 from citepipe.data.example import Document, Example
 from citepipe.errors import InputError
-from citepipe.score.expertqa import write_expertqa
+from citepipe.scoring.expertqa import write_expertqa
 from citepipe.text.sentences import load_splitter
 
 DOCS = (

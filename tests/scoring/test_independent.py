@@ -19,7 +19,7 @@ import pytest
 from citepipe.data.example import Document, Example
 from citepipe.data.files import AnswerFile
 from citepipe.options import ScoreOptions
-from citepipe.score.files import Scorer
+from citepipe.scoring.files import Scorer
 from citepipe.text.sentences import load_splitter
 from citepipe.verify.base import Pair
 from tests.text.odd_texts import CITATIONS, ENDS, FOREIGN, SPACES, STOPS, WORDS

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from citepipe.data.example import Example
 from citepipe.errors import InputError
-from citepipe.judge import percent
+from citepipe.judgement import percent
 from citepipe.models.pretrained import load_checkpoint
 from citepipe.progress import Progress
 from citepipe.text.normalize import normalize_answer

@@ -11,10 +11,10 @@ import numpy as np
 from citepipe.data.example import DATASETS
 from citepipe.data.files import read_json
 from citepipe.errors import InputError
-from citepipe.score.alce import AVERAGED, CORRECTNESS, MEANS, METRICS
-from citepipe.score.means import EQUALLY_WEIGHTED as WEIGHED
-from citepipe.score.means import Columns, Difference, columns, holm, paired
-from citepipe.score.results import EXPECTED, Results, named_files, results_of
+from citepipe.scoring.alce import AVERAGED, CORRECTNESS, MEANS, METRICS
+from citepipe.scoring.means import EQUALLY_WEIGHTED as WEIGHED
+from citepipe.scoring.means import Columns, Difference, columns, holm, paired
+from citepipe.scoring.results import EXPECTED, Results, named_files, results_of
 
 HEADLINE = tuple(
     name

@@ -13,13 +13,13 @@ from typing import Any
 from citepipe.data.example import Example
 from citepipe.data.files import AnswerFile, read_answers, write_json
 from citepipe.errors import InputError
-from citepipe.judge import Judgement, answerable, gold_declines, judge, verdict_records
+from citepipe.judgement import Judgement, answerable, gold_declines, judge, verdict_records
 from citepipe.options import ScoreOptions
 from citepipe.progress import say
 from citepipe.provenance import digest_of
-from citepipe.score import alce
-from citepipe.score.evidence import passage_of
-from citepipe.score.means import columns, intervals
+from citepipe.scoring import alce
+from citepipe.scoring.evidence import passage_of
+from citepipe.scoring.means import columns, intervals
 from citepipe.text.sentences import load_splitter
 from citepipe.text.statements import Answer, notes_of, rules_of
 from citepipe.verify.base import Verifier, identity_of, provenance_of
@@ -70,14 +70,14 @@ class Scorer:
         self._models: dict[str, Mapping[str, Any]] = {}
         bare = [answer.bare for answer in self._answers]
         if self._needs(alce.READER):
-            from citepipe.score.reader import Reader, qa_scores
+            from citepipe.scoring.reader import Reader, qa_scores
 
             reader = Reader(options.reader, device)
             self._models["reader"] = reader.provenance
             read = qa_scores(file.examples, bare, reader)
             self._scores = [own | more for own, more in zip(self._scores, read, strict=True)]
         if self._needs(alce.MAUVE):
-            from citepipe.score.mauve import mauve_score
+            from citepipe.scoring.mauve import mauve_score
 
             self._models["mauve"] = options.model_dump(include={"mauve_model", "mauve_seed"})
             self._mauve["mauve"] = mauve_score(

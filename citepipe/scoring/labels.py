@@ -23,10 +23,10 @@ from citepipe.data.example import Document, Example
 from citepipe.data.files import decoded, lines_of, read_text
 from citepipe.data.validate import validated
 from citepipe.errors import InputError
-from citepipe.judge import ELSEWHERE, NOT_SUPPORTED
+from citepipe.judgement import ELSEWHERE, NOT_SUPPORTED
 from citepipe.options import ScoreOptions
-from citepipe.score.means import Columns, columns, intervals, percentiles, resampled_means
-from citepipe.score.results import EXPECTED, Scored, ScoredAnswers
+from citepipe.scoring.means import Columns, columns, intervals, percentiles, resampled_means
+from citepipe.scoring.results import EXPECTED, Scored, ScoredAnswers
 
 METRICS = ("citation_rec", "citation_prec")
 JUDGED = ("supported", NOT_SUPPORTED, ELSEWHERE)

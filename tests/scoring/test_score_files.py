@@ -11,7 +11,7 @@ import pytest
 from citepipe.data.example import Document, Example, QAPair
 from citepipe.data.files import read_answers, read_json, write_examples
 from citepipe.options import ScoreOptions
-from citepipe.score.files import Scorer, run
+from citepipe.scoring.files import Scorer, run
 from citepipe.verify.base import Pair
 from citepipe.verify.load import load_verifier
 

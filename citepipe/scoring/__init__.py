@@ -1,0 +1,1 @@
+"""ALCE's scores of answers, with intervals."""
