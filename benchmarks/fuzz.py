@@ -50,7 +50,8 @@ from citepipe.scoring.results import read_results
 from citepipe.sources import folder_of, is_archive, local_path, unpack
 from citepipe.text.sentences import load_splitter
 from citepipe.text.statements import read_answer
-from citepipe.verify.base import DecisionCache, Pair
+from citepipe.verify.base import Pair
+from citepipe.verify.cache import DecisionCache
 from citepipe.verify.lexical import LexicalVerifier
 from citepipe.verify.load import check_spec
 

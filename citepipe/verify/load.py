@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import difflib
 import importlib
-import json
 import os
 import re
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cached_property, partial
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +20,8 @@ from citepipe.errors import InputError
 from citepipe.models import pretrained
 from citepipe.progress import say
 from citepipe.provenance import digest_of
-from citepipe.verify.base import CachedVerifier, DecisionCache, Pair, Provenance, Verifier
+from citepipe.verify.base import Pair, Verifier
+from citepipe.verify.cache import CachedVerifier, DecisionCache, NotedModel
 
 if TYPE_CHECKING:
     from citepipe.verify.models import BatchedVerifier
@@ -141,41 +141,6 @@ def _load_model(spec: str, target: str, settings: dict[str, str], device: str) -
     }
     verifier: BatchedVerifier = loaders[kind](target, device=device, **settings)
     return verifier
-
-
-class NotedModel:
-    """A model that is loaded for the first pair that nobody has decided; what it says of itself is
-    noted in the cache under `key`, a digest of all that this follows from."""
-
-    name: str
-    identity: str
-    provenance: Provenance
-    question_first: bool
-
-    def __init__(self, load: Callable[[], BatchedVerifier], cache: DecisionCache, key: str) -> None:
-        self._load, self._cache, self._key = load, cache, key
-        noted = cache.said_of(key)
-        vars(self).update(json.loads(noted) if noted else _said(self._model))
-
-    @cached_property
-    def _model(self) -> BatchedVerifier:
-        model = self._load()
-        self._cache.note(self._key, json.dumps(_said(model)))
-        return model
-
-    def decisions(self, pairs: Sequence[Pair]) -> Iterator[list[tuple[Pair, bool | None]]]:
-        """See `BatchedVerifier.decisions`."""
-        if self.identity != self._model.identity:
-            raise InputError(f"verifier {self.name}: it has changed meanwhile; run this again")
-        return self._model.decisions(pairs)
-
-    def supports(self, pairs: Sequence[Pair]) -> Iterator[list[tuple[Pair, float]]]:
-        """See `BatchedVerifier.supports`; they are not kept."""
-        return self._model.supports(pairs)
-
-
-def _said(model: BatchedVerifier) -> dict[str, Any]:
-    return {name: getattr(model, name) for name in NotedModel.__annotations__}
 
 
 def _key(target: str, settings: dict[str, str], device: str) -> str:

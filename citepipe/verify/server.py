@@ -17,7 +17,8 @@ from citepipe.errors import InputError
 from citepipe.generate.chat import Chat, Reply
 from citepipe.options import EndpointOptions
 from citepipe.progress import say
-from citepipe.verify.base import DecisionCache, Pair, Provenance
+from citepipe.verify.base import Pair, Provenance
+from citepipe.verify.cache import DecisionCache
 from citepipe.verify.decoders import Template, read_template
 from citepipe.verify.models import bounds_of
 

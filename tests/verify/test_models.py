@@ -7,7 +7,8 @@ import pytest
 
 from citepipe.errors import InputError
 from citepipe.verify import models
-from citepipe.verify.base import CachedVerifier, Pair, provenance_of
+from citepipe.verify.base import Pair, provenance_of
+from citepipe.verify.cache import CachedVerifier
 from citepipe.verify.load import load_verifier
 from citepipe.verify.models import TEMPLATES, ClassifierVerifier, load_classifier, load_seq2seq
 from tests.verify.tiny_models import make_classifier, make_t5
