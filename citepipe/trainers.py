@@ -49,6 +49,7 @@ class CitationReward:
         self.__name__ = name
         self._dataset = dataset
         self._rewarder = Rewarder(loaded(verifier, cache, device), options)
+        self._last: tuple[list[Example], list[list[Reward]]] = [], []
 
     def __call__(self, prompts: Sequence[Any], completions: Any, **columns: Any) -> list[float]:
         """A reward per completion; `columns` of the data set, each with a value per completion.
@@ -67,7 +68,10 @@ class CitationReward:
             Example.from_row({**row, "output": text}, f"row {n}", self._dataset, own_as="own")
             for n, (row, text) in enumerate(zip(whole, texts, strict=True))
         ]
-        return self._rewarder.spans(examples, texts)
+        # `TokenAdvantages` asks again for what its trainer has just asked for.
+        if examples != self._last[0]:
+            self._last = examples, self._rewarder.spans(examples, texts)
+        return self._last[1]
 
 
 class TokenAdvantages:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from citepipe.rewards import Rewarder
 from citepipe.trainers import CitationReward, TokenAdvantages, compute_score, rewards_app
 
 ROW = {"question": "Where was Anna Berg born?", "docs": ["Anna Berg was born in Zürich."]}
@@ -28,7 +29,9 @@ def test_an_answer_has_the_sum_of_its_rewards():
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_trl_learns_from_advantages_of_tokens(tiny_base: Path, tmp_path: Path):
+def test_trl_learns_from_advantages_of_tokens(
+    tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     trl = pytest.importorskip("trl", reason="trl is not installed")
     from datasets import Dataset
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -41,6 +44,14 @@ def test_trl_learns_from_advantages_of_tokens(tiny_base: Path, tmp_path: Path):
         return {"prompt_ids": given, "completion_ids": answers, "logprobs": None}
 
     seen = []
+    judged: list[str] = []
+    spans = Rewarder.spans
+
+    def noted(self: Rewarder, examples: Any, texts: Any) -> Any:
+        judged.extend(texts)
+        return spans(self, examples, texts)
+
+    monkeypatch.setattr(Rewarder, "spans", noted)
 
     class Trainer(TokenAdvantages, trl.GRPOTrainer):  # type: ignore[name-defined, misc]
         def _compute_loss(self, model: Any, inputs: Any) -> Any:
@@ -69,6 +80,8 @@ def test_trl_learns_from_advantages_of_tokens(tiny_base: Path, tmp_path: Path):
         for sign, own in zip((1, -1), answers, strict=True)
     ]
     assert advantages.tolist() == expected
+    # Each answer is read once, for the reward that is logged and for the advantages.
+    assert judged == [RIGHT, WRONG]
     assert not torch.equal(model.lm_head.weight, before)
     [logged] = [own for own in trainer.state.log_history if "reward" in own]
     assert (logged["rewards/citation_reward/mean"], logged["reward"]) == (0, 0)
