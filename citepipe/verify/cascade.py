@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from citepipe.errors import InputError
+from citepipe.progress import say
 from citepipe.verify.base import Pair, Provenance, Verifier, identity_of
 
 
@@ -91,21 +93,42 @@ class Cascade:
 def band(supports: Sequence[float], labels: Sequence[bool], error: float) -> tuple[float, float]:
     """Two thresholds, as near to each other as may be, so that of what has more support than the
     upper one at most the share `error` is labelled unsupported, and of what has not more than the
-    lower one at most that share supported: on these pairs."""
+    lower one at most that share supported: with a confidence of 95 %, each threshold by itself (its
+    upper bound after Clopper and Pearson 1934), for pairs that are drawn as these were."""
     rows = sorted(zip(supports, labels, strict=True))
     low, high, wrong = 0.0, 1.0, [0, 0]
     # Between two pairs, where their support differs.
     edges = [(a + b) / 2 for (a, _), (b, _) in zip(rows, [*rows[1:], (1.0, True)], strict=True)]
     for place, (support, label) in enumerate(rows):
         wrong[0] += label
-        if edges[place] > support and wrong[0] <= error * (place + 1):
+        if edges[place] > support and _is_below(error, wrong[0], place + 1):
             low = edges[place]
     for place in reversed(range(len(rows))):
         wrong[1] += not rows[place][1]
         edge = edges[place - 1] if place else rows[0][0] / 2
-        if edge < rows[place][0] and wrong[1] <= error * (len(rows) - place):
+        if edge < rows[place][0] and _is_below(error, wrong[1], len(rows) - place):
             high = edge
     return min(low, high), high
+
+
+def _is_below(error: float, wrong: int, n: int) -> bool:
+    """Whether so few wrong ones of n, or fewer, are seen in at most one of 20 samples if the share
+    `error` is wrong: as if the upper bound is at most that."""
+    # Of no sample that has as many as expected.
+    return (
+        wrong <= error * n
+        and sum(
+            math.exp(
+                math.lgamma(n + 1)
+                - math.lgamma(i + 1)
+                - math.lgamma(n - i + 1)
+                + i * math.log(error)
+                + (n - i) * math.log1p(-error)
+            )
+            for i in range(wrong + 1)
+        )
+        <= 0.05
+    )
 
 
 def calibrated(
@@ -130,6 +153,14 @@ def calibrated(
         low, high = band([supports[p] for p in left], [label_of[p] for p in left], error)
         # Rounded so that no pair changes sides but by a ten-thousandth.
         shown = f"threshold={min(low, 0.9999):.4f}-{min(high, 0.9999):.4f}"
+        accepted = [label_of[pair] for pair in left if supports[pair] > high]
+        refused = [label_of[pair] for pair in left if supports[pair] <= low]
+        say(
+            f"verifier {level.verifier.name}: above {high:.4f} {accepted.count(False)} of "
+            f"{len(accepted)} pairs are unsupported, up to {low:.4f} {refused.count(True)} of "
+            f"{len(refused)} supported: on either side at most {100 * error:g} %, with 95 % "
+            f"confidence; {len(left) - len(accepted) - len(refused)} go on"
+        )
         left = [pair for pair in left if low < supports[pair] <= high]
         target, _, settings = spec.partition("?")
         others = [own for own in settings.split("&") if own and not own.startswith("threshold=")]

@@ -59,22 +59,30 @@ def test_each_level_decides_what_it_is_sure_of():
 
 
 def test_a_band_is_as_narrow_as_the_error_allows():
-    supports = [0.1, 0.2, 0.3, 0.4, 0.6, 0.7, 0.8, 0.9]
-    labels = [False, False, True, False, False, True, True, True]
-    # Without any error: all above 0.6, and nothing above 0.2.
-    assert band(supports, labels, 0.001) == pytest.approx((0.25, 0.65))
-    # One in four may be wrong: of five that are refused one is supported, of the rest none is not.
-    assert band(supports, labels, 0.25) == pytest.approx((0.5, 0.5))
+    """Of n pairs without an error at most a tenth are wrong if 0.9^n is at most 0.05: from 29 on;
+    with one error 0.9^n + n * 0.1 * 0.9^(n-1): from 46 on."""
+    low, high = [n / 100 for n in range(29)], [0.5 + n / 100 for n in range(29)]
+    labels = [False] * 29 + [True] * 29
+    assert band(low + high, labels, 0.1) == pytest.approx((0.39, 0.39))
+    assert band(low[1:] + high, labels[1:], 0.1) == pytest.approx((0.0, 0.39))
+    assert band(low + high[1:], labels[:-1], 0.1) == pytest.approx((0.395, 1.0))
+    several = [0.5 + n / 100 for n in range(46)]
+    assert band(several, [True] * 45 + [False], 0.1) == pytest.approx((0.0, 0.25))
+    assert band(several[1:], [True] * 44 + [False], 0.1) == (0.0, 1.0)
     # Equal supports are on one side.
-    assert band([0.5, 0.5], [True, False], 0.1) == (0.0, 1.0)
+    assert band([0.5] * 60, [True] * 59 + [False], 0.1) == (0.0, 0.25)
+    assert band([0.5] * 2, [True, False], 0.1) == (0.0, 1.0)
 
 
-def test_levels_are_calibrated_on_what_is_left_for_them():
+def test_levels_are_calibrated_on_what_is_left_for_them(capsys: Captured):
     cascade = Cascade([Level(Sure(0.75, 0.75), False), Level(Sure(), False)])
-    pairs = pairs_of(0.1, 0.2, 0.3, 0.4, 0.6, 0.7, 0.8, 0.9)
-    labels = [False, False, True, False, False, True, True, True]
-    spec = calibrated(cascade, ["a/b?dtype=4bit&threshold=0.5", "c/d"], pairs, labels, 0.001)
-    assert spec == "a/b?dtype=4bit&threshold=0.2500-0.6500>c/d"
+    low, high = (n / 100 for n in range(29)), (0.5 + n / 100 for n in range(29))
+    pairs = pairs_of(*low, *high, 0.3, 0.4)
+    labels = [False] * 29 + [True] * 29 + [True, False]
+    spec = calibrated(cascade, ["a/b?dtype=4bit&threshold=0.5", "c/d"], pairs, labels, 0.1)
+    assert spec == "a/b?dtype=4bit&threshold=0.2900-0.4500>c/d"
+    said = "above 0.4500 0 of 29 pairs are unsupported, up to 0.2900 0 of 29 supported: on either"
+    assert said in capsys.readouterr().err
 
 
 def test_a_cascade_is_a_spec_and_the_command_accounts_for_its_levels(
