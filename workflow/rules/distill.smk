@@ -75,6 +75,8 @@ rule sft:
         f"{LOGS}/sft/{{system}}.seed{{seed}}.log",
     wildcard_constraints:
         system=one_of(systems_of(kinds.SFTSystem)),
+    # Before jobs that nothing but a score waits for.
+    priority: 1
     conda:
         "../../envs/citepipe.yaml"
     threads: DEMAND.threads

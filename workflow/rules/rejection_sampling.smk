@@ -34,6 +34,8 @@ rule sample:
         f"{LOGS}/sample/{{system}}.seed{{seed}}.{{scatteritem}}.log",
     wildcard_constraints:
         system=one_of(SAMPLED),
+    # Before jobs that nothing but a score waits for.
+    priority: 1
     conda:
         "../../envs/citepipe.yaml"
     threads: DEMAND.threads
