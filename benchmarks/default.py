@@ -39,18 +39,18 @@ def main() -> None:
         records = Path(folder, ".snakemake", "metadata").iterdir()
         notes = [json.loads(path.read_text(encoding="utf-8")) for path in records]
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    # A job's record stands there once for each of its files.
-    jobs = sorted({(n["starttime"], n["endtime"], n["rule"], *n["log"]) for n in notes})
+    # There is a record of each of a job's files; its log is its own.
+    jobs = {n["log"][0]: (n["rule"], n["starttime"], n["endtime"]) for n in notes}.values()
     report(
         f"{seconds:.0f} s, {used.ru_utime + used.ru_stime:.0f} of processors;"
         f" under {BAR} s: {verdict(seconds < BAR)}"
     )
     report(f"{'stage':18}{'jobs':>6}{'seconds':>9}  of each")
-    for rule in dict.fromkeys(job[2] for job in jobs):
-        each = [ended - began for began, ended, name, *_ in jobs if name == rule]
+    for rule in dict.fromkeys(name for name, *_ in sorted(jobs, key=lambda job: job[1])):
+        each = [ended - began for name, began, ended in jobs if name == rule]
         told = " ".join(f"{s:.0f}" for s in each)
         report(f"{rule:18}{len(each):6}{sum(each):9.0f}  {told}")
-    busy = sum(ended - began for began, ended, *_ in jobs)
+    busy = sum(ended - began for _, began, ended in jobs)
     report(f"jobs side by side on average: {busy / seconds:.2f} of {cores}")
 
 
