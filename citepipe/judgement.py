@@ -20,14 +20,14 @@ from citepipe.text.refusals import declines, refuses
 from citepipe.text.statements import Answer, Rules, Statement, is_list, remove_citations
 from citepipe.verify.base import Pair, Verifier, decide
 
-NOT_SUPPORTED, ELSEWHERE = "not supported", "supported elsewhere"
+NOT_SUPPORTED, PARTLY, ELSEWHERE = "not supported", "partly supported", "supported elsewhere"
 OUT_OF_RANGE, REPEATED, REFUSAL = "out of range", "repeated", "refusal"
 
 
 class CitationVerdict(NamedTuple):
     """Whether a citation is right: its statement is supported, and needs it or rests on it; and
     why: it `supports`, is `needless` beside the others, `repeated` or `out of range`, or its
-    statement is `not supported`."""
+    statement is `not supported`, or `partly supported`."""
 
     citation: Citation
     right: bool
@@ -36,9 +36,10 @@ class CitationVerdict(NamedTuple):
 
 class StatementVerdict(NamedTuple):
     """Whether what a statement cites supports it; `citations` are those that count. The reason is
-    that it is `supported`, `not supported`, or `supported elsewhere` (by the documents of these
-    numbers, which it does not cite), that it `cites nothing` or what is `out of range`, is
-    `repeated`, or a `refusal`; one that does not count is no claim."""
+    that it is `supported`, `not supported`, `partly supported` (by a graded verifier, and not
+    `supported`), or `supported elsewhere` (by the documents of these numbers, which it does not
+    cite), that it `cites nothing` or what is `out of range`, is `repeated`, or a `refusal`; one
+    that does not count is no claim."""
 
     statement: Statement
     supported: bool
@@ -50,11 +51,14 @@ class StatementVerdict(NamedTuple):
 
 class Judgement(NamedTuple):
     """All verdicts on one answer: on each statement, whether each gold answer (of qa_pairs,
-    answers or claims) is in it, and whether it declines as a whole."""
+    answers or claims) is in it, and whether it declines as a whole; if asked for, `first`: how far
+    (1, 0.5, 0) each statement that counts is supported by the first document that it cites, by
+    itself, None where it cites nothing."""
 
     statements: tuple[StatementVerdict, ...]
     gold: tuple[bool, ...]
     refused: bool = False
+    first: tuple[float | None, ...] | None = None
 
     @property
     def claims(self) -> list[StatementVerdict]:
@@ -84,9 +88,10 @@ def judge(
     at_most_citations: int | None = 3,
     citations: bool = True,
     claims: bool = True,
-    known: dict[Pair, bool] | None = None,
+    known: dict[Pair, bool | None] | None = None,
     elsewhere: bool = False,
     refusals: bool = False,
+    first: bool = False,
 ) -> list[Judgement]:
     """Judge one answer per example.
 
@@ -103,6 +108,7 @@ def judge(
             by a fourth query.
         refusals: recognise answers and sentences that decline; by the sane rules these sentences
             do not count. Else they are claims like others.
+        first: judge the first document that each statement cites by itself (`Judgement.first`).
     """
     question_first: bool = getattr(verifier, "question_first", False)
     known = {} if known is None else known
@@ -127,7 +133,9 @@ def judge(
             if len(job.cited.documents) > 1 and known[pair]
             for document in job.cited.documents
         ]
-        decide(verifier, [job.pair((document,)) for job, document in several], known)
+        alone = [job.pair((document,)) for job, document in several]
+        alone += [job.pair(job.cited.documents[:1]) for job in flat] if first else []
+        decide(verifier, alone, known)
         unsure = [(job, document) for job, document in several if not known[job.pair((document,))]]
         decide(verifier, [job.pair(job.others(document)) for job, document in unsure], known)
         if elsewhere:
@@ -136,8 +144,9 @@ def judge(
     return [
         Judgement(
             tuple(job.verdict(known, elsewhere) for job in answer_jobs),
-            _gold_hits(example, answer, [known[p] for p in pairs]),
+            _gold_hits(example, answer, [bool(known[p]) for p in pairs]),
             whole,
+            tuple(job.first(known) for job in answer_jobs if job.counts) if first else None,
         )
         for example, answer, answer_jobs, pairs, whole in zip(
             examples, answers, jobs, claimed, refused, strict=True
@@ -225,21 +234,30 @@ class _Job:
         place = documents.index(document)
         return (*documents[:place], *documents[place + 1 :])
 
-    def uncited(self, known: dict[Pair, bool]) -> list[int]:
+    def first(self, known: dict[Pair, bool | None]) -> float | None:
+        """See `Judgement.first`; what is out of range, or repeated, supports nothing."""
+        if not self.statement.citations:
+            return None
+        documents = self.cited.documents[:1]
+        own = known[self.pair(documents)] if documents else False
+        return 0.5 if own is None else float(own)
+
+    def uncited(self, known: dict[Pair, bool | None]) -> list[int]:
         """The documents that may support it and that it does not cite, if those it cites do not."""
         documents = self.cited.documents
         if self.cited.wrong in (REPEATED, REFUSAL) or (documents and known[self.pair(documents)]):
             return []
         return [d for d in range(len(self.example.docs)) if d not in documents]
 
-    def verdict(self, known: dict[Pair, bool], elsewhere: bool) -> StatementVerdict:
+    def verdict(self, known: dict[Pair, bool | None], elsewhere: bool) -> StatementVerdict:
         documents, wrong = self.cited.documents, self.cited.wrong
-        supported = bool(documents) and known[self.pair(documents)]
+        own = known[self.pair(documents)] if documents else False
+        supported, unsupported = bool(own), PARTLY if own is None else NOT_SUPPORTED
         right = {d: supported and self._right(d, known) for d in documents}
         verdicts = []
         for citation, document in self.cited.counted:
             is_right = document is not None and right[document]
-            reason = "supports" if is_right else "needless" if supported else NOT_SUPPORTED
+            reason = "supports" if is_right else "needless" if supported else unsupported
             if document is None and wrong == OUT_OF_RANGE:
                 if not 1 <= citation.number <= len(self.example.docs):
                     reason = OUT_OF_RANGE
@@ -248,10 +266,10 @@ class _Job:
             verdicts.append(CitationVerdict(citation, is_right, reason))
         others = self.uncited(known) if elsewhere else []
         by = tuple(d + 1 for d in others if known[self.pair((d,))])
-        reason = "supported" if supported else ELSEWHERE if by else wrong or NOT_SUPPORTED
+        reason = "supported" if supported else ELSEWHERE if by else wrong or unsupported
         return StatementVerdict(self.statement, supported, (*verdicts,), reason, by, self.counts)
 
-    def _right(self, document: int, known: dict[Pair, bool]) -> bool:
+    def _right(self, document: int, known: dict[Pair, bool | None]) -> bool:
         """Of a supported statement: wrong is what neither supports it alone nor is needed."""
         if len(self.cited.documents) == 1 or known[self.pair((document,))]:
             return True
@@ -317,7 +335,9 @@ def _holds(text: str, aliases: Sequence[str], blank: bool = False) -> bool:
 
 
 def answerable(
-    examples: Sequence[Example], verifier: Verifier | None, known: dict[Pair, bool] | None = None
+    examples: Sequence[Example],
+    verifier: Verifier | None,
+    known: dict[Pair, bool | None] | None = None,
 ) -> list[bool | None]:
     """Whether the documents of each example hold a gold answer: a short one as a string, a claim if
     the verifier says that all of them together entail it. None without gold answers; if the human

@@ -133,7 +133,7 @@ class Rewarder:
         self._verifier = load_verifier(verifier, cache) if isinstance(verifier, str) else verifier
         self._splitter: Splitter = load_splitter(options.splitter)
         self._options = options
-        self._known: dict[Pair, bool] = {}
+        self._known: dict[Pair, bool | None] = {}
         self.pairs = 0
 
     def judged(

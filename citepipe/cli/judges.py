@@ -111,11 +111,11 @@ def _measured(
     known, began = 0, time.perf_counter()
     if isinstance(verifier, Cascade):
         decided = verifier.decided(pairs)
-        decisions = [entailed for entailed, _ in decided]
+        decisions = [bool(verdict) for verdict, _ in decided]
         levels = [level.account() for level in verifier.levels]
-        for (entailed, number), label in zip(decided, labels, strict=True):
-            name = "wrongly " + ("accepted" if entailed else "refused")
-            levels[number][name] = levels[number].get(name, 0) + (entailed != label)
+        for (verdict, number), label in zip(decided, labels, strict=True):
+            name = "wrongly " + ("accepted" if verdict else "refused")
+            levels[number][name] = levels[number].get(name, 0) + (bool(verdict) != label)
     else:
         # What a verifier imports and loads for its first pair is no part of its speed.
         verifier.entails(pairs[:1])

@@ -116,12 +116,12 @@ def _parts(path: Path, verifier: str | None) -> dict[str, list[dict[str, Any]]]:
 def _worst(rows: list[dict[str, Any]], count: int) -> list[dict[str, Any]]:
     """A row for each of the statements that are worst, with that one only: a wrong citation is
     worse than none."""
-    from citepipe.judgement import NOT_SUPPORTED, OUT_OF_RANGE, REFUSAL
+    from citepipe.judgement import NOT_SUPPORTED, OUT_OF_RANGE, PARTLY, REFUSAL
     from citepipe.scoring.evidence import coverage, words_of
 
     wrong = [
         (
-            statement["reason"] not in (NOT_SUPPORTED, OUT_OF_RANGE),
+            statement["reason"] not in (NOT_SUPPORTED, OUT_OF_RANGE, PARTLY),
             coverage(statement["text"], statement.get("passage")),
             place,
             index,

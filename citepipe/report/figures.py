@@ -20,6 +20,7 @@ MARKS = "osD^vP*<"
 
 REASONS = {
     "supported": ("#0072b2", ""),
+    "partly supported": ("#e69f00", "--"),
     "supported elsewhere": ("#5aa9dc", "//"),
     "repeated": ("#8a6d00", ".."),
     "refusal": ("#7f7f7f", ""),

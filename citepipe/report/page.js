@@ -156,7 +156,7 @@ function link(answer, k) {
 // -- which questions are listed, and in which order
 
 const verdicts = (answer) => answer.by[$("verifier").selectedIndex];
-const failing = (letters) => [...letters].filter((letter) => "ueoc".includes(letter)).length;
+const failing = (letters) => [...letters].filter((letter) => "upeoc".includes(letter)).length;
 const f1 = ([, , , recall, precision]) =>
   recall == null || recall + precision === 0 ? 0 : 2 * recall * precision / (recall + precision);
 

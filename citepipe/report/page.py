@@ -36,6 +36,7 @@ MODES = {
     "s": ("supported", "supported by what it cites", "ok"),
     "n": ("needless", "supported, with a citation that it does not need", "warn"),
     "u": ("not supported", "not supported by what it cites", "bad"),
+    "p": ("partly supported", "partly supported by what it cites", "warn"),
     "e": ("supported elsewhere", "supported by a document that it does not cite", "bad"),
     "o": ("out of range", "cites a document that is not there", "bad"),
     "r": ("repeated", "says again what was said before", "warn"),
@@ -48,6 +49,7 @@ MODES = {
 CITATIONS = {
     "s": ("supports", "ok"),
     "w": ("not supported", "bad"),
+    "p": ("partly supported", "warn"),
     "n": ("needless", "warn"),
     "r": ("repeated", "warn"),
     "o": ("out of range", "bad"),

@@ -20,6 +20,7 @@ Scores = dict[str, float]
 
 CLAIMS = ("claims_nli",)
 CITATIONS = ("citation_rec", "citation_prec")
+WEIGHTED = ("weighted_citation_recall", "weighted_citation_precision")
 READER = ("QA-EM", "QA-F1", "QA-Hit")
 MAUVE = ("mauve",)
 REFUSALS = ("refused", "refusal_acc")
@@ -34,11 +35,11 @@ METRICS = (
         "qampari_prec",
         "qampari_rec",
     ),
-    *("qampari_rec_top5", "qampari_f1", "qampari_f1_top5", *CLAIMS, *CITATIONS),
+    *("qampari_rec_top5", "qampari_f1", "qampari_f1_top5", *CLAIMS, *CITATIONS, *WEIGHTED),
     *(*EQUALLY_WEIGHTED, *HARMONIC, *READER, *MAUVE, *REFUSALS, "grounded_f1"),
 )
-"""Every metric by ALCE's name (`*_eq_w`: the paper's; refusals: after Trust-Align; `copied` and
-`citation_f1`: ours)."""
+"""Every metric by ALCE's name (`*_eq_w`: the paper's; `weighted_*`: TREC's; refusals: after
+Trust-Align; `copied` and `citation_f1`: ours)."""
 
 CORRECTNESS = {
     "asqa": "str_em",
@@ -69,7 +70,7 @@ def computed(metrics: Collection[str]) -> frozenset[str]:
 
 def asks_verifier(metric: str) -> bool:
     """Whether a metric depends on the verifier: the citation scores, and what claims decide."""
-    return metric.startswith("citation") or metric in (*CLAIMS, "refusal_acc")
+    return metric.startswith("citation") or metric in (*WEIGHTED, *CLAIMS, "refusal_acc")
 
 
 def text_scores(
@@ -117,6 +118,11 @@ def judged_scores(example: Example, answer: Answer, judgement: Judgement) -> Sco
     if judgement.claims or (answer.rules == "sane" and not judgement.refused):
         scores["citation_rec"] = judgement.citation_rec
         scores["citation_prec"] = judgement.citation_prec
+        if judgement.first is not None:
+            # Thakur et al. 2025, arXiv 2504.15205.
+            cited = [own for own in judgement.first if own is not None]
+            for name, n in zip(WEIGHTED, (len(judgement.first), len(cited)), strict=True):
+                scores[name] = 100 * sum(cited) / n if n else 0.0
     hits = judgement.gold
     if not hits:
         return scores

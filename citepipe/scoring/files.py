@@ -22,7 +22,7 @@ from citepipe.scoring.evidence import passage_of
 from citepipe.scoring.means import columns, intervals
 from citepipe.text.sentences import load_splitter
 from citepipe.text.statements import Answer, notes_of, rules_of
-from citepipe.verify.base import Verifier, identity_of, provenance_of
+from citepipe.verify.base import Verifier, identity_of, is_graded, provenance_of
 from citepipe.verify.load import load_verifier
 
 _version = cache(lambda name: (name, version(name)))
@@ -102,10 +102,12 @@ class Scorer:
             self._answers,
             verifier,
             options.at_most_citations,
-            citations=self._needs(alce.CITATIONS),
+            citations=self._needs((*alce.CITATIONS, *alce.WEIGHTED)),
             claims=self._needs(alce.CLAIMS),
             elsewhere=elsewhere,
             refusals=True,
+            # It asks for more pairs, to no purpose where verdicts are yes or no.
+            first=self._needs(alce.WEIGHTED) and (bool(options.metrics) or is_graded(verifier)),
         )
         declined = self._answerable(judgements, verifier)
         rows: list[dict[str, Any]] = []

@@ -23,13 +23,13 @@ from citepipe.data.example import Document, Example
 from citepipe.data.files import decoded, lines_of, read_text
 from citepipe.data.validate import validated
 from citepipe.errors import InputError
-from citepipe.judgement import ELSEWHERE, NOT_SUPPORTED
+from citepipe.judgement import ELSEWHERE, NOT_SUPPORTED, PARTLY
 from citepipe.options import ScoreOptions
 from citepipe.scoring.means import Columns, columns, intervals, percentiles, resampled_means
 from citepipe.scoring.results import EXPECTED, Scored, ScoredAnswers
 
 METRICS = ("citation_rec", "citation_prec")
-JUDGED = ("supported", NOT_SUPPORTED, ELSEWHERE)
+JUDGED = ("supported", NOT_SUPPORTED, PARTLY, ELSEWHERE)
 """The reasons of verdicts that are the verifier's; all others follow from rules."""
 
 _LEAST = 20

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 Provenance = dict[str, str | int | float | None]
 
@@ -22,6 +22,8 @@ class Verifier(Protocol):
     A verifier may also have `identity: str`, all that its decisions depend on, by which they can
     be cached; `provenance: Provenance`, what a file of scores says of it; and
     `question_first: bool`, which says that it was trained on claims with the question in front.
+    One that is `graded: bool` has `verdicts` beside `entails`, with None for what is supported in
+    part, which is not entailed.
     """
 
     @property
@@ -44,8 +46,15 @@ def provenance_of(verifier: Verifier) -> Provenance:
     return provenance
 
 
-def decide(verifier: Verifier, pairs: Iterable[Pair], known: dict[Pair, bool]) -> None:
-    """Add to `known` the decisions on those pairs that it lacks, each queried once."""
+def is_graded(verifier: Verifier | None) -> bool:
+    """Whether a verifier has verdicts between supported and not."""
+    return getattr(verifier, "graded", False)
+
+
+def decide(verifier: Any, pairs: Iterable[Pair], known: dict[Pair, bool | None]) -> None:
+    """Add to `known` the verdicts on those pairs that it lacks, each queried once; None for what a
+    graded verifier finds supported in part."""
     unknown = [pair for pair in dict.fromkeys(pairs) if pair not in known]
     if unknown:
-        known.update(zip(unknown, verifier.entails(unknown), strict=True))
+        ask = verifier.verdicts if is_graded(verifier) else verifier.entails
+        known.update(zip(unknown, ask(unknown), strict=True))

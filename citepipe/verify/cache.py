@@ -160,6 +160,7 @@ class NotedModel:
     identity: str
     provenance: Provenance
     question_first: bool
+    graded: bool
 
     def __init__(self, load: Callable[[], BatchedVerifier], cache: DecisionCache, key: str) -> None:
         self._load, self._cache, self._key = load, cache, key

@@ -10,7 +10,7 @@ from typing import Any
 
 from citepipe.errors import InputError
 from citepipe.progress import say
-from citepipe.verify.base import Pair, Provenance, Verifier, identity_of
+from citepipe.verify.base import Pair, Provenance, Verifier, identity_of, is_graded
 
 
 @dataclass
@@ -64,15 +64,19 @@ class Cascade:
             raise InputError(
                 f"verifier {self.name}: some read the question in front, others do not"
             )
-        self.question_first = first.pop()
+        self.question_first, self.graded = first.pop(), is_graded(verifiers[-1])
 
     def entails(self, pairs: Sequence[Pair]) -> list[bool]:
         """See `Verifier.entails`."""
-        return [entailed for entailed, _ in self.decided(pairs)]
+        return list(map(bool, self.verdicts(pairs)))
 
-    def decided(self, pairs: Sequence[Pair]) -> list[tuple[bool, int]]:
-        """The decision on each pair, and the level that it comes from, from 0."""
-        known: dict[Pair, tuple[bool, int]] = {}
+    def verdicts(self, pairs: Sequence[Pair]) -> list[bool | None]:
+        """The same, None for what the last level leaves undecided."""
+        return [verdict for verdict, _ in self.decided(pairs)]
+
+    def decided(self, pairs: Sequence[Pair]) -> list[tuple[bool | None, int]]:
+        """The verdict on each pair, and the level that it comes from, from 0."""
+        known: dict[Pair, tuple[bool | None, int]] = {}
         left = list(dict.fromkeys(pairs))
         for number, level in enumerate(self.levels):
             began = time.perf_counter()
@@ -82,9 +86,9 @@ class Cascade:
             level.seconds += time.perf_counter() - began
             level.pairs += len(left)
             is_last = number == len(self.levels) - 1
-            goes_on = None if level.has_band else False
-            left = [p for p, own in verdicts.items() if own is goes_on and not is_last]
-            known |= {pair: (bool(own), number) for pair, own in verdicts.items()}
+            final = (True, False) if level.has_band else (True,)
+            left = [p for p, own in verdicts.items() if own not in final and not is_last]
+            known |= {pair: (own, number) for pair, own in verdicts.items()}
             level.accepted += sum(own is True for own in verdicts.values())
             level.refused += sum(own is not True for own in verdicts.values()) - len(left)
         return [known[pair] for pair in pairs]
@@ -146,7 +150,7 @@ def calibrated(
         supports: dict[Pair, float] = {}
         if left and hasattr(level.verifier, "supports"):
             supports = dict(own for batch in level.verifier.supports(left) for own in batch)
-        if set(supports.values()) <= {0.0, 1.0}:
+        if set(supports.values()) <= {0.0, 0.5, 1.0}:
             left = [p for p, own in zip(left, level.verifier.entails(left), strict=True) if not own]
             found.append(spec)
             continue

@@ -1,4 +1,5 @@
-"""Entailment by decoders that answer yes or no: the probability of the one against the other.
+"""Entailment by decoders that answer yes or no: the probability of the one against the other; or
+that grade support as full, partial or none: the likeliest of the three words.
 
 A template is the conversation that a model of its family was trained to judge; the probability is
 that of all tokens that spell the word (`Yes`, ` yes`), at the place where the answer begins.
@@ -29,8 +30,9 @@ class Template(NamedTuple):
     """A conversation that ends in a question: roles and texts with {premise} and {claim}.
 
     `name` is what it is called. `word` is the answer that means supported, `against` the one that
-    means it is not. `documents`: the premise is what the chat template calls a document. `opening`
-    is what a model without thoughts writes in front of the word.
+    means it is not, `between`, if there is one, that it is in part. `documents`: the premise is
+    what the chat template calls a document. `opening` is what a model without thoughts writes in
+    front of the word.
     """
 
     name: str
@@ -39,6 +41,22 @@ class Template(NamedTuple):
     against: str = "no"
     documents: bool = False
     opening: str = ""
+    between: str | None = None
+
+    @property
+    def supports(self) -> dict[str, float]:
+        """How far each answer says that the claim is supported."""
+        middle = {self.between: 0.5} if self.between else {}
+        return {self.word: 1.0, self.against: 0.0, **middle}
+
+    @property
+    def threshold(self) -> str:
+        """The bounds (`bounds_of`) unless others are given: what is in part is between them."""
+        return "0.25-0.75" if self.between else "0.5"
+
+    def grades(self, bounds: tuple[float, float]) -> bool:
+        """Whether these bounds keep what is in part apart from the rest."""
+        return self.between is not None and bounds[0] < 0.5 <= bounds[1]
 
     @property
     def identity(self) -> str:
@@ -102,14 +120,30 @@ _TEMPLATES = (
         documents=True,
         opening="<think>\n</think>\n<score>",
     ),
+    # The scale of TREC's RAG track (Thakur et al. 2025, arXiv 2504.15205), in words of our own.
+    Template(
+        "graded",
+        (
+            (
+                "user",
+                "How far does the document support the claim? Answer with one of these, and "
+                "nothing else.\n\nFull support: the document says everything that the claim says."
+                "\nPartial support: the document says some of it, and not all.\nNo support: the "
+                "document says nothing of it, or something else.\n\nDocument: {premise}\n\n"
+                "Claim: {claim}",
+            ),
+        ),
+        word="full",
+        between="partial",
+    ),
 )
 TEMPLATES = {template.name: template for template in _TEMPLATES}
 
 
 def read_template(target: str, named: str | None) -> Template:
     """A template by its key in `TEMPLATES`; or a file whose text, with {premise} and {claim}, is
-    the only message, and asks for yes or no. By default the one of the model's family, or
-    `minicheck`."""
+    the only message, and asks for yes or no, or, if it speaks of partial support, for full, partial
+    or no. By default the one of the model's family, or `minicheck`."""
     if named is None:
         named = next((key for key in TEMPLATES if key in target.lower()), "minicheck")
     if named in TEMPLATES:
@@ -121,18 +155,25 @@ def read_template(target: str, named: str | None) -> Template:
     for field in ("{premise}", "{claim}"):
         if field not in text:
             raise InputError(f"{named}: expected a template with {field}")
-    return Template(Path(named).name, (("user", text),))
+    template = Template(Path(named).name, (("user", text),))
+    if "partial support" in text.lower():
+        return template._replace(word="full", between="partial")
+    return template
 
 
 class DecoderVerifier(BatchedVerifier):
     """A verifier over a loaded decoder: support is the probability of the template's word, against
-    that of the other one. A premise that is too long is cut at its end, the claim is not."""
+    that of the other one, or 1, 0.5 or 0 by the likeliest of three. A premise that is too long is
+    cut at its end, the claim is not."""
 
-    def __init__(self, checkpoint: Checkpoint, template: Template, threshold: str = "0.5") -> None:
+    def __init__(
+        self, checkpoint: Checkpoint, template: Template, threshold: str | None = None
+    ) -> None:
         limit = most_tokens(checkpoint, MAX_LENGTH)
+        threshold = threshold or template.threshold
         settings: Provenance = {"template": template.identity, "threshold": threshold}
         super().__init__(checkpoint, "decoder", limit, settings, threshold)
-        self._template = template
+        self._template, self.graded = template, template.grades(self.bounds)
         tokenizer = self._tokenizer
         if not tokenizer.chat_template:
             raise InputError(f"verifier {self.name}: its tokenizer has no chat template")
@@ -141,11 +182,11 @@ class DecoderVerifier(BatchedVerifier):
         tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
         known = [(token.strip("▁Ġ ").lower(), i) for token, i in tokenizer.get_vocab().items()]
         self._words = [
-            sorted(i for token, i in known if token == word)
-            for word in (template.word, template.against)
+            sorted(i for token, i in known if token == word) for word in template.supports
         ]
         if not all(self._words):
-            raise InputError(f"verifier {self.name}: its tokenizer has no token for yes, or for no")
+            words = ", ".join(template.supports)
+            raise InputError(f"verifier {self.name}: its tokenizer has no token for one of {words}")
 
     def _encode(self, pairs: Sequence[Pair]) -> Mapping[str, list[list[int]]]:
         rows = [self._row(pair) for pair in pairs]
@@ -183,8 +224,11 @@ class DecoderVerifier(BatchedVerifier):
             logits_to_keep=1,
             use_cache=False,
         ).logits[:, -1]
-        word, against = (logits[:, ids].double().logsumexp(-1) for ids in self._words)
-        support: list[float] = torch.sigmoid(word - against).tolist()
+        words = torch.stack([logits[:, ids].double().logsumexp(-1) for ids in self._words])
+        if self._template.between:
+            supports = list(self._template.supports.values())
+            return [supports[likeliest] for likeliest in words.argmax(0).tolist()]
+        support: list[float] = torch.sigmoid(words[0] - words[1]).tolist()
         return support
 
 
@@ -194,10 +238,10 @@ def load_decoder(
     template: str | None = None,
     dtype: str = "auto",
     revision: str | None = None,
-    threshold: str = "0.5",
+    threshold: str | None = None,
 ) -> DecoderVerifier:
-    """Load a decoder that answers yes or no; `template` as of `read_template`, `threshold` as of
-    `bounds_of`."""
+    """Load a decoder that answers as a template asks for; `template` as of `read_template`,
+    `threshold` as of `bounds_of`."""
     conversation = read_template(target, template)
     bounds_of(target, threshold)
     checkpoint = load_checkpoint(target, "AutoModelForCausalLM", device, dtype, revision)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from importlib import metadata
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
@@ -20,7 +21,7 @@ from citepipe.errors import InputError
 from citepipe.models import pretrained
 from citepipe.progress import say
 from citepipe.provenance import digest_of
-from citepipe.verify.base import Pair, Verifier
+from citepipe.verify.base import Pair, Verifier, is_graded
 from citepipe.verify.cache import CachedVerifier, DecisionCache, NotedModel
 
 if TYPE_CHECKING:
@@ -218,6 +219,10 @@ class _UsersVerifier:
 
     def entails(self, pairs: Sequence[Pair]) -> list[bool]:
         """See `Verifier.entails`."""
+        return list(map(bool, self.verdicts(pairs)))
+
+    def verdicts(self, pairs: Sequence[Pair]) -> list[bool | None]:
+        """The same, None for 0.5 of one that is graded."""
         with _one_line(self._spec, "entails"):
             decisions = list(self._verifier.entails(pairs))
         if len(decisions) != len(pairs):
@@ -225,11 +230,18 @@ class _UsersVerifier:
                 f"verifier {self._spec!r}: {len(decisions)} decisions on {len(pairs)} pairs"
             )
         # NumPy's are as good; a probability, or a tensor, leaves open what it means.
-        if odd := [one for one in decisions if type(one).__name__ not in ("bool", "bool_")]:
+        kinds, graded = ("bool", "bool_"), is_graded(self._verifier)
+        if odd := [
+            one
+            for one in decisions
+            if type(one).__name__ not in kinds
+            and not (graded and isinstance(one, Real) and one in (0, 0.5, 1))
+        ]:
+            expected = "1, 0.5 or 0" if graded else "True or False"
             raise InputError(
-                f"verifier {self._spec!r}: expected True or False for each pair, got {odd[0]!r}"
+                f"verifier {self._spec!r}: expected {expected} for each pair, got {odd[0]!r}"
             )
-        return list(map(bool, decisions))
+        return [None if one == 0.5 else bool(one) for one in decisions]
 
 
 @contextmanager

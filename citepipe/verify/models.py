@@ -61,6 +61,7 @@ class BatchedVerifier(ABC):
     """
 
     question_first = False
+    graded = False
 
     def __init__(
         self,
@@ -89,9 +90,13 @@ class BatchedVerifier(ABC):
         self.tokens_per_batch = CPU_TOKENS_PER_BATCH if on_cpu else GPU_TOKENS_PER_BATCH
 
     def entails(self, pairs: Sequence[Pair]) -> list[bool]:
-        """See `Verifier.entails`, `decisions`; what is undecided is not entailed."""
+        """See `Verifier.entails`; what is undecided is not entailed."""
+        return list(map(bool, self.verdicts(pairs)))
+
+    def verdicts(self, pairs: Sequence[Pair]) -> list[bool | None]:
+        """The same, None for what is undecided."""
         known = {pair: entailed for batch in self.decisions(pairs) for pair, entailed in batch}
-        return [bool(known[pair]) for pair in pairs]
+        return [known[pair] for pair in pairs]
 
     def decisions(self, pairs: Sequence[Pair]) -> Iterator[list[tuple[Pair, bool | None]]]:
         """Decisions batch by batch, equal pairs once; None for what is undecided."""

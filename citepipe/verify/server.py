@@ -1,5 +1,6 @@
 """Entailment by a model behind an OpenAI-compatible server: the probability of yes against no among
-the tokens that it considers where its answer stands, or else the word that it answers with."""
+the tokens that it considers where its answer stands, or else, and where it grades support, the word
+that it answers with."""
 
 from __future__ import annotations
 
@@ -32,12 +33,13 @@ class _Judge(Chat):
 
     def _reply(self, value: Any, texts: list[str]) -> Reply:
         reply = super()._reply(value, texts)
-        support = _by_probability(value["choices"][0], self.template)
+        supports = self.template.supports
+        support = None
+        if not self.template.between:
+            support = _by_probability(value["choices"][0], self.template)
         if support is None:
-            said = re.search(
-                rf"\b({self.template.word}|{self.template.against})\b", reply.text.lower()
-            )
-            support = None if said is None else float(said[0] == self.template.word)
+            said = re.search(rf"\b({'|'.join(supports)})\b", reply.text.lower())
+            support = None if said is None else supports[said[0]]
         return replace(reply, support=support)
 
 
@@ -73,7 +75,7 @@ class ServerVerifier:
     """A verifier behind a server.
 
     Every answer is kept in the decision cache, under a digest of what was sent and the model, and
-    is never requested again. What the server refuses to judge, and what is neither yes nor no, is
+    is never requested again. What the server refuses to judge, and what is none of its answers, is
     not entailed, and counted.
 
     Attributes:
@@ -86,13 +88,16 @@ class ServerVerifier:
         self,
         options: EndpointOptions,
         template: Template,
-        threshold: str = "0.5",
+        threshold: str | None = None,
         logprobs: bool = True,
         cache: DecisionCache | None = None,
     ) -> None:
         model = self.name = str(options.model)
         self.computed = 0
+        threshold = threshold or template.threshold
+        logprobs = logprobs and not template.between
         self.bounds = bounds_of(model, threshold)
+        self.graded = template.grades(self.bounds)
         self.provenance: Provenance = {
             "kind": "server",
             "model": model,
@@ -151,8 +156,8 @@ class ServerVerifier:
             refused = unread.count(None)
             say(
                 f"verifier {self.name}: {refused} of {len(distinct)} pairs refused"
-                f"{self._judge.refusal}, {len(unread) - refused} answered by neither yes nor no; "
-                "they count as not entailed"
+                f"{self._judge.refusal}, {len(unread) - refused} answered by none of "
+                f"{', '.join(template.supports)}; they count as not entailed"
             )
         if self._judge.spent and self.computed > computed:
             account = ", ".join(f"{key} {x:.6g}" for key, x in self._judge.account().items())
@@ -177,7 +182,7 @@ def load_server(
     """
     url, _, model = target.partition("#")
     template = read_template(model, settings.pop("template", None))
-    threshold, logprobs = settings.pop("threshold", "0.5"), settings.pop("logprobs", "1")
+    threshold, logprobs = settings.pop("threshold", None), settings.pop("logprobs", "1")
     if not model or logprobs not in ("0", "1") or {"url", "model", "system"} & set(settings):
         raise InputError(f"verifier {spec!r}: expected server:URL#MODEL, perhaps with settings")
     values = {"temperature": 0.0, "max_tokens": 16, **settings, "url": url, "model": model}

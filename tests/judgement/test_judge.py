@@ -175,6 +175,35 @@ def test_pairs_are_queried_in_three_rounds_without_repetition():
     assert len(verifier.rounds) == 3
 
 
+class Graded(Words):
+    """Supported in part is what has some of its words in the premise."""
+
+    graded = True
+
+    def verdicts(self, pairs: Sequence[Pair]) -> list[bool | None]:
+        self.rounds.append(list(pairs))
+        return [
+            True if words <= set(p.split()) else None if words & set(p.split()) else False
+            for p, h in pairs
+            for words in [set(h.strip(".").split())]
+        ]
+
+
+def test_graded_verdicts_and_how_far_the_first_citation_supports():
+    verifier = Graded()
+    # In full by both, by the first in part; in part; by no word; nothing cited; out of range; in
+    # part by what is cited and in full by the third.
+    text = "x y [1][2].\nx z [1].\nq q [2][1].\nw w.\n\nv v [9].\ny x [2]."
+    [found] = judge([example()], [read(text, SANE)], verifier, elsewhere=True, first=True)
+    assert found.first == (0.5, 0.5, 0, None, 0, 0.5)
+    reasons = ["supported", "partly supported", "not supported", "cites nothing", "out of range"]
+    assert [own.reason for own in found.statements] == [*reasons, "supported elsewhere"]
+    assert [own.reason for own in found.statements[1].citations] == ["partly supported"]
+    assert [own.supported for own in found.statements] == [True] + [False] * 5
+    # The first documents by themselves are queried with those of the second round.
+    assert len(verifier.rounds[1]) == 3
+
+
 def test_asqa_hits_by_normalised_substring():
     pairs = (QAPair("", ("The X!", "q")), QAPair("", ("z",)), QAPair("", ("The",)))
     gold = example(qa_pairs=pairs)

@@ -68,6 +68,29 @@ def test_every_dataset_under_every_verifier(tmp_path: Path, monkeypatch: pytest.
     assert (found["rules"], found["input"]["file"]) == ("alce", "eli5.json")
 
 
+class Partly(Yes):
+    graded = True
+
+    def verdicts(self, pairs: Sequence[Pair]) -> list[bool | None]:
+        return [None if "Rome" in hypothesis else True for _, hypothesis in pairs]
+
+
+def test_weighted_scores_are_trecs(tmp_path: Path):
+    """Of four sentences one is supported in full, one in part, and one cites nothing; of those that
+    cite anything the last cites what is not there: 1.5 of 4, and of 3."""
+    own = row("1", f"{BORN} [1]. Rome [1]. So. It is [2].")
+    found = scored(tmp_path, own, verifier=Partly())
+    weighted = {"weighted_citation_recall": 37.5, "weighted_citation_precision": 50}
+    assert found["metrics"].items() >= {**weighted, "citation_rec": 25}.items()
+    assert found["reasons"]["statements"]["partly supported"] == 1
+    # By verdicts of yes and no only if they are asked for, as 1 and 0.
+    assert found["metrics"].keys() - scored(tmp_path, own)["metrics"].keys() == weighted.keys()
+    named = scored(tmp_path, own, options=ScoreOptions(metrics=tuple(weighted)))["metrics"]
+    assert named == pytest.approx(
+        {"weighted_citation_recall": 50, "weighted_citation_precision": 200 / 3}
+    )
+
+
 def test_only_wanted_metrics_are_given_and_the_verifier_queried_for_what_they_need(tmp_path: Path):
     text = ScoreOptions(metrics=("length", "rougeLsum"))
     assert set(scored(tmp_path, options=text, verifier=Unwanted())["metrics"]) == set(text.metrics)

@@ -2,6 +2,7 @@ import importlib
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -39,6 +40,17 @@ def test_a_factory_is_called_with_what_follows_the_question_mark(
     verifier = load_verifier("mine:Made?a/b.json")
     assert (verifier.name, base.identity_of(verifier)) == ("a/b.json", "made")
     assert verifier.entails([Pair("ab", "a"), Pair("ab", "c")]) == [True, False]
+
+
+def test_a_users_verifier_may_grade(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    code = VERIFIER.format(decision="float(hypothesis)", slice="") + "    graded = True\n"
+    module(tmp_path, monkeypatch, code)
+    verifier: Any = load_verifier("mine:Made")
+    pairs = [Pair("", number) for number in ("1", "0.5", "0")]
+    assert (verifier.graded, verifier.verdicts(pairs)) == (True, [True, None, False])
+    assert verifier.entails(pairs) == [True, False, False]
+    with pytest.raises(InputError, match=r"expected 1, 0.5 or 0 for each pair, got 0.7"):
+        verifier.entails([Pair("", "0.7")])
 
 
 def test_whose_code_is_run_is_said_before_it_runs(

@@ -58,6 +58,23 @@ def test_each_level_decides_what_it_is_sure_of():
     assert cascade.entails(pairs_of(0.9)) == [True]
 
 
+def test_what_the_last_level_supports_in_part_stays_so():
+    """What another level leaves in the middle goes on, whether it has a band or not."""
+
+    class Grades(Sure):
+        graded = True
+
+    for has_band in (True, False):
+        first = Level(Sure(0.2, 0.7), has_band)
+        cascade = Cascade([first, Level(Grades(0.35, 0.65), False)])
+        assert cascade.graded
+        # The last is not entailed: by a band of the first, or by the second.
+        assert cascade.verdicts(pairs_of(0.8, 0.66, 0.6, 0.3, 0.1)) == [
+            *(True, True, None, False, False)
+        ]
+        assert cascade.entails(pairs_of(0.6)) == [False]
+
+
 def test_a_band_is_as_narrow_as_the_error_allows():
     """Of n pairs without an error at most a tenth are wrong if 0.9^n is at most 0.05: from 29 on;
     with one error 0.9^n + n * 0.1 * 0.9^(n-1): from 46 on."""

@@ -76,6 +76,36 @@ def test_thresholds_may_leave_pairs_undecided_and_the_cache_knows_it(
     assert other.identity != verifier.identity
 
 
+def test_the_likeliest_word_grades_and_the_cache_knows_it(tmp_path: Path):
+    """By transformers alone, one pair at a time."""
+    import torch
+
+    spoken, pairs = [*SPOKEN, "Full", "Partial", "a", "b"], PAIRS[-60:]
+    directory = make_decoder(tmp_path / "judge", [*dict.fromkeys(spoken)])
+    template = tmp_path / "ask.txt"
+    template.write_text(f"{ASK} No partial support yes Yes that")
+    model, tokenizer = loaded(directory, "AutoModelForCausalLM")
+    words = [["Full"], ["No", "ĠNO"], ["Partial"]]
+    expected = []
+    for premise, claim in pairs:
+        text = template.read_text().replace("{premise}", premise).replace("{claim}", claim)
+        ids = tokenizer.apply_chat_template(
+            [{"role": "user", "content": text}], add_generation_prompt=True, return_tensors="pt"
+        )["input_ids"]
+        with torch.inference_mode():
+            spread = model(ids).logits[0, -1].softmax(-1)
+        sums = [float(spread[tokenizer.convert_tokens_to_ids(own)].sum()) for own in words]
+        expected.append((True, False, None)[sums.index(max(sums))])
+    assert set(expected) == {True, False, None}
+    for computed in (len(set(pairs)), 0):
+        verifier: Any = load_verifier(f"{directory}?template={template}", tmp_path / "c.sqlite")
+        assert (verifier.graded, verifier.verdicts(pairs)) == (True, expected)
+        assert verifier.computed == computed
+    assert load_verifier(f"{directory}?template={template}").entails(pairs) == [
+        own is True for own in expected
+    ]
+
+
 def test_the_premise_is_cut_and_what_is_spelt_is_text(
     tiny: Path, template: Path, capsys: pytest.CaptureFixture[str]
 ):
@@ -120,7 +150,7 @@ def test_what_is_no_judge_is_one_clear_line(tiny: Path, tmp_path: Path):
         with pytest.raises(InputError, match=line):
             load_verifier(f"{tiny}?template={named}", device="cpu")
     silent = make_decoder(tmp_path / "silent", ["yes"])
-    with pytest.raises(InputError, match="no token for yes, or for no"):
+    with pytest.raises(InputError, match="no token for one of yes, no"):
         load_verifier(str(silent), device="cpu")
     (silent / "chat_template.jinja").unlink()
     with pytest.raises(InputError, match="no chat template"):

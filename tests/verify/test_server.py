@@ -116,6 +116,19 @@ def test_granites_yes_is_of_what_is_not_grounded(server: ChatServer, tmp_path: P
     assert "logprobs" not in body
 
 
+def test_a_judge_that_grades_says_what_is_supported_in_part(server: ChatServer, tmp_path: Path):
+    answers = iter(["Full Support", "**Partial support**", "No support."])
+    server.answer = lambda _: chat(next(answers))
+    verifier = judge(server, tmp_path, "&template=graded")
+    assert (verifier.graded, verifier.verdicts(PAIRS[:3])) == (True, [True, None, False])
+    assert verifier.entails(PAIRS[:3]) == [True, False, False]
+    assert "logprobs" not in server.requests[0][2]
+    # Nothing is asked again where a part is enough.
+    lenient = judge(server, tmp_path, "&template=graded&threshold=0.25")
+    assert (lenient.graded, lenient.verdicts(PAIRS[:3])) == (False, [True, True, False])
+    assert len(server.requests) == 3
+
+
 def test_a_server_that_dies_or_talks_nonsense_loses_nothing(server: ChatServer, tmp_path: Path):
     half = raw(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{")
     server.wrong += [half, status(503, {}), raw(b"")]
@@ -145,7 +158,7 @@ def test_what_is_refused_or_unclear_is_not_entailed_and_counted(
 ):
     server.wrong += [status(400, {"error": {"message": "too long"}}), status(200, chat("Perhaps"))]
     assert judge(server, tmp_path).entails(PAIRS) == [False, False] + [True, False] * 2
-    said = "1 of 6 pairs refused (the last one: too long), 1 answered by neither yes nor no; they"
+    said = "1 of 6 pairs refused (the last one: too long), 1 answered by none of yes, no; they"
     assert said in capsys.readouterr().err
 
 
