@@ -1,21 +1,28 @@
-"""Whether citations matter to the model that makes them: it answers again without a document, or
-with the documents in another order."""
+"""Whether citations matter to the model that makes them: it answers again without a document, with
+other names and numbers in it, or with the documents in another order."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+import re
+from bisect import bisect
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from statistics import fmean
 from typing import Any
 
-from citepipe.data.example import Example
+from citepipe.data.example import Document, Example
 from citepipe.text.normalize import normalize_answer
 from citepipe.text.sentences import load_splitter
 from citepipe.text.statements import Statement
 
 Answering = Callable[[Sequence[Example]], Sequence[Example]]
 """Gives examples their `output`."""
+
+_VALUE = re.compile(r"(?<!\w)(?:\d+(?:[.,]\d+)*|[^\W\d_][\w'’-]*)(?!\w)")
+_INSIDE = re.compile(r"[\w,;()'’\"-] ?$")
+_NAMES = ("Adlen", "Brovik", "Calder", "Dornach", "Elvery")
+"""Names where the documents have no others."""
 
 
 def ablate(examples: Sequence[Example], answering: Answering) -> dict[str, Any]:
@@ -52,6 +59,91 @@ def ablate(examples: Sequence[Example], answering: Answering) -> dict[str, Any]:
             elif not is_cited:
                 control.append(changed)
     return {"citations": citations, "control": {"changed": sum(control), "of": len(control)}}
+
+
+def alter(examples: Sequence[Example], answering: Answering) -> dict[str, Any]:
+    """Have answered questions answered again for each sentence with citations, with the names and
+    numbers that it shares with the documents it cites changed in these.
+
+    A name (a word with a capital letter where no sentence begins) becomes another of the file's
+    documents that the question's do not have, a number one with another last digit; what the
+    question says stays. The sentence follows if it is said with what was changed, citations apart.
+
+    Returns:
+        `sentences`: id, question, sentence (`text`), the `documents` it cites, `changes` by old
+        value, and whether the answer is `changed` likewise, the `same`, or says `neither`;
+        `unaltered`, how many sentences with citations have nothing to change.
+    """
+    pool = sorted({name for one in examples for doc in one.docs for name in _names(doc.passage)})
+    jobs = []
+    unaltered = 0
+    for example in examples:
+        for statement, cited in _cited(example):
+            changes = _changes(example, statement, cited, pool)
+            unaltered += bool(cited and not changes)
+            jobs += [(example, statement, cited, changes)] if changes else []
+    altered = [
+        replace(
+            example,
+            docs=tuple(
+                _altered(doc, changes) if number in cited else doc
+                for number, doc in enumerate(example.docs, 1)
+            ),
+            output=None,
+        )
+        for example, _, cited, changes in jobs
+    ]
+    found = []
+    for (example, statement, cited, changes), answer in zip(jobs, answering(altered), strict=True):
+        again = {_words(own) for own, _ in _cited(answer)}
+        expected = normalize_answer(_with(statement.claim, changes))
+        said = "changed" if expected in again else "same" if _words(statement) in again else ""
+        about = {"id": example.id, "question": example.question, "text": statement.text.strip()}
+        about |= {"documents": sorted(cited), "changes": changes}
+        found.append({**about, "answer": said or "neither"})
+    return {"sentences": found, "unaltered": unaltered}
+
+
+def _changes(
+    example: Example, statement: Statement, cited: Collection[int], pool: Sequence[str]
+) -> dict[str, str]:
+    """What becomes of the names and numbers that a statement shares with what it cites."""
+    texts = [doc.passage for doc in example.docs]
+    taken = set(_VALUE.findall(" ".join([example.question, *texts])))
+    shared: set[str] = set()
+    for number in cited:
+        numbers = {own for own in _VALUE.findall(texts[number - 1]) if own[0].isdigit()}
+        shared |= numbers | _names(texts[number - 1])
+    changes: dict[str, str] = {}
+    for value in dict.fromkeys(_VALUE.findall(statement.claim)):
+        if value not in shared or value in _VALUE.findall(example.question):
+            continue
+        others = [*pool[bisect(pool, value) :], *pool, *_NAMES]
+        if value[0].isdigit():
+            others = [value[:-1] + str((int(value[-1]) + more) % 10) for more in range(3, 10)]
+        if other := next((own for own in others if own not in taken), None):
+            changes[value] = other
+            taken.add(other)
+    return changes
+
+
+def _names(text: str) -> set[str]:
+    return {
+        found[0]
+        for found in _VALUE.finditer(text)
+        if found[0][0].isupper() and _INSIDE.search(text[: found.start()])
+    }
+
+
+def _with(text: str, changes: Mapping[str, str]) -> str:
+    return _VALUE.sub(lambda found: changes.get(found[0], found[0]), text)
+
+
+def _altered(doc: Document, changes: Mapping[str, str]) -> Document:
+    sentence = None if doc.sent is None else _with(doc.sent, changes)
+    return replace(
+        doc, title=_with(doc.title, changes), text=_with(doc.text, changes), sent=sentence
+    )
 
 
 def shuffle(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -23,12 +24,15 @@ def add_ablate(commands: Any) -> None:
         "whether a model's citations matter to its answers",
         "Has questions answered, and again without each document that an answer cites: a sentence "
         "that is said all the same does not rest on its citation. Beside it stands how many "
-        "sentences change without a document that nothing cites.",
+        "sentences change without a document that nothing cites. With --alter it is also asked "
+        "whether sentences follow when names and numbers of what they cite are changed.",
         "ablate questions.jsonl --model results/models/fg_rl/seed0",
-        "ablate questions.jsonl --server http://127.0.0.1:8000/v1 --shuffle 3 --json a.json",
+        "ablate questions.jsonl --server http://127.0.0.1:8000/v1 --alter --shuffle 3",
     ).add_argument
     option("questions", type=Path, metavar="FILE", help="questions with documents, as of `score`")
     shared.add_answering(option)
+    altered = "answer again with other names and numbers in what each sentence cites"
+    option("--alter", action="store_true", help=altered)
     orders = "answer again with the documents in N other orders, and say how stable citations are"
     option("--shuffle", type=shared.natural, default=0, metavar="N", help=orders)
     seed = "of the orders" + shared.DEFAULT
@@ -48,6 +52,8 @@ def _ablate(arguments: argparse.Namespace) -> None:
     answering = partial(ask.answered, by=by, retrieval=RetrievalOptions())
     first = answering(examples)
     found = ablate.ablate(first, answering) | {"answered_by": str(by)}
+    if arguments.alter:
+        found["altered"] = ablate.alter(first, answering)
     if arguments.shuffle:
         orders = ablate.shuffle(first, answering, arguments.shuffle, arguments.seed)
         found["orders"] = {"n": arguments.shuffle, **orders}
@@ -66,6 +72,13 @@ def _lines(found: dict[str, Any]) -> Iterator[str]:
         yield f"  {own['id']}: [{own['document']}] does not matter to: {own['text']}"
     if len(idle) > _SHOWN:
         yield f"  … and {len(idle) - _SHOWN} more (--json has all)"
+    if altered := found.get("altered"):
+        said = Counter(own["answer"] for own in altered["sentences"])
+        yield (
+            f"{_of(said['changed'], said.total())} sentences follow when names and numbers in "
+            f"what they cite are changed, {said['same']} are said as before, {said['neither']} not "
+            f"at all; {altered['unaltered']} more have nothing to change"
+        )
     if orders := found.get("orders"):
         shown = {k: "-" if x is None else f"{x:.1f} %" for k, x in orders.items() if k != "n"}
         yield (
