@@ -114,7 +114,7 @@ class PlainWay:
                     f"{name}/{level}/{place}",
                     options.max_new_tokens - len(beam["ids"]),
                     prefix=beam["ids"],
-                    samples=options.samples_per_beam if level else options.beams,
+                    samples=options.samples_per_beam * (1 if level else options.beams),
                     sampling=sampling,
                     segment_end=partial(segment_end, listing=listing, splitter=rule),
                 )

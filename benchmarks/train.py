@@ -124,7 +124,9 @@ class PPOComparison:
             options,
             "fine_grained",
             actor,
-            SimpleNamespace(generate=timed("sampling", lambda r: self.generator.generate(r))),
+            SimpleNamespace(
+                generate=timed("sampling", lambda *a: list(self.generator.generate(*a)))
+            ),
             SimpleNamespace(spans=timed("rewards", rewarder.spans)),
             pad_id,
             seed=0,
