@@ -1,6 +1,9 @@
 """How long does a command take before it does anything? Now, and at a commit before.
 
-    python benchmarks/beginning.py --before COMMIT
+    python benchmarks/beginning.py --before COMMIT [--passages qa_feedback_dev_500.json]
+
+With rows of questions and passages there is a table of 1,000 answers to them more, of sentences of
+the passages, two thirds of them with an edit or more, so that `lexical` must read the passages.
 
 Every command runs by turns from this tree and from a worktree of the other commit, in processes of
 its own and in the same environment. Counted are processor seconds, user's and system's, the least
@@ -9,7 +12,10 @@ of all rounds: on a busy machine they are too many and never too few.
 
 from __future__ import annotations
 
+import csv
+import json
 import os
+import random
 import re
 import resource
 import subprocess
@@ -20,6 +26,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from attack import Edits
 from common import Report, argument_parser, verdict
 from entailment import MINIATURE, labelled_pairs, make_random
 from odd_answers import wordy_examples
@@ -50,6 +57,7 @@ def main() -> int:
     parser = argument_parser(__doc__, "beginning.txt")
     parser.add_argument("--before", default="e8debfe", help="the commit to compare with")
     parser.add_argument("--rounds", type=int, default=5, help="runs of each, by turns")
+    parser.add_argument("--passages", type=Path, help="rows with `question` and `docs`, in JSON")
     arguments = parser.parse_args()
     os.environ |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     report = Report(arguments.out, "spacy", "nltk", "torch", "transformers", "snakemake")
@@ -61,7 +69,7 @@ def main() -> int:
         git = ["git", "-C", str(ROOT), "worktree"]
         subprocess.run([*git, "add", "-q", "--detach", other, arguments.before], check=True)
         try:
-            for row in _rows(Path(folder)):
+            for row in _rows(Path(folder), arguments.passages):
                 reached &= _measure(row, other, arguments.rounds, report)
         finally:
             subprocess.run([*git, "remove", "--force", other], check=True)
@@ -70,7 +78,7 @@ def main() -> int:
     return 0 if reached else 1
 
 
-def _rows(folder: Path) -> list[Row]:
+def _rows(folder: Path, passages: Path | None) -> list[Row]:
     examples = wordy_examples(1000, 100, several=0.2, seed=0)
     ten, thousand = folder / "ten.json", folder / "thousand.json"
     write_result(ten, {"dataset": "asqa"}, examples[:10])
@@ -92,6 +100,7 @@ def _rows(folder: Path) -> list[Row]:
             *([*warm, *cache] for cache in caches),
             bar=2.0,
         ),
+        *([] if passages is None else [_edited(passages, folder / "edited.csv")]),
         Row(
             "snakemake -n, a workflow of one rule",
             ["-c", _SNAKEMAKE, *one_rule],
@@ -105,9 +114,29 @@ def _rows(folder: Path) -> list[Row]:
         ),
         *(
             Row(f"a stage's imports: {name}", ["-c", f"import citepipe.{name}"])
-            for name in ("score.files", "sample.job", "train.sft", "train.rl")
+            for name in ("sample.job", "train.sft", "train.rl")
         ),
     ]
+
+
+def _edited(passages: Path, table: Path) -> Row:
+    """`citepipe score` of answers that mostly are not word for word what they cite."""
+    rng, rows = random.Random(0), []
+    asked = json.loads(passages.read_text(encoding="utf-8"))
+    for row in (asked * 1000)[:1000]:
+        docs = [doc for doc in row["docs"] if Edits([doc["text"]], rng).sentences]
+        said = []
+        for _ in range(4 if docs else 0):
+            number = rng.randrange(len(docs))
+            edits = Edits([docs[number]["text"]], rng)
+            words = edits.begin()
+            for _ in range(rng.choice((0, 1, 3))):
+                _, words = edits.edit(words)
+            said.append(f"{' '.join(words).removesuffix('.')} [{number + 1}].")
+        rows.append((row["question"], " ".join(said), json.dumps(docs)))
+    with table.open("w", encoding="utf-8", newline="") as stream:
+        csv.writer(stream).writerows([("question", "answer", "documents"), *rows])
+    return Row("… 1,000 edited answers", ["-m", "citepipe.cli", "score", str(table)], bar=5.0)
 
 
 def _measure(row: Row, other: Path, rounds: int, report: Report) -> bool:

@@ -8,6 +8,7 @@ declines and every other one apologises, advises, or says what the documents are
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from citepipe.text.statements import Answer
 
@@ -141,6 +142,7 @@ _LONGEST = 500  # characters of a sentence that declines
 _SPLIT = re.compile(r"(?<=[a-zà-ÿ)\]\"'”’][.!?]) +(?=[A-ZÀ-Þ])|(?<=[。！？])|\n")
 
 
+@lru_cache(maxsize=4096)
 def declines(sentence: str) -> bool:
     """Whether a sentence, without its citations, says that there is no answer."""
     sentence = _begun(sentence)

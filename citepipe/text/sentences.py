@@ -64,11 +64,13 @@ def load_splitter(spec: str = "punkt-rules") -> Splitter:
         from nltk.data import find
         from nltk.tokenize import punkt
 
+    contexts = redos.compile(punkt.PunktLanguageVars().period_context_re(), timeout=None)
+
     class Unhurried(punkt.PunktLanguageVars):
         """NLTK gives up on a text after five seconds, in which its decisions count as well."""
 
         def period_context_re(self) -> redos.TimedPattern:
-            return redos.compile(super().period_context_re(), timeout=None)
+            return contexts
 
     try:
         parameters = (

@@ -1,9 +1,7 @@
 """English sentences as a verifier without a model reads them: words, their kinds, their places.
 
-Words are what spaCy's English tokenizer finds; which of them are stop words or numbers, and what
-contractions stand for, is spaCy's knowledge too. Stems are by NLTK's Snowball (Porter 2), sentences
-by its Punkt. None of them needs a model or a download. The lists below are word classes that spaCy
-has no lists of.
+Stems are by NLTK's Snowball (Porter 2), sentences by its Punkt, frequent words are spaCy's. None of
+them needs a model or a download. The lists below are word classes of which these have no lists.
 """
 
 from __future__ import annotations
@@ -12,17 +10,14 @@ import re
 from collections.abc import Collection, Sequence
 from functools import cached_property, lru_cache
 from itertools import pairwise
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from citepipe.text.lean import lean_imports
 from citepipe.text.sentences import load_splitter
-from citepipe.verify.quotes import is_english, read_quotable
+from citepipe.verify.quotes import is_english, is_frequent, read_quotable
 
 with lean_imports():
     from nltk.stem.snowball import SnowballStemmer
-
-if TYPE_CHECKING:
-    from spacy.language import Language
 
 
 def _words(text: str) -> frozenset[str]:
@@ -64,13 +59,11 @@ _NEUTRAL = _words(
     ", ; : ( ) a an the am is are was were be been being has have had having do does did of by to "
     "and that which who whom whose as also then however therefore"
 )
-# Of spaCy's stop words those that say something: nouns, verbs and adjectives, also in names.
+# Of the frequent words those that say something: nouns, verbs and adjectives, also in names.
 _CONTENT_STOPS = _words(
     "amount bottom call empty first front full get give go keep last made make move name next part "
     "put say see serious show side take top used using whole"
 )
-# Of the words that are numbers to spaCy those that are seldom meant as one.
-_INDEFINITE = _words("one first")
 _ARTICLES = _words("a an the my your its our their every")
 # Words that no English has one behind the other.
 BROKEN = frozenset(
@@ -97,14 +90,23 @@ die died dying
 _LEMMAS = {form: verb.split()[0] for verb in _IRREGULAR.split(",") for form in verb.split()}
 _PAST_FORMS = frozenset(form for form, lemma in _LEMMAS.items() if form != lemma)
 # By value; `one` and `first` are seldom meant as numbers.
-_NUMERALS = """
+_COUNTED = """
 zero, , two second, three third, four fourth, five fifth, six sixth, seven seventh, eight eighth,
 nine ninth, ten tenth, eleven eleventh, twelve twelfth, thirteen, fourteen, fifteen, sixteen,
 seventeen, eighteen, nineteen, twenty
 """
 _NUMBERS = {
-    word: str(value) for value, words in enumerate(_NUMERALS.split(",")) for word in words.split()
+    word: str(value) for value, words in enumerate(_COUNTED.split(",")) for word in words.split()
 }
+_NUMERALS = _NUMBERS.keys() | _words(
+    "thirteenth fourteenth fifteenth sixteenth seventeenth eighteenth nineteenth twentieth thirty "
+    "thirtieth forty fortieth fifty fiftieth sixty sixtieth seventy seventieth eighty eightieth "
+    "ninety ninetieth hundred hundredth thousand thousandth million millionth billion billionth "
+    "trillion trillionth"
+)
+_MONTHS = _words(
+    "January February March April June July August September October November December"
+)
 # Prepositions that limit nothing by themselves.
 LINKS = _words("in on at for with")
 # Words that say more than their lack does.
@@ -114,17 +116,32 @@ PLAINLY_LONG = 8
 _MANY_WORDS = 4
 
 _PUNCTUATION = frozenset(",;:()")
-_POSSESSIVES = frozenset(("'s", "’s"))
 _NOUN_FOLLOWS = DETERMINERS | PREPOSITIONS
-_CURRENCIES = frozenset("$€£¥₹")
-_TELLS = re.compile(r"[^\W_]|[$€£¥₹%°]")
-_EDGES = "'’‘.-–—_#+~*/"
+_LETTER = r"[^\W\d_]"
+# All but spaces, punctuation and symbols.
+_CHARACTER = (
+    r"[^\s!-/:-@\[-`{-\xa9\xab-\xb1\xb4\xb6-\xb8\xbb\xbf×÷"
+    r"\u2000-\u206f\u20a0-\u2bff\u3000-\u303f\uff01-\uff0f\U0001f000-\U0001faff]"
+)
+_PIECE = re.compile(
+    r"[,;:()$€£¥₹%°]|\w+://\S*\w|(?<!['’](?=[sS]\b))"
+    rf"{_CHARACTER}+(?:(?:['’&@_#+*]|(?<![a-zß-öø-ÿ])\.|\.(?![A-ZÀ-ÖØ-Þ])|(?<=\d)[,:/](?=\d)"
+    rf"|(?<!\d)-(?!{_LETTER})|[–—](?!{_LETTER})){_CHARACTER}+)*"
+)
+# What is written as one word and read as two, in small letters: `5km`, `cannot`, `she'll`.
+_TWO = re.compile(
+    r"(.*\d)([ap]m|[kcmdnµ]?m[²³]?|[kmµ]?g|[kgt]|ha|ft|lb|oz|in|yd|mph|[kmgt]b)|(can)(not)|(.+)(n't)"
+    r"|(are|ca|could|did|do|does|had|has|have|is|must|should|was|were|wo|would)(nt)"
+    r"|(.+)('(?:d|ll|m|re|ve))|(.+)'s"
+)
+_FULL = {"ca": "can", "wo": "will", "sha": "shall", "n't": "not", "nt": "not", "'ll": "will"}
+_FULL |= {"'d": "d", "'m": "am", "'re": "are", "'ve": "have", "am": "a.m", "pm": "p.m"}
+_SHORTENED = {month[:3]: month for month in _MONTHS} | {"Sept": "September", "Mt": "Mount"}
 _ENDING_OF_NUMBER = re.compile(r"(?<=\d)(?:st|nd|rd|th|s)$")
 # What names a place where a text is kept, and not what it is about.
 _ADDRESS = re.compile(r"^\S*(?:://|_|[a-z0-9][./\\@][a-z0-9])\S*$")
 _TITLE = re.compile(r"(?:^|\n)Title: ([^\n]*)(?=\n|$)")
-# spaCy's tokenizer takes punctuation off a word mark by mark, and both it and Punkt search what has
-# no space in quadratic time.
+# Punkt searches what has no space in quadratic time.
 _CLUTTER = re.compile(r"[^\w\s]{8,}")
 _LONG = re.compile(r"(\S{64})(?=\S)")
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -132,7 +149,7 @@ _NAME_REACH = 3  # words from one of a name to the next, with middle names and i
 _REMEMBERED_WORDS = 1 << 16
 _REMEMBERED_TEXTS = 1 << 15
 
-_stemmer = SnowballStemmer("english")
+_stem = lru_cache(maxsize=_REMEMBERED_WORDS)(SnowballStemmer("english").stem)
 
 
 class Token(NamedTuple):
@@ -361,44 +378,43 @@ def read_sentences(text: str) -> list[Sentence]:
 @lru_cache(maxsize=_REMEMBERED_TEXTS)
 def read_sentence(text: str) -> Sentence:
     """The words of a sentence; dividing punctuation counts as words without content."""
-    written = [
-        # To spaCy all currencies are dollars.
-        (form, form if form in _CURRENCIES else token.norm_)
-        for token in _nlp().tokenizer(text)
-        if (form := token.text) in _PUNCTUATION
-        or (_TELLS.search(form) and form not in _POSSESSIVES)
-    ]
+    written = [piece for chunk in text.split() for piece in _pieces(chunk)]
     tokens: list[Token] = []
-    for i, (form, norm) in enumerate(written):
-        capital = form[0].isupper()
-        if capital and (i == 0 or written[i - 1][0] in _PUNCTUATION):
-            # Any word may be capitalised here; it is a name if another one follows.
-            capital = i + 1 < len(written) and written[i + 1][0][0].isupper()
-        tokens.append(_token(norm, capital, i > 0 and tokens[-1].word in _NOUN_FOLLOWS))
+    begins = True  # where any word may be capitalised; it is a name if another one follows
+    noun = False
+    for i, (word, capital) in enumerate(written):
+        if begins and capital:
+            capital = i + 1 < len(written) and written[i + 1][1]
+        tokens.append(_token(word, capital, noun))
+        begins, noun = word in _PUNCTUATION, word in _NOUN_FOLLOWS
     return Sentence(tokens)
 
 
-@lru_cache(maxsize=1)
-def _nlp() -> Language:
-    """English as spaCy knows it without a model: its tokenizer, stop words and numbers."""
-    with lean_imports():
-        import spacy
-
-    return spacy.blank("en")
+@lru_cache(maxsize=_REMEMBERED_WORDS)
+def _pieces(chunk: str) -> list[tuple[str, bool]]:
+    """The words between two spaces, in normal form, and whether each is capitalised."""
+    pieces = []
+    for found in _PIECE.finditer(chunk):
+        form, stop = found[0], chunk[found.end() : found.end() + 1] == "."
+        small = _SHORTENED.get(form, form) if stop else form
+        words = [small := small.lower().replace("’", "'")]
+        if parts := _TWO.fullmatch(small):
+            words = [_FULL.get(word, word) for word in parts.groups() if word]
+        pieces.append((words[0], form[0].isupper()))
+        pieces += [(word, False) for word in words[1:]]
+    return pieces
 
 
 @lru_cache(maxsize=_REMEMBERED_WORDS)
-def _token(norm: str, capital: bool, noun: bool) -> Token:
+def _token(word: str, capital: bool, noun: bool) -> Token:
     """A word where it stands: its normal form, whether it is written as names are, and whether a
     noun is to be expected there, and no verb."""
-    word = norm.strip(_EDGES) or norm
-    lexeme = _nlp().vocab[word]
-    number = word[0].isdigit() or (lexeme.like_num and word not in _INDEFINITE)
+    number = word[0].isdigit() or word in _NUMERALS
     if word[0].isdigit():
         stem = _ENDING_OF_NUMBER.sub("", word.replace(",", ""))
     else:
-        stem = _NUMBERS.get(word) or _stemmer.stem(_LEMMAS.get(word, word))
-    stop = len(word) == 1 or (lexeme.is_stop and word not in _CONTENT_STOPS)
+        stem = _NUMBERS.get(word) or _stem(_LEMMAS.get(word, word))
+    stop = len(word) == 1 or (is_frequent(word) and word not in _CONTENT_STOPS)
     content = number or not stop
     name = capital and content and not number
     return Token(word, stem, content, name, not name and _is_verb(word, noun), number)

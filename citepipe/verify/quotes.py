@@ -12,10 +12,9 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterator
 from functools import cache
+from importlib.metadata import distribution
 from pathlib import Path
 from typing import NamedTuple
-
-from citepipe.text.lean import lean_imports
 
 # Words before whose stop no sentence ends, though a capital may follow.
 _HONORIFICS = """
@@ -114,21 +113,25 @@ def _ends(text: str, mark: re.Match[str]) -> bool:
 @cache
 def _languages() -> dict[str, list[str]]:
     """The languages in which a word is one of those that are most frequent."""
-    with lean_imports():
-        import spacy
-
+    # spaCy's lists are files of their own; it takes half a second to import.
+    folder = str(distribution("spacy").locate_file("spacy/lang"))
     spoken: dict[str, list[str]] = {}
     for language in _LANGUAGES.split():
-        path = Path(spacy.__path__[0], "lang", language, "stop_words.py")
+        path = Path(folder, language, "stop_words.py")
         for word in runpy.run_path(str(path))["STOP_WORDS"]:
             spoken.setdefault(word, []).append(language)
     return spoken
 
 
+def is_frequent(word: str) -> bool:
+    """Whether a word in small letters is one of the most frequent of English."""
+    return "en" in _languages().get(word, ())
+
+
 def is_english(text: str) -> bool:
     """Whether no other language has more of a text's words among its frequent ones, and most of
     its letters are Latin."""
-    letters = _LETTER.findall(text)
+    letters = [] if text.isascii() else _LETTER.findall(text)
     if 2 * sum(letter <= _LAST_LATIN for letter in letters) < len(letters):
         return False
     known = (_languages().get(word, ()) for word in _WORD.findall(text))

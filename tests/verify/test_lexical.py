@@ -5,6 +5,7 @@ import pytest
 
 from citepipe.verify import lexical
 from citepipe.verify.base import Pair
+from citepipe.verify.english import read_sentence
 from citepipe.verify.lexical import LexicalVerifier
 
 FILM = "Title: Silver River\nThe 1972 film was directed by Anna Berg."
@@ -145,6 +146,20 @@ def test_numbers_match_however_they_are_written(written: str, stated: str, expec
     assert entails(premise, f"Anna Berg directed {stated} films in Oslo.") is expected
 
 
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ("She'd cannot, won’t Anna's", ["she", "d", "can", "not", ",", "will", "not", "anna"]),
+        ("1,000km (5pm) 3.5% $7", ["1,000", "km", "(", "5", "p.m", ")", "3.5", "%", "$", "7"]),
+        ("well-known covid-19 1990-95", ["well", "known", "covid-19", "1990", "95"]),
+        ("ends.The U.S. AT&T land[1].", ["ends", "the", "u.s", "at&t", "land", "1"]),
+        ("Jan. https://a.org/b-c. Mar 's", ["january", "https://a.org/b-c", "mar"]),
+    ],
+)
+def test_words_are_found(written: str, read: list[str]):
+    assert [token.word for token in read_sentence(written).tokens] == read
+
+
 HANDBOOK = (
     "Title: https://wiki.example.org/night_shift\nThe on-call engineer pages the manager. Bees are "
     "insects. Some of the wells were dry. Rollbacks take less than four minutes. The lighthouse is "
@@ -274,6 +289,6 @@ def test_any_text_is_read(text: str):
 
 def test_it_says_what_its_decisions_depend_on():
     verifier = LexicalVerifier()
-    assert verifier.identity == "lexical 3"
+    assert verifier.identity == "lexical 4"
     assert set(verifier.provenance) == {"kind", "version", "spacy", "nltk"}
-    assert (verifier.provenance["kind"], verifier.provenance["version"]) == ("lexical", 3)
+    assert (verifier.provenance["kind"], verifier.provenance["version"]) == ("lexical", 4)
