@@ -293,11 +293,8 @@ class Config(opt.Options):
         return options
 
     def prompt_of(self, name: str) -> opt.PromptOptions:
-        """The prompt that a system answers with: `prompt` with its own overrides.
-
-        Raises:
-            InputError: as `training_options`.
-        """
+        """The prompt that a system answers with: `prompt` with its own overrides; raises as
+        `training_options` does."""
         system = self.systems[name]
         model = system.model_of if isinstance(system, ModelOfSystem) else None
         prompt = self.prompt_of(model) if model else self.prompt
@@ -392,16 +389,12 @@ def _fill(value: Any, results: str) -> Any:
 def _check(config: Config) -> None:
     """What must hold between sections; raises InputError."""
     path = PurePosixPath(config.results)
-    if path.is_absolute() or ".." in path.parts or config.results != str(path) or not path.parts:
-        raise InputError(
-            "results: expected a folder below the working directory, such as results/mine, got "
-            f"{config.results!r}"
-        )
+    is_below = not path.is_absolute() and ".." not in path.parts and bool(path.parts)
     is_other = os.path.lexists(path) and not Path(path).is_dir()
-    if is_other or set("{}") & set(config.results):
+    if not is_below or config.results != str(path) or is_other or set("{}") & set(config.results):
         raise InputError(
-            "results: expected a folder, or what may become one, without braces in its name, got "
-            f"{config.results!r}"
+            "results: expected a folder below the working directory, or what may become one, "
+            f"without braces in its name, such as results/mine, got {config.results!r}"
         )
     if len(set(config.seeds)) < len(config.seeds):
         raise InputError(f"seeds: expected distinct numbers, got {config.seeds}")

@@ -667,22 +667,9 @@ class BaseModelOptions(Options):
     width: int = Field(128, ge=8, description="Width of the residual stream.")
     heads: int = Field(4, ge=2, description="Attention heads per layer.")
     feed_forward: int = Field(256, ge=8, description="Width of the feed-forward layers.")
-    max_positions: int = Field(256, ge=64, description="Longest sequence, in tokens.")
     drill_steps: int = Field(120, ge=1, description="Steps of the abstract copying drill.")
     steps: int = Field(1500, ge=1, description="Steps on the world after the drill.")
     batch_size: int = Field(32, ge=1, description="Sequences per step.")
-    warmup_steps: int = Field(30, ge=0, description="Steps of linear warm-up.")
-    constant_share: float = Field(0.5, ge=0, le=1, description="Steps at the full rate (share).")
-    final_share: float = Field(0.03, ge=0, le=1, description="Last learning rate (share).")
-    matrix_learning_rate: float = Field(0.02, gt=0, description="Muon, for matrices.")
-    momentum: float = Field(0.95, ge=0, lt=1, description="Muon's momentum.")
-    learning_rate: float = Field(3e-3, gt=0, description="AdamW, for all other parameters.")
-    prompt_weight: float = Field(0.03, ge=0, description="Loss weight of prompt tokens.")
-    clip_norm: float = Field(1.0, gt=0, description="Largest norm of the gradient.")
-    answer_share: float = Field(0.65, ge=0, le=1, description="Share of uncited answers.")
-    fact_share: float = Field(
-        0.1, ge=0, le=1, description="Share of uncited facts; what is left is the index drill."
-    )
 
 
 class MiniatureOptions(Options):

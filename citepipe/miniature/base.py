@@ -25,6 +25,11 @@ if TYPE_CHECKING:
 
 ROPE_BASE = 1e5
 INITIALIZER_RANGE = 0.06
+LONGEST = 256  # tokens
+# Of Muon, for matrices, and of AdamW, for all other parameters.
+MATRIX_RATE, OTHER_RATE = 0.02, 3e-3
+# Steps that warm up, the share of the steps before the rate falls, and of the rate at the last one.
+WARMUP, CONSTANT_SHARE, FINAL_SHARE = 30, 0.5, 0.03
 # Of the prepared start: how sharply heads of layer 0 look back; what a head writes, next to an
 # embedding's 0.06; how sharply later heads match; how much less the free head of layer 0 writes.
 POSITION_BIAS = 3.0
@@ -46,27 +51,27 @@ def pretrain(options: MiniatureOptions, out: Path) -> str:
     set_seed(options.seed)
     settings = options.base
     tokenizer = build_tokenizer()
-    corpus = Corpus(tokenizer, options.prompt, settings, options.seed)
+    corpus = Corpus(tokenizer, options.prompt, options.seed)
     pad, eos = tokenizer.pad_token_id, tokenizer.eos_token_id
     model = build_model(settings, len(tokenizer), pad, eos).train()
     # Muon for the matrices of the layers, AdamW for all else.
     matrices = [p for p in model.model.layers.parameters() if p.ndim == 2]
     taken = {id(p) for p in matrices}
     others = [p for p in model.parameters() if id(p) not in taken]
-    muon = torch.optim.Muon(matrices, momentum=settings.momentum, weight_decay=0.0)
+    muon = torch.optim.Muon(matrices, momentum=0.95, weight_decay=0.0)
     adam = torch.optim.AdamW(others, betas=(0.9, 0.98), weight_decay=0.0)
     total = settings.drill_steps + settings.steps
     progress = Progress("base", total, "steps")
     smoothed = 0.0
     for step in range(total):
-        share = learning_rate_share(step, settings)
-        muon.param_groups[0]["lr"] = settings.matrix_learning_rate * share
-        adam.param_groups[0]["lr"] = settings.learning_rate * share
+        share = learning_rate_share(step, total)
+        muon.param_groups[0]["lr"] = MATRIX_RATE * share
+        adam.param_groups[0]["lr"] = OTHER_RATE * share
         read = corpus.abstract_drill if step < settings.drill_steps else corpus.mixed
         ids, weights = collate([read() for _ in range(settings.batch_size)], pad)
         loss = weighted_loss(model, ids, weights)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip_norm)
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for optimizer in (muon, adam):
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
@@ -91,7 +96,7 @@ def build_model(options: BaseModelOptions, vocabulary: int, pad: int, eos: int) 
             num_hidden_layers=options.layers,
             num_attention_heads=options.heads,
             num_key_value_heads=options.heads,
-            max_position_embeddings=options.max_positions,
+            max_position_embeddings=LONGEST,
             rope_parameters={"rope_type": "default", "rope_theta": ROPE_BASE},
             initializer_range=INITIALIZER_RANGE,
             attention_bias=True,
@@ -162,16 +167,15 @@ def prepare(model: LlamaForCausalLM) -> None:
                 attention.o_proj.weight[:, span] = found.T * WRITE_SCALE
 
 
-def learning_rate_share(step: int, options: BaseModelOptions) -> float:
+def learning_rate_share(step: int, steps: int) -> float:
     """The learning rate of a step (from 0) as a share of the full one: linear warm-up, constant,
-    then linear down to `final_share` at the last step."""
-    steps = options.drill_steps + options.steps
-    warm = min(1.0, (step + 1) / max(1, options.warmup_steps))
-    falling_from = options.constant_share * steps
+    then linear down to `FINAL_SHARE` at the last step."""
+    warm = min(1.0, (step + 1) / WARMUP)
+    falling_from = CONSTANT_SHARE * steps
     if step < falling_from:
         return warm
     progress = (step + 1 - falling_from) / max(1.0, steps - falling_from)
-    return min(warm, 1.0 - (1.0 - options.final_share) * progress)
+    return min(warm, 1.0 - (1.0 - FINAL_SHARE) * progress)
 
 
 def collate(readings: Sequence[Reading], pad: int) -> tuple[torch.Tensor, torch.Tensor]:

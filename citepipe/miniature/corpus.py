@@ -17,12 +17,13 @@ from typing import TYPE_CHECKING, NamedTuple
 from citepipe.data.prompts import render
 from citepipe.miniature.language import words
 from citepipe.miniature.world import TRAINED, Artist, Drawn
-from citepipe.options import BaseModelOptions, PromptOptions
+from citepipe.options import PromptOptions
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 PAD, EOS = "<pad>", "<eos>"
+ANSWER_SHARE, FACT_SHARE, PROMPT_WEIGHT = 0.65, 0.1, 0.03
 CUES = ("Question:", "Answer:", "Facts:")
 CITATIONS = tuple(f"[{number}]" for number in range(1, 6))
 
@@ -70,13 +71,9 @@ class Corpus:
     that follow."""
 
     def __init__(
-        self,
-        tokenizer: PreTrainedTokenizerBase,
-        prompt: PromptOptions,
-        options: BaseModelOptions,
-        seed: int,
+        self, tokenizer: PreTrainedTokenizerBase, prompt: PromptOptions, seed: int
     ) -> None:
-        self.tokenizer, self.prompt, self.options = tokenizer, prompt, options
+        self.tokenizer, self.prompt = tokenizer, prompt
         self.random = random.Random(f"{seed} corpus")
         self._artist = Artist("train", f"{seed} questions")
         token = tokenizer.get_vocab()
@@ -86,11 +83,11 @@ class Corpus:
         self._newline, self._cue, self._eos = token["\n"], token["Facts:"], token[EOS]
 
     def mixed(self) -> Reading:
-        """An uncited answer, uncited facts, or a drill, in the shares of the options."""
+        """An uncited answer, uncited facts, or a drill."""
         draw = self.random.random()
-        if draw < self.options.answer_share:
+        if draw < ANSWER_SHARE:
             return self.answer()
-        if draw < self.options.answer_share + self.options.fact_share:
+        if draw < ANSWER_SHARE + FACT_SHARE:
             return self.facts()
         return self.document_drill()
 
@@ -173,7 +170,7 @@ class Corpus:
         asked = self.tokenizer(prompt)["input_ids"]
         answered = [*self.tokenizer(f" {answer}")["input_ids"], self._eos]
         out = Reading([], [])
-        _extend(out, asked, self.options.prompt_weight)
+        _extend(out, asked, PROMPT_WEIGHT)
         _extend(out, answered, 1.0)
         return out
 

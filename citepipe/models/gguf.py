@@ -26,11 +26,7 @@ def prepare_base(given: str, out: Path, dtype: str, options: SourcesOptions) -> 
     Weights are dequantised to `dtype` and written as safetensors; configuration, tokenizer and
     chat template come from the file.
 
-    Args:
-        given: a path, an address, or `package:NAME/FILE`, a file that an installed package has.
-        out: the directory, which appears when it is complete.
-        dtype: a torch dtype's name.
-        options: how addresses are fetched.
+    `given` is a path, an address, or `package:NAME/FILE`, a file that an installed package has.
 
     Raises:
         InputError: no such file or package, or no GGUF of a causal language model that transformers

@@ -91,11 +91,7 @@ def load_trainable(
     Weights that are all trained are kept in float32, whatever `options.dtype` they are computed
     in (`computing`): the steps of an optimizer are lost in the rounding of 16 bits.
 
-    Args:
-        options: the base model, and the shape of a new adapter; without one all weights train.
-        start: the adapter or whole model to go on from; None for a new adapter, or the base.
-        seed: of a new adapter's random matrices.
-        name: what the adapter is called inside the model.
+    It goes on from `start`; for None an adapter is new, its random matrices drawn by the seed.
     """
     import torch
     from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
@@ -264,14 +260,8 @@ def trained_with(
     trained: Path, given: Path | None = None
 ) -> tuple[ModelOptions, PromptOptions | None]:
     """The base of an adapter and, of a system that was trained here, its prompt. A whole model is
-    its own base. A relative path leads on from the current folder, or from one above the adapter.
-
-    Args:
-        trained: the directory.
-        given: where it was unpacked from.
-
-    Raises:
-        InputError: the adapter names no base, or one that is a path and not there.
+    its own base. A relative path leads on from the current folder, or from one above the adapter
+    (above `given`, where it was unpacked from); InputError if it is not there, or none is named.
     """
     given = given or trained
     path, prompt = trained / "citepipe.json", None

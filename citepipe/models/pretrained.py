@@ -122,12 +122,8 @@ def read_model(
 ) -> PreTrainedModel:
     """A model by a class of transformers, in evaluation mode; InputError if it is not whole.
 
-    Args:
-        target, revision: a directory, or a hub id and which version of it.
-        auto_class: the class of transformers that loads it.
-        what: the model is for, in error messages.
-        device: where it goes, unless the settings have a `device_map`.
-        settings: of `from_pretrained`.
+    It goes to the device unless the settings (of `from_pretrained`) have a `device_map`; `what` it
+    is for stands in error messages.
     """
     check_directory(target, what)
     import transformers

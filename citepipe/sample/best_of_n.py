@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 from citepipe.data.example import Example
 from citepipe.generate.completion import Generator, Request, Sampling
@@ -75,11 +76,6 @@ def best_of_n(
 def run(job: Job, share: Share, options: BestOfNOptions) -> str:
     """Sample answers to a share of the questions; see `sample_share`."""
     rewarder = Rewarder(job.verifier, job.reward, job.cache)
-
-    def sample(
-        examples: Sequence[Example], prompts: Sequence[Ids], generator: Generator
-    ) -> list[Record]:
-        return best_of_n(examples, prompts, generator, rewarder, options, job.seed)
-
+    sample = partial(best_of_n, rewarder=rewarder, options=options, seed=job.seed)
     method = Method("best of n", "answers", sample, options.n, rewarder)
     return sample_share(job, share, options, method)

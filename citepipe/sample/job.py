@@ -48,17 +48,11 @@ class Job:
     """What answers questions, and where its run is kept until it has finished.
 
     Attributes:
-        model: the base model.
         adapter: the adapter or whole model that answers, or None for the bare base.
-        prompt: the prompt's templates and budget.
         server: where the model is served; None to load it in this process.
         state: folder of the unfinished run.
         fingerprint: of everything the result depends on; another one starts clean.
-        seed: of all draws.
-        threads: CPU threads.
-        reward: the size of each reward, where answers are rewarded.
-        verifier: the entailment verifier that finds the rewards.
-        cache: file of the verifier's decisions, or None.
+        verifier: the one that finds rewards, with the file of its decisions (`cache`).
     """
 
     model: ModelOptions

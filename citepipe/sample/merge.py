@@ -27,10 +27,8 @@ def merge(
     """Put the shares of all jobs together, in the order of the questions.
 
     Args:
-        questions: file of the questions that were sampled from.
-        count: how many of them were asked; None for all.
+        questions, count, seed: as of `choose_questions`.
         min_reward: what the best sample has to exceed; `greedy` for the likeliest answer's reward.
-        seed: of their choice.
         parts: what the jobs wrote, in the order of their shards.
         out_answers: examples with the best answer as `output` that has an end of its own. Questions
             without one, or whose best is no better than `min_reward`, are left out; the counts are

@@ -54,21 +54,10 @@ def predict(
     decoding: Mapping[str, Any],
     method: Method,
 ) -> str:
-    """Have every question of every test file answered, and write the result files.
+    """Have every question of every test file answered, and write the result files, both by dataset.
 
-    Args:
-        job: what answers.
-        options: how long answers may be.
-        tests: a file of examples per dataset.
-        outs: where the result file of each dataset goes.
-        decoding: what the result files say of how it was decoded.
-        method: how questions are answered.
-
-    Returns:
-        A line that says what was done.
-
-    Raises:
-        InputError: a file, a model, the verifier or the server is not what it should be.
+    They say that they were decoded as in `decoding`. Returns a line that says what was done; raises
+    InputError for a file, model, verifier or server that is not what it should be.
     """
     examples = {dataset: read_examples(path, dataset) for dataset, path in tests.items()}
     questions = [example for rows in examples.values() for example in rows]

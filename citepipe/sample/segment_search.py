@@ -43,15 +43,10 @@ from citepipe.text.statements import is_list, read_answer
 
 @dataclass(slots=True)
 class Beam:
-    """A partial answer.
+    """A partial answer: its tokens so far and their text, why its last segment ended, and its
+    rewards with their sum.
 
-    Attributes:
-        token_ids: the answer's tokens so far.
-        text: their text.
-        finish: why its last segment ended.
-        ended: the model ended it, it abstained, or it is as long as an answer may be.
-        rewards: by component.
-        reward: their sum.
+    It has `ended` if the model ended it, it abstained, or it is as long as an answer may be.
     """
 
     token_ids: Ids = ()
@@ -67,8 +62,6 @@ class Searched:
     """A question under search.
 
     Attributes:
-        example: the question.
-        prompt: its token ids.
         depth: segments that an answer may have.
         dice: draws which parents are dropped.
         beams: its partial answers, best first.
@@ -302,11 +295,7 @@ def _method(label: str, job: Job, options: SegmentSearchOptions) -> Method:
     """The search, with what it needs."""
     rewarder = Rewarder(job.verifier, job.reward, job.cache)
     splitter = load_splitter(job.reward.splitter)
-
-    def sample(
-        examples: Sequence[Example], prompts: Sequence[Ids], generator: Generator
-    ) -> list[Record]:
-        return segment_search(examples, prompts, generator, rewarder, options, splitter, job.seed)
-
+    fixed = {"rewarder": rewarder, "options": options, "splitter": splitter, "seed": job.seed}
+    sample = partial(segment_search, **fixed)
     each = options.beams * options.samples_per_beam
     return Method(label, "segments", sample, each, rewarder, options.depth)

@@ -25,7 +25,6 @@ def attribute(
     documents. Sets of one document are asked for all sentences at once, then sets of two for the
     sentences that are still open, and so on; of several sets of one size the first in document
     order is cited. An example of which no sentence is left keeps no output.
-
     """
     read = [read_answer(example.answer or "", "", splitter) for example in examples]
     sentences = [[statement.claim for statement in answer.statements] for answer in read]

@@ -42,9 +42,7 @@ def teach(
 
     Args:
         train, dev: the questions.
-        options: where answers come from, and which are good enough.
         verifier: the spec of the verifier that attributes, and that rewards for `min_reward`.
-        reward: the size of rewards, and the sentence splitter.
         cache: where a model's decisions are kept.
         journal: where answers of an endpoint are written down; kept for later runs.
         out_train, out_dev: the questions with their answers; `account.json` beside the latter

@@ -20,7 +20,6 @@ from citepipe.text.normalize import END_MARK, clean_output
 from citepipe.text.sentences import Span, Splitter, split_sentences
 
 Rules = Literal["alce", "sane"]
-RULES: tuple[Rules, ...] = ("alce", "sane")
 
 # ALCE reads `[` and digits, whatever follows them: of `[1, 2]` only `[1` is a citation.
 _CITATION = re.compile(r"\[(\d+)\]?")

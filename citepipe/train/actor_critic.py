@@ -52,11 +52,6 @@ class ActorCritic:
 
     Dropout is off, so that the policy that samples is the policy that is trained.
 
-    Args:
-        options: the base model.
-        start: the adapter or model that training starts from.
-        with_values: whether there is a value model.
-
     Attributes:
         model: what samples: the policy, active outside of `using`.
         head: from hidden states to values, or None.

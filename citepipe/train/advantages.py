@@ -69,17 +69,10 @@ def generalized_advantages(
     """Generalized advantage estimation (Schulman et al. 2016, arXiv 1506.02438, eq. 16).
 
     A_t = sum_l (gamma * lam)^l delta_{t+l},  delta_t = r_t + gamma * V_{t+1} - V_t, where the
-    value after an answer's last token is 0.
-
-    Args:
-        rewards: (B, T).
-        values: (B, T), V_t before token t is chosen.
-        mask: (B, T).
-        gamma: discount per token.
-        lam: lambda.
+    value after an answer's last token is 0 and V_t that before token t is chosen.
 
     Returns:
-        advantages (B, T) and returns (B, T) = advantages + values.
+        advantages, and returns = advantages + values.
     """
     rewards, values = rewards * mask, values * mask
     advantages = torch.zeros_like(rewards)

@@ -156,18 +156,11 @@ def micro_batches(lengths: Sequence[int], budget: int) -> list[list[int]]:
 def passes(
     rows: Sequence[Row], questions: Sequence[range], shared: bool, budget: int
 ) -> list[list[range]]:
-    """The answers to some questions, in passes of at most `budget` tokens.
+    """The answers to some questions, by their places in `rows`, in passes of at most `budget`
+    tokens with padding, which one answer alone may exceed; those behind one prompt are a range.
 
-    Answers to a question stay together as far as the budget allows.
-
-    Args:
-        rows: all answers.
-        questions: of each question the places of its answers in `rows`.
-        shared: a prompt stands once in front of its answers, not once per answer.
-        budget: tokens of a pass, padding included; one answer alone may exceed it.
-
-    Returns:
-        per pass the places of its answers, those behind one prompt in a range.
+    Answers to a question stay together as far as the budget allows. If `shared`, a prompt stands
+    once in front of its answers, not once per answer.
     """
 
     def tokens(part: range) -> int:

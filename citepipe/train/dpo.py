@@ -68,11 +68,8 @@ def losses(
 ) -> dict[str, torch.Tensor]:
     """The loss (arXiv 2305.18290, eq. 7; smoothed as in its authors' code) and implicit rewards.
 
-    Args:
-        log_probs: (B, 2), of the chosen and the rejected answer under the policy.
-        items: with the same under the reference.
-        beta: how strongly the reference holds.
-        label_smoothing: the probability that a preference is the wrong way round.
+    `log_probs` (B, 2) are of the chosen and the rejected answer under the policy; the items have
+    the same under the reference.
     """
     log_ratios = log_probs - log_probs.new_tensor([item.reference for item in items])
     margins = beta * (log_ratios[:, 0] - log_ratios[:, 1])

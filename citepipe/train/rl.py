@@ -60,14 +60,9 @@ def run(
     `last/`. The model that training starts from is also the KL reference.
 
     Args:
-        job: of what model, from where, to where.
         train: questions to sample answers to.
         dev: questions to choose the best policy by.
-        method: a key of `METHODS`.
-        options: that method's.
-        reward: the size of each reward.
-        placement: rewards on the tokens that earned them, or their sum on the last token.
-        verifier: which entailment verifier finds the rewards.
+        method: a key of `METHODS`, of which are the options.
         cache: file of the verifiers' decisions, or None.
         watch: name and spec of another verifier, which judges dev answers and rewards nothing.
 

@@ -12,7 +12,7 @@ OPTIONS = MiniatureOptions()
 
 @pytest.fixture(scope="module")
 def corpus() -> Corpus:
-    return Corpus(build_tokenizer(), OPTIONS.prompt, OPTIONS.base, seed=0)
+    return Corpus(build_tokenizer(), OPTIONS.prompt, seed=0)
 
 
 def test_no_answer_outside_the_drills_cites(corpus: Corpus) -> None:
