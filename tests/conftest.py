@@ -23,28 +23,14 @@ TEXTS = [
 def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A Llama with random weights and a byte-level BPE tokenizer, in a directory."""
     import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
 
-    from tests.tokenizer import train_tokenizer
+    from tests.tokenizer import tiny_llama, train_tokenizer
 
     torch.set_num_threads(1)
     torch.manual_seed(0)
     tokenizer = train_tokenizer(TEXTS, 320, 512)
-    model = LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=16,
-            intermediate_size=32,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            max_position_embeddings=512,
-            tie_word_embeddings=True,
-            bos_token_id=None,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-            initializer_range=0.3,
-        )
-    )
+    settings = {"num_hidden_layers": 2, "tie_word_embeddings": True, "initializer_range": 0.3}
+    model = tiny_llama(tokenizer, **settings)
     directory = tmp_path_factory.mktemp("tiny-base")
     model.save_pretrained(directory)
     tokenizer.save_pretrained(directory)

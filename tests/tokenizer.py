@@ -1,12 +1,12 @@
-"""A byte-level BPE tokenizer for tiny models: any text goes in and comes out unchanged."""
+"""A byte-level BPE tokenizer, which gives back any text unchanged, and a tiny model for it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerFast
+    from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 
 def train_tokenizer(texts: Sequence[str], vocabulary: int, context: int) -> PreTrainedTokenizerFast:
@@ -30,3 +30,19 @@ def train_tokenizer(texts: Sequence[str], vocabulary: int, context: int) -> PreT
         model_max_length=context,
         clean_up_tokenization_spaces=False,
     )
+
+
+def tiny_llama(tokenizer: PreTrainedTokenizerFast, **settings: Any) -> LlamaForCausalLM:
+    """A Llama with random weights."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    size = {"hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2}
+    ends = {
+        "bos_token_id": None,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+    config = LlamaConfig(
+        vocab_size=len(tokenizer), max_position_embeddings=512, **size, **ends, **settings
+    )
+    return LlamaForCausalLM(config)

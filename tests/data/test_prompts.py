@@ -25,7 +25,6 @@ from citepipe.data.prompts import (
 from citepipe.errors import InputError
 from citepipe.options import DataOptions, PromptOptions
 
-SHARED = Path(__file__).parents[3] / "shared" / "data"
 EXAMPLE = Example(
     "7", "asqa", "Who?", (Document("One", "a b c d e f", summary="a"), Document("Two {Q}", "g h"))
 )
@@ -176,14 +175,3 @@ def test_a_bad_prompt_file_is_one_clear_line(
     with pytest.raises(InputError) as caught:
         check_prompt(prompting(str(tmp_path / "bad.json")), ["asqa"])
     assert str(caught.value) == f"{tmp_path}/bad.json, field {line}"
-
-
-@pytest.mark.skipif(not SHARED.exists(), reason="needs ../shared/data")
-@pytest.mark.parametrize("dataset", ["asqa", "qampari", "eli5"])
-def test_alces_own_files(dataset: str) -> None:
-    path = str(SHARED / f"alce_prompt_{dataset}_default.json")
-    options = PromptOptions.model_validate({"files": {dataset: path}, "shots": 2})
-    text = render(Example("0", dataset, "Who?", (Document("T", "P"),)), options)
-    assert text.count("Question: ") == 3
-    assert text.count("\nDocument [") == 11
-    assert text.endswith("Question: Who?\n\nDocument [1](Title: T): P\n\nAnswer:")

@@ -100,19 +100,16 @@ DIRECTED = (Document("Silver River", f"{SILVER}."), Document("Golden Hill", f"{G
 RIGHT, WRONG = f"{SILVER} [1].", f"{GOLDEN} [1]."
 
 
-def test_the_training_verifier_attributes_real_sentences(tmp_path: Path):
-    examples = [Example("0", "eli5", "Who directed it?", DIRECTED, answer=f"{GOLDEN}.")]
-    run_teach(tmp_path, examples, citations="attribute")
-    assert outputs_of(tmp_path) == [f"{GOLDEN} [2]."]
-
-
-def test_what_no_document_supports_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_the_training_verifier_attributes_what_documents_support_and_the_rest_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
     answers = (f"{GOLDEN}.", "Nobody knows that.", None)
     examples = [
         Example(str(i), "eli5", f"Who is {i}?", DIRECTED, answer=answer)
         for i, answer in enumerate(answers)
     ]
     run_teach(tmp_path, examples, citations="attribute")
+    assert outputs_of(tmp_path) == [f"{GOLDEN} [2].", None, None]
     assert (
         "teach: 2 of 3 train rows have no answer; of 1 human answers the documents support no "
         "sentence\n"

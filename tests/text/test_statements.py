@@ -90,20 +90,6 @@ def test_what_no_stop_or_comma_closes_the_end_of_the_answer_closes(
 
 @ODD
 @given(TEXTS, DATASETS)
-def test_spans_lie_inside_the_answer_and_inside_each_other(raw: str, dataset: str):
-    answer = read(raw, dataset)
-    end = 0
-    for statement in answer.statements:
-        assert end <= statement.start <= statement.end <= len(raw)
-        assert raw[statement.start : statement.end].replace("<|im_end|>", "") == statement.text
-        assert 0 <= statement.last <= len(raw)
-        end = statement.end
-        for citation in statement.citations:
-            assert statement.start <= citation.start < citation.end <= statement.end
-
-
-@ODD
-@given(TEXTS, DATASETS)
 def test_every_bracket_with_digits_is_found_once(raw: str, dataset: str):
     answer = read(raw, dataset)
     expected = []

@@ -57,11 +57,6 @@ def test_an_experiment_shows_its_jobs_without_its_data(
         (folder / "config.yaml").write_text(default)
 
 
-def test_results_go_where_the_configuration_says(project: InProcess) -> None:
-    with configured(project.project, {"results": "elsewhere"}):
-        assert "rl fg_rs_rl" in project.jobs("elsewhere/table.csv")
-
-
 @pytest.mark.parametrize(
     ("given", "line"),
     [

@@ -8,22 +8,15 @@ from __future__ import annotations
 
 import csv
 import json
-from functools import partial
 from pathlib import Path
 
-import pytest
 import yaml
 
-from citepipe.config import load_config
-from citepipe.data.files import read_examples
-from citepipe.data.mixture import mix
-from citepipe.retrieve import nearest_parts
 from tests.generate.loopback_server import ChatServer, chat
 
 from .project import ROOT, read_config, snakemake
 from .tiny import rows, write_project
 
-SHARED = ROOT.parent / "shared" / "data"
 SECTIONS = ("sft", "rs_sft", "rl", "segment_search", "predict")
 
 
@@ -70,22 +63,3 @@ def test_own_documents(tmp_path: Path) -> None:
     assert all(row["docs"] for row in train)
     written = [path.read_bytes() for path in results.rglob("*") if path.is_file()]
     assert not any(b"sk-tests" in content for content in written)
-
-
-@pytest.mark.skipif(not SHARED.exists(), reason="needs ../shared/data")
-def test_the_rows_of_smollm2(tmp_path: Path) -> None:
-    raw = yaml.safe_load((ROOT / "experiments/smollm2.yaml").read_text())
-    rows = str(SHARED / "qa_feedback_dev_500.json")
-    sizes = {"train_size": {"eli5": 9}, "dev_size": {"eli5": 5}, "test_size": {"eli5": 7}}
-    raw["data"] |= {"train": [rows], "dev": [rows], "test": {"eli5": rows}, **sizes}
-    config = load_config(raw)
-    assert config.data is not None
-    assert config.retrieval is not None
-    mix(config.data, tmp_path, cut_documents=partial(nearest_parts, options=config.retrieval))
-    for path, count in (("train", 9), ("dev", 5), ("test/eli5", 7)):
-        examples = read_examples(tmp_path / f"{path}.json")
-        assert len(examples) == count
-        assert all(example.answer and example.claims for example in examples)
-        words = [len(doc.text.split()) for example in examples for doc in example.docs]
-        assert count <= len(words) <= 3 * count
-        assert max(words) <= 40

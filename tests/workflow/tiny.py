@@ -74,26 +74,14 @@ def write_rows(folder: Path) -> None:
 def write_models(folder: Path, texts: list[str]) -> None:
     """A random Llama as base model, and a random T5 that answers "1" about half of the time."""
     import torch
-    from transformers import LlamaConfig, LlamaForCausalLM, T5Config, T5ForConditionalGeneration
+    from transformers import T5Config, T5ForConditionalGeneration
 
-    from tests.tokenizer import train_tokenizer
+    from tests.tokenizer import tiny_llama, train_tokenizer
 
     torch.manual_seed(0)
     tokenizer = train_tokenizer(texts, 320, 512)
     tokenizer.save_pretrained(folder / "base")
-    base = LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=16,
-            intermediate_size=32,
-            num_hidden_layers=1,
-            num_attention_heads=2,
-            max_position_embeddings=512,
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-        )
-    )
+    base = tiny_llama(tokenizer, num_hidden_layers=1)
     # Its answers end, one early, the other late.
     torch.nn.init.normal_(base.lm_head.weight[tokenizer.eos_token_id], std=2)
     base.save_pretrained(folder / "base")
