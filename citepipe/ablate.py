@@ -99,8 +99,8 @@ def alter(examples: Sequence[Example], answering: Answering) -> dict[str, Any]:
         expected = normalize_answer(_with(statement.claim, changes))
         said = "changed" if expected in again else "same" if _words(statement) in again else ""
         about = {"id": example.id, "question": example.question, "text": statement.text.strip()}
-        about |= {"documents": sorted(cited), "changes": changes}
-        found.append({**about, "answer": said or "neither"})
+        own = {"documents": sorted(cited), "changes": changes, "answer": said or "neither"}
+        found.append({**about, **own})
     return {"sentences": found, "unaltered": unaltered}
 
 

@@ -73,6 +73,16 @@ class CitationReward:
             self._last = examples, self._rewarder.spans(examples, texts)
         return self._last[1]
 
+    def on_tokens(
+        self, rows: Sequence[Mapping[str, Any]], ids: Sequence[Sequence[int]], tokenizer: Any
+    ) -> list[list[float]]:
+        """The rewards of answers to the questions of rows, a reward per sampled token."""
+        from citepipe.generate.text import Detokenizer
+
+        detokenizer = Detokenizer(tokenizer)
+        texts, offsets = zip(*map(detokenizer.text_and_offsets, ids), strict=True)
+        return [place(*own) for own in zip(self.spans(rows, texts), offsets, strict=True)]
+
 
 class TokenAdvantages:
     """In front of TRL's `GRPOTrainer` makes its advantages ones of tokens (B, T), from rewards that
@@ -87,7 +97,6 @@ class TokenAdvantages:
     def _generate_and_score_completions(self: Any, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         import torch
 
-        from citepipe.generate.text import Detokenizer
         from citepipe.train.advantages import group_relative
 
         output: dict[str, Any] = super()._generate_and_score_completions(inputs)  # type: ignore[misc]
@@ -95,11 +104,9 @@ class TokenAdvantages:
         mask = output["completion_mask"]
         sampled = zip(output["completion_ids"], mask, strict=True)
         ids = [row[kept.bool()].tolist() for row, kept in sampled]
-        detokenizer = Detokenizer(self.processing_class)
-        texts, offsets = zip(*map(detokenizer.text_and_offsets, ids), strict=True)
         rewards = torch.zeros_like(mask, dtype=torch.float32)
-        for n, found in enumerate(reward.spans(inputs, texts)):
-            rewards[n, : len(ids[n])] = torch.tensor(place(found, offsets[n]))
+        for n, found in enumerate(reward.on_tokens(inputs, ids, self.processing_class)):
+            rewards[n, : len(found)] = torch.tensor(found)
         # The answers to a question may lie on several devices.
         every, masks = (
             self.accelerator.gather(self.accelerator.pad_across_processes(own, dim=1))
@@ -127,6 +134,23 @@ def compute_score(
     [rewards] = reward.spans([extra_info or {}], [solution_str])
     parts = total(rewards)
     return {"score": sum(parts.values()), **parts}
+
+
+def verl_advantages(
+    token_level_rewards: Any, response_mask: Any, index: Any, **_: Any
+) -> tuple[Any, Any]:
+    """Advantages and returns (B, T) from rewards that stand on the tokens that earned them, for
+    verl's `register_adv_est`: `group_relative`, over the answers of the same `index` (B,)."""
+    import torch
+
+    from citepipe.train.advantages import group_relative, returns_to_go
+
+    advantages = torch.zeros_like(token_level_rewards)
+    for question in set(index):
+        own = torch.tensor([other == question for other in index])
+        rewards, mask = token_level_rewards[own], response_mask[own].to(advantages)
+        advantages[own] = group_relative(rewards, mask, len(rewards), dense=True)
+    return advantages, returns_to_go(token_level_rewards, response_mask)
 
 
 @lru_cache(maxsize=8)

@@ -1,14 +1,22 @@
 """Rewards for other trainers: TRL itself on a tiny model, verl's call, and HTTP."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from citepipe import trainers
 from citepipe.rewards import Rewarder
-from citepipe.trainers import CitationReward, TokenAdvantages, compute_score, rewards_app
+from citepipe.trainers import (
+    CitationReward,
+    TokenAdvantages,
+    compute_score,
+    rewards_app,
+    verl_advantages,
+)
 
 ROW = {"question": "Where was Anna Berg born?", "docs": ["Anna Berg was born in Zürich."]}
 RIGHT, WRONG = "Anna Berg was born in Zürich [1].", "Anna Berg was born in Rome [1]."
@@ -92,6 +100,83 @@ def test_verl_gets_a_score_and_its_components():
     found = compute_score("hotpot", RIGHT, "", given, citation_precision=0.5)
     parts = {"citation_recall": 0.2, "citation_precision": 0.5, "correctness": 0}
     assert found == pytest.approx({"score": 0.7} | parts)
+
+
+def test_advantages_for_verl_are_of_the_tokens_that_earned_them():
+    """Of the rewards of a question, 1 and -1 and 1 more, the mean is 1/3 and the deviation
+    sqrt(8)/3; the other question's answers, whose rewards are alike, are worth nothing."""
+    rewards = torch.tensor([[0, 1, 0, 0], [0, 5, 0, 0], [0, -1, 1, 0], [5, 0, 0, 0]]).float()
+    mask = torch.tensor([[1, 1, 1, 0], [1, 1, 0, 0], [1, 1, 1, 1], [1, 0, 0, 0]])
+    advantages, returns = verl_advantages(
+        token_level_rewards=rewards, response_mask=mask, index=["a", "b", "a", "b"], config=None
+    )
+    good, bad = (1 - 1 / 3) / (8**0.5 / 3), (-1 - 1 / 3) / (8**0.5 / 3)
+    expected = [[good, good, 0, 0], [0] * 4, [bad + good, bad + good, good, 0], [0] * 4]
+    assert advantages.tolist() == [pytest.approx(own, abs=1e-6) for own in expected]
+    assert returns.tolist() == [[1, 1, 0, 0], [5, 5, 0, 0], [0, 0, 1, 0], [5, 0, 0, 0]]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_verl_itself_gets_rewards_and_advantages_of_tokens(tiny_base: Path):
+    """By verl's own code, with the hooks of the documentation; in the place of its server answers
+    that are given."""
+    pytest.importorskip("verl", reason="verl is not installed")
+    import asyncio
+
+    import numpy as np
+    from omegaconf import OmegaConf
+    from transformers import AutoTokenizer
+    from verl import DataProto
+    from verl.experimental.agent_loop.single_turn_agent_loop import SingleTurnAgentLoop
+    from verl.trainer.ppo.ray_trainer import compute_advantage
+    from verl.trainer.ppo.reward import get_custom_reward_fn
+
+    kwargs: dict[str, Any] = {"citation_recall": 1.0, "citation_precision": 0.5}
+    custom = {"path": trainers.__file__, "name": "compute_score", "reward_kwargs": kwargs}
+    score = get_custom_reward_fn(OmegaConf.create({"reward": {"custom_reward_function": custom}}))
+    asked = {"data_source": "own", "ground_truth": "", "extra_info": ROW}
+    scores = [score(solution_str=text, **asked) for text in (RIGHT, WRONG)]
+    assert [own["score"] for own in scores] == pytest.approx([1.5, -1.5])
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny_base)
+    answers = [tokenizer(text)["input_ids"] + [tokenizer.eos_token_id] for text in (RIGHT, WRONG)]
+    docs = Path(__file__).parent.parent.joinpath("docs/trainers.md").read_text()
+    example: dict[str, Any] = {"__name__": "citation_hooks"}
+    exec(re.search(r"```python\n(# citation_hooks.*?)```", docs, re.S)[1], example)
+    loop = object.__new__(example["CitationLoop"])
+    loop.tokenizer = tokenizer
+
+    async def answered(self: Any, given: list[int], **row: Any) -> Any:
+        known = {"prompt_ids": [1], "response_ids": given, "response_mask": [1] * len(given)}
+        return example["AgentLoopOutput"](**known, metrics={}, extra_fields={})
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SingleTurnAgentLoop, "run", answered)
+        made = [asyncio.run(loop.run(own, extra_info=ROW)).as_dict() for own in answers]
+    # On the stop behind the citation, a token with it, which the end of sequence follows.
+    for own, value, ids in zip(made, (1.2, -1.2), answers, strict=True):
+        assert own["rm_scores"].tolist() == pytest.approx([0] * (len(ids) - 2) + [value, 0])
+
+    pad = torch.nn.utils.rnn.pad_sequence
+    tensors = {
+        key: pad([own[name] for own in made], batch_first=True)
+        for key, name in (("token_level_rewards", "rm_scores"), ("response_mask",) * 2)
+    }
+    mask = tensors["response_mask"]
+    tensors |= {"prompts": torch.ones(2, 1), "attention_mask": torch.cat([mask[:, :1], mask], 1)}
+    parts = {name: np.array([own[name] for own in scores]) for name in scores[0]}
+    parts["uid"] = np.array(["q", "q"], dtype=object)
+    data = DataProto.from_dict(tensors=tensors, non_tensors=parts)
+    found = compute_advantage(data, "citations").batch["advantages"]
+    expected = [
+        torch.tensor([sign] * (len(ids) - 1) + [0])
+        for sign, ids in zip((1, -1), answers, strict=True)
+    ]
+    assert torch.equal(found, pad(expected, batch_first=True).float())
+    keys = OmegaConf.create({"gdpo_reward_keys": ["citation_recall", "citation_precision"]})
+    by_part = compute_advantage(data, "gdpo", config=keys).batch["advantages"]
+    assert (by_part[0] > 0).equal(mask[0] > 0)
+    assert (by_part[1] < 0).equal(mask[1] > 0)
 
 
 def test_http_gives_rewards_by_character_and_by_token():
