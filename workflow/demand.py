@@ -49,7 +49,7 @@ ROW = 5000
 SMALL = 0.01
 """Billions of parameters up to which a model runs on one thread."""
 ALONE = 3.0
-"""GB of a process with torch, its activations and spaCy; without CUDA the default's take 1.2."""
+"""GB of a process with torch and its activations; without CUDA the default's take 1.2."""
 START = 10.0
 """Seconds until a process has imported torch and loaded what it works with."""
 KEPT = 6.4e-4

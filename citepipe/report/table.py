@@ -114,7 +114,7 @@ def run_of(system: str, seed: int, path: Path, content: Any, options: ScoreOptio
                     [row["question"] for row in rows],
                 )
                 place = options.seed + DATASETS.index(dataset)
-                drawn = resampled_means(scored, options.resamples, place)
+                [drawn] = resampled_means([scored], options.resamples, place)
                 for metric, value in result["metrics"].items():
                     at = key(dataset, metric, verifier)
                     if value is None or at in run.scores:

@@ -175,7 +175,8 @@ def _paired_rows(
                 )
     keyed = _keyed(runs)
     sides = [set.intersection(*map(set, s)) for s in (keyed[: len(ours)], keyed[len(ours) :])]
-    keys = [key for key in keyed[0] if key in sides[0] & sides[1]]
+    common = sides[0] & sides[1]
+    keys = [key for key in keyed[0] if key in common]
     if not keys:
         raise InputError(f"{theirs[0].file}: no question in common with {ours[0].file}")
     questions = [keyed[0][key]["question"] for key in keys]

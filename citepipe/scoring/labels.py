@@ -316,7 +316,7 @@ def estimate(
         both[1, more : more + 2, 2 * place + 1] = weight[said].mean() / 2 if said.any() else 0
         both[0, more, 2 * place + 1] = both[1, more, 2 * place + 1]
     point = Columns(tuple(names), *both[:, :n]).means()
-    drawn = resampled_means(Columns(tuple(names), *both), resamples, seed)
+    [drawn] = resampled_means([Columns(tuple(names), *both)], resamples, seed)
     return {
         name: {"corrected": float(value), "interval": percentiles(some, confidence)}
         for name, value, some in zip(

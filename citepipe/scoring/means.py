@@ -45,7 +45,8 @@ HARMONIC = {
 GROUNDED = ("refusal_f1", "answered_f1")
 """What `grounded_f1` is the mean of (F1_GR of Song et al. 2024, arXiv 2409.11242)."""
 
-_RESAMPLES_AT_ONCE = 100
+# Numbers that are drawn at once; more no longer fit the processor's caches.
+_AT_ONCE = 100_000
 
 
 class Columns(NamedTuple):
@@ -56,9 +57,14 @@ class Columns(NamedTuple):
     weighted: Floats
     weights: Floats
 
+    @property
+    def sides(self) -> Floats:
+        """Both beside each other (N, 2M)."""
+        return np.hstack([self.weighted, self.weights])
+
     def means(self) -> dict[str, float]:
         """The weighted means, and the harmonic means of them; 0 where all weights are 0."""
-        means = _means(self.names, self.weighted.sum(0), self.weights.sum(0))
+        means = _means(self.names, self.sides.sum(0))
         return {name: float(np.nan_to_num(mean)) for name, mean in means.items()}
 
 
@@ -87,7 +93,7 @@ def intervals(
 ) -> dict[str, list[float]]:
     """The percentile interval `[low, high]` of each mean: the share `confidence` of the means of
     questions drawn with replacement is inside."""
-    drawn = resampled_means(scores, resamples, seed)
+    [drawn] = resampled_means([scores], resamples, seed)
     return {name: percentiles(means, confidence) for name, means in drawn.items()}
 
 
@@ -122,41 +128,43 @@ def paired(
     """The differences of two systems by metric, each the mean over its seeds' scores of the same
     questions, in the same order and with the same metrics. Seeds are drawn anew like questions; a
     question is swapped with all seeds at once."""
-    means, drawn = _over_seeds(first, resamples, seed)
-    others, other_drawn = _over_seeds(second, resamples, seed)
-    n, rng, swapped = len(first[0].weights), np.random.default_rng([seed, 1]), []
+    drawn = resampled_means([*first, *second], resamples, seed)
+    sides = [
+        _over_seeds(first, drawn[: len(first)], seed),
+        _over_seeds(second, drawn[len(first) :], seed),
+    ]
+    n, rng = len(first[0].weights), np.random.default_rng([seed, 1])
     # As many pairs of seeds as both numbers of seeds go into.
     pairs = [
-        (first[i % len(first)], second[i % len(second)])
+        (first[i % len(first)].sides, second[i % len(second)].sides)
         for i in range(math.lcm(len(first), len(second)))
     ]
-    for rows in _batches(resamples):
-        swap = rng.integers(0, 2, size=(rows, n)).astype(np.float64)
-        found: dict[str, Any] = dict.fromkeys(means, 0.0)
-        for ours, theirs in pairs:
-            for sign, one, other in ((-1, ours, theirs), (1, theirs, ours)):
-                weighted = (1 - swap) @ one.weighted + swap @ other.weighted
-                weights = (1 - swap) @ one.weights + swap @ other.weights
-                for name, mean in _means(one.names, weighted, weights).items():
-                    found[name] = found[name] + sign * np.nan_to_num(mean) / len(pairs)
-        swapped.append(found)
+    # What each question adds to the sums of the first system by being swapped, and takes from the
+    # second's.
+    moved = np.hstack([other - one for one, other in pairs])
+    sums = np.concatenate(
+        [
+            rng.integers(0, 2, size=(rows, n)).astype(np.float64) @ moved
+            for rows in _batches(n, resamples)
+        ]
+    )
+    swapped: dict[str, Any] = dict.fromkeys(sides[0][0], 0.0)
+    for (one, other), added in zip(pairs, np.split(sums, len(pairs), axis=1), strict=True):
+        for sign, found in ((-1, one.sum(0) + added), (1, other.sum(0) - added)):
+            for name, mean in _means(first[0].names, found).items():
+                swapped[name] = swapped[name] + sign * np.nan_to_num(mean) / len(pairs)
+    (means, ours), (others, theirs) = sides
     return {
-        name: Difference(
-            means[name],
-            others[name],
-            other_drawn[name] - drawn[name],
-            np.concatenate([batch[name] for batch in swapped]),
-        )
+        name: Difference(means[name], others[name], theirs[name] - ours[name], swapped[name])
         for name in means
     }
 
 
 def _over_seeds(
-    runs: Sequence[Columns], resamples: int, seed: int
+    runs: Sequence[Columns], drawn: Sequence[Mapping[str, Floats]], seed: int
 ) -> tuple[dict[str, float], dict[str, Floats]]:
     """The means over seeds, and over drawn seeds of drawn questions, by metric."""
     means = [run.means() for run in runs]
-    drawn = [resampled_means(run, resamples, seed) for run in runs]
     return (
         {name: sum(own[name] for own in means) / len(runs) for name in means[0]},
         {name: drawn_seeds([own[name] for own in drawn], seed) for name in means[0]},
@@ -180,26 +188,31 @@ def holm(p: Sequence[float]) -> list[float]:
     return [float(value) for value in corrected]
 
 
-def resampled_means(scores: Columns, resamples: int, seed: int) -> dict[str, Floats]:
-    """Means over questions that are drawn with replacement, by metric: (resamples,), NaN where the
-    drawn ones have no weight. The draws depend on the number of questions and the seed alone."""
-    n, rng = len(scores.weights), np.random.default_rng(seed)
-    sums = []
-    for rows in _batches(resamples):
+def resampled_means(runs: Sequence[Columns], resamples: int, seed: int) -> list[dict[str, Floats]]:
+    """Of runs over the same questions the means over questions that are drawn with replacement, for
+    all runs the same, by metric: (resamples,), NaN where the drawn ones have no weight. The draws
+    depend on the number of questions and the seed alone."""
+    n, rng, sums = len(runs[0].weights), np.random.default_rng(seed), []
+    values = np.hstack([run.sides for run in runs])
+    for rows in _batches(n, resamples):
         drawn = rng.integers(0, n, size=(rows, n)) + n * np.arange(rows)[:, None]
-        often = np.bincount(drawn.ravel(), minlength=rows * n).reshape(rows, n).astype(np.float64)
-        sums.append((often @ scores.weighted, often @ scores.weights))
-    return _means(scores.names, *(np.concatenate(side) for side in zip(*sums, strict=True)))
+        often = np.bincount(drawn.ravel(), minlength=rows * n).reshape(rows, n)
+        sums.append(often.astype(np.float64) @ values)
+    ends = np.cumsum([2 * len(run.names) for run in runs])[:-1]
+    parts = np.split(np.concatenate(sums), ends, axis=1)
+    return [_means(run.names, part) for run, part in zip(runs, parts, strict=True)]
 
 
-def _batches(resamples: int) -> Iterator[int]:
-    for begin in range(0, resamples, _RESAMPLES_AT_ONCE):
-        yield min(_RESAMPLES_AT_ONCE, resamples - begin)
+def _batches(n: int, resamples: int) -> Iterator[int]:
+    """Resamples of `n` numbers each, so many at a time."""
+    step = max(_AT_ONCE // n, 1)
+    return (min(step, resamples - begin) for begin in range(0, resamples, step))
 
 
-def _means(names: Sequence[str], weighted: Floats, weights: Floats) -> dict[str, Any]:
-    """Means by metric from sums of weighted scores and of weights (both (..., M)), with the
+def _means(names: Sequence[str], sums: Floats) -> dict[str, Any]:
+    """Means by metric from sums of weighted scores and behind them of weights (..., 2M), with the
     harmonic means that they allow; NaN without weight."""
+    weighted, weights = np.split(sums, 2, axis=-1)
     with np.errstate(invalid="ignore"):
         means = dict(zip(names, np.moveaxis(weighted / weights, -1, 0), strict=True))
         for name, (first, second) in HARMONIC.items():

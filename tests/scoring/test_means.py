@@ -70,7 +70,7 @@ def test_equal_weight_goes_to_statements_citations_items_and_answers():
 
 
 def test_the_spread_of_resampled_means_is_the_standard_error():
-    means = resampled_means(lengths(*[0.0] * 50, *[100.0] * 50), 4000, seed=0)["length"]
+    means = resampled_means([lengths(*[0.0] * 50, *[100.0] * 50)], 4000, seed=0)[0]["length"]
     assert means.mean() == pytest.approx(50, abs=0.5)
     assert means.std() == pytest.approx(5, abs=0.3)
     low, high = intervals(lengths(*[0.0] * 50, *[100.0] * 50), 4000, 0.95, seed=0)["length"]
@@ -96,7 +96,7 @@ def test_rows_of_one_question_are_drawn_together():
     own = columns(scores, [ONE_EACH] * 3, ["a", "b", "a"])
     assert own.means()["length"] == 30
     # Of two questions both, or one of them twice: (0 + 90) / 2, 0, or all three.
-    means = resampled_means(own, 1000, seed=0)["length"]
+    means = resampled_means([own], 1000, seed=0)[0]["length"]
     assert sorted(set(means)) == [0, 30, 45]
     assert (means == 30).mean() == pytest.approx(1 / 2, abs=0.05)
     # Two ways to swap a question's rows at once, or none: with both swapped the difference is as
