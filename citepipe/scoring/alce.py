@@ -20,7 +20,7 @@ Scores = dict[str, float]
 
 CLAIMS = ("claims_nli",)
 CITATIONS = ("citation_rec", "citation_prec")
-WEIGHTED = ("weighted_citation_recall", "weighted_citation_precision")
+WEIGHTED = ("weighted_citation_rec", "weighted_citation_prec")
 READER = ("QA-EM", "QA-F1", "QA-Hit")
 MAUVE = ("mauve",)
 REFUSALS = ("refused", "refusal_acc")

@@ -80,15 +80,13 @@ def test_weighted_scores_are_trecs(tmp_path: Path):
     cite anything the last cites what is not there: 1.5 of 4, and of 3."""
     own = row("1", f"{BORN} [1]. Rome [1]. So. It is [2].")
     found = scored(tmp_path, own, verifier=Partly())
-    weighted = {"weighted_citation_recall": 37.5, "weighted_citation_precision": 50}
+    weighted = {"weighted_citation_rec": 37.5, "weighted_citation_prec": 50}
     assert found["metrics"].items() >= {**weighted, "citation_rec": 25}.items()
     assert found["reasons"]["statements"]["partly supported"] == 1
     # By verdicts of yes and no only if they are asked for, as 1 and 0.
     assert found["metrics"].keys() - scored(tmp_path, own)["metrics"].keys() == weighted.keys()
     named = scored(tmp_path, own, options=ScoreOptions(metrics=tuple(weighted)))["metrics"]
-    assert named == pytest.approx(
-        {"weighted_citation_recall": 50, "weighted_citation_precision": 200 / 3}
-    )
+    assert named == pytest.approx({"weighted_citation_rec": 50, "weighted_citation_prec": 200 / 3})
 
 
 def test_only_wanted_metrics_are_given_and_the_verifier_queried_for_what_they_need(tmp_path: Path):
