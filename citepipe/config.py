@@ -308,6 +308,8 @@ def _overridden(section: T, own: Mapping[str, Any], place: str) -> T:
         raise InputError(f"{place}.{_one_line(error, type(section))}") from None
 
 
+_FIXED = """max_positions warmup_steps constant_share final_share matrix_learning_rate momentum
+learning_rate prompt_weight clip_norm answer_share fact_share"""
 REMOVED_KEYS = {
     "rl.value": "no longer chosen: adapters get a value adapter, training of all weights a head on "
     "the policy's states",
@@ -328,6 +330,9 @@ REMOVED_KEYS = {
         "no longer a switch of its own; write score.rules: sane",
     ),
     "scratch": "no longer trains a base model from nothing; write a pretrained one as model.base",
+    **dict.fromkeys(
+        [f"miniature.base.{key}" for key in _FIXED.split()], "no longer set; remove it"
+    ),
     **dict.fromkeys(
         ("sft.fsdp", "rs_sft.fsdp"),
         "weights are no longer sharded; remove it, and for models that do not fit into one device "
@@ -371,11 +376,6 @@ def with_types(raw: Any, words: Any) -> Any:
     except yaml.YAMLError:
         return words
     return value if value is None or isinstance(value, (bool, int, float)) else words
-
-
-def json_schema() -> dict[str, Any]:
-    """The JSON schema of a configuration file (draft 2020-12)."""
-    return Config.model_json_schema(by_alias=True)
 
 
 def _fill(value: Any, results: str) -> Any:
@@ -513,4 +513,4 @@ def _keys(model: type[opt.Options], place: list[str]) -> list[str]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(json_schema(), sort_keys=True, indent=1))
+    print(json.dumps(Config.model_json_schema(), sort_keys=True, indent=1))

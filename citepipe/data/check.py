@@ -108,8 +108,7 @@ def check(
     Args:
         path: the file, in any form that `read_rows` takes.
         dataset: the dataset of rows that do not name theirs; by default that of the file.
-        documents: per question that the pipeline keeps (`data.documents`).
-        own_as: the dataset as which rows count that nothing assigns to one (`data.own_as`).
+        documents, own_as: as in `DataOptions`.
         lines: how many findings of a kind get a line; all are counted.
 
     Raises:

@@ -77,11 +77,8 @@ class Drawn:
     entity: str
 
     def answer(self, citations: Sequence[Sequence[int]] | None = None) -> str:
-        """The answer in text: a list for QAMPARI, else sentences, with citations if given.
-
-        Args:
-            citations: for every claim the documents to cite (from 0), in order.
-        """
+        """The answer in text: a list for QAMPARI, else sentences; perhaps with citations, for every
+        claim the documents (from 0)."""
         parts = []
         for claim, cited in zip(self.claims, citations or [[]] * len(self.claims), strict=True):
             parts.append(" ".join(filter(None, (claim.text, "".join(f"[{d + 1}]" for d in cited)))))
@@ -290,12 +287,10 @@ def facts_of(world: Mapping[str, Sequence[Drawn]]) -> dict[str, list[list[str]]]
 
 
 def write_world(options: MiniatureOptions, out: Path) -> str:
-    """Write the splits as lists of examples, and the oracle's facts as `world.json`.
+    """Write the splits as lists of examples, and the oracle's facts as `world.json`; returns a line
+    that says what was written.
 
     The teacher's cited answers are the outputs of train and dev; test questions have none.
-
-    Returns:
-        A line that says what was written.
     """
     world = build_world(options.world, options.seed)
     for split, drawn in world.items():

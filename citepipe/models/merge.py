@@ -48,10 +48,8 @@ def export(
         options: the base, and the dtype of what is written.
         trained: a PEFT adapter on that base, or a whole model.
         out: a directory that is not there, or empty; it appears when it is complete.
-        source: where the weights are from; this and what follows is for the card.
-        scores: a score file of this system.
-        licence: an identifier.
-        record: how the weights were made (system, seed, data, options).
+        source, scores, licence, record: for the card: where the weights are from, a score file, an
+            identifier, and how the weights were made (system, seed, data, options).
     """
     import torch
     from peft.tuners.tuners_utils import BaseTunerLayer

@@ -87,7 +87,6 @@ class Method:
     """How questions are answered.
 
     Attributes:
-        label: the stage's name in progress lines.
         unit: what is generated at a time, plural.
         sample: answers a chunk of questions.
         per_question: sequences that a question takes at a time; None for one, and then all

@@ -55,8 +55,7 @@ class Endpoint(Chat):
                 f"{self.label}: {len(distinct) - whole - cut} questions refused{self.refusal}, "
                 f"{cut} answers cut off at max_tokens; they are left without an answer"
             )
-        shortened = sum(prompt.shortened for prompt in prompts)
-        if shortened:
+        if shortened := sum(prompt.shortened for prompt in prompts):
             line = f"documents of {shortened} prompts were shortened to fit max_input_tokens"
             say(f"{self.label}: {line}")
         return [

@@ -74,9 +74,6 @@ def run(
     torch.set_num_threads(job.threads)
     processes = Processes()
     questions, dev_questions = read_examples(train), read_examples(dev)
-    for path, rows in ((train, questions), (dev, dev_questions)):
-        if not rows:
-            raise InputError(f"{path}: expected questions, it has none")
     check_start(job.start, job.model)
     rewarder = Rewarder(verifier, reward, cache)
     tokenizer = load_tokenizer(job.model)

@@ -108,11 +108,9 @@ def _job(tiny_base: Path, state: Path, **others: object) -> Job:
     return Job(**{**settings, **others})  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("shards", [1, 4, 9])
-def test_shares_are_put_together_in_the_questions_order(
-    tiny_base: Path, tmp_path: Path, shards: int
-) -> None:
-    questions = tmp_path / "questions.json"
+def test_shares_are_put_together_in_the_questions_order(tiny_base: Path, tmp_path: Path) -> None:
+    # The last two shares have no questions.
+    shards, questions = 8, tmp_path / "questions.json"
     write_examples(questions, QUESTIONS)
     parts = [tmp_path / f"{shard}.jsonl" for shard in range(shards)]
     for shard, part in enumerate(parts):

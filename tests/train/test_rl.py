@@ -57,22 +57,21 @@ def test_citing_pays_above_a_share_that_the_sizes_decide() -> None:
     )
 
 
-def test_of_a_rollout_the_share_of_right_citations_is_told() -> None:
+def test_a_rollout_tells_rewards_and_the_share_of_right_citations() -> None:
     totals = dict.fromkeys(COMPONENTS, 0.0)
-    cited = [(True, False, True), (), (False,)]
-    samples = [Sample(Row((5,), (6,)), "", [0.0], totals, [0.0], own) for own in cited]
-    found = rl._rollout([(own, (torch.zeros(1),) * 3) for own in samples])
-    assert (found.figures["citations"], found.figures["citations_right"]) == (4 / 3, 0.5)
-
-
-def test_rewards_are_fractions_also_where_answers_of_one_token_have_none() -> None:
-    totals = dict.fromkeys(COMPONENTS, 0.0)
-    rewards: list[list[float]] = [[0], [0.0, -0.2]]
-    samples = [Sample(Row((5,), (6,) * len(r)), "", r, totals, [0.0] * len(r)) for r in rewards]
-    scores = [(torch.zeros(len(r)),) * 3 for r in rewards]
-    found = rl._rollout(list(zip(samples, scores, strict=True)))
+    # An answer of one token may have a whole number for a reward.
+    given: list[tuple[list[float], Any]] = [([0], (True, False, True)), ([0.0, -0.2], (False,))]
+    scored = [
+        (
+            Sample(Row((5,), (6,) * len(r)), "", r, totals, [0.0] * len(r), cited),
+            (torch.zeros(len(r)),) * 3,
+        )
+        for r, cited in given
+    ]
+    found = rl._rollout(scored)
     torch.testing.assert_close(found.rewards, torch.tensor([[0.0, 0.0], [0.0, -0.2]]))
     assert found.figures["reward"] == pytest.approx(-0.1)
+    assert (found.figures["citations"], found.figures["citations_right"]) == (2, 0.5)
 
 
 def _gradients(
