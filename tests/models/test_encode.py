@@ -153,13 +153,17 @@ def test_prompt_and_answer_are_the_tokens_of_the_whole_conversation(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_documents_are_shortened_so_that_the_whole_message_fits(kind: str) -> None:
+def test_documents_are_shortened_so_that_the_whole_message_fits(
+    kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     tokenizer = chat_tokenizer(*KINDS[kind][:2])
-    whole = encode_prompt(QUESTION, LONG, tokenizer)
+    [whole] = encode_prompts([QUESTION], LONG, tokenizer, "sft")
+    assert capsys.readouterr().err == ""
     budget = len(whole.token_ids) - 1
-    prompt = encode_prompt(
-        QUESTION, LONG.model_copy(update={"max_input_tokens": budget}), tokenizer
-    )
+    short = LONG.model_copy(update={"max_input_tokens": budget})
+    [prompt, _] = encode_prompts([QUESTION, EXAMPLE], short, tokenizer, "sft")
+    said = f"sft: 1 of 2 prompts lose text of their documents to max_input_tokens = {budget}; "
+    assert said in capsys.readouterr().err
     assert (whole.shortened, prompt.shortened) == (False, True)
     assert len(prompt.token_ids) <= budget
     # All but the last word of the document is left.

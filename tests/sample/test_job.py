@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from citepipe.data.example import Document, Example
+from citepipe.data.example import Example
 from citepipe.data.files import read_examples, read_json, read_jsonl, write_examples, write_jsonl
 from citepipe.data.prompts import Prompt
 from citepipe.errors import InputError
@@ -16,10 +16,9 @@ from citepipe.options import (
     BestOfNOptions,
     MinReward,
     ModelOptions,
-    PredictOptions,
     PromptOptions,
 )
-from citepipe.sample import best_of_n, predict
+from citepipe.sample import best_of_n
 from citepipe.sample.job import Ids, Job, Method, Record, Share, choose_questions, chunk_by_chunk
 from citepipe.sample.merge import merge
 from tests.sample.test_segment_search import Speaker, Taste
@@ -204,22 +203,3 @@ def test_the_seed_chooses_the_questions(tmp_path: Path) -> None:
     assert len(two) == 2
     assert two == choose_questions(path, 2, 0)
     assert any(choose_questions(path, 2, seed) != two for seed in range(1, 9))
-
-
-def test_prediction_writes_a_result_file_per_dataset(tiny_base: Path, tmp_path: Path) -> None:
-    docs = (Document("Silver River", "Silver River was directed by Anna Berg. " * 20),)
-    tests = {name: tmp_path / f"{name}.json" for name in ("asqa", "qampari")}
-    for count, (name, path) in zip((5, 3), tests.items(), strict=True):
-        write_examples(path, [Example(f"{name}{i}", name, f"Who {i}?", docs) for i in range(count)])
-    outs = {name: tmp_path / "out" / f"{name}.json" for name in tests}
-    options = PredictOptions(max_new_tokens=7, batch_size=2)
-    said = predict.run(_job(tiny_base, tmp_path / "state"), options, tests, outs)
-    written = read_json(outs["asqa"])
-    assert written["args"]["dataset"] == "asqa"
-    assert written["args"]["seed"] == 3
-    assert [row["id"] for row in written["data"]] == [f"asqa{i}" for i in range(5)]
-    for example in read_examples(outs["qampari"]):
-        assert example.output is not None
-        assert "\n" not in example.output
-    assert "answers 8" in said
-    assert "prompts shortened 8" in said

@@ -175,6 +175,7 @@ def test_prediction_by_search_takes_the_best_cited_answer(
         written = json.loads(path.read_text())
         assert written["args"]["decoding"] == "segment_search"
         assert written["args"]["verifier"] == "lexical"
+        assert (written["args"]["dataset"], written["args"]["seed"]) == (path.stem, SEED)
         answered = read_examples(path)
         records = _plainly(given, answered, options, cited)
         texts = [[c["text"] for c in record["candidates"] if c["text"]] for record in records]

@@ -14,7 +14,6 @@ from tests.text.odd_texts import DATASETS, ODD, TEXTS
 SPLIT = load_splitter()
 TITLES = ("Mill", "Bridge", "Tower", "Barn", "Old Dam")
 M, B = "The mill was built in 1820", "Ann Lee opened the bridge"
-BOTH = [(f"{M}.", [1]), (f"{B}.", [2])]
 NO_STOP = [(M, [1]), (B, [2])]
 
 Read = list[tuple[str, list[int]]]

@@ -66,22 +66,6 @@ def test_what_is_cut_of_answers_is_said(
     assert said in capsys.readouterr().err
 
 
-def test_prompts_that_lose_text_are_counted(
-    options: ModelOptions,
-    prompt: PromptOptions,
-    common: dict[str, Any],
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    tokenizer, examples = load_tokenizer(options), read_examples(common["train"])
-    longest = [*examples[:2], replace(examples[2], question=examples[2].question * 2)]
-    lengths = [len(i.rows[0].prompt) for i in sft.encode_examples(longest, prompt, tokenizer, 99)]
-    assert capsys.readouterr().err == ""
-    small = prompt.model_copy(update={"max_input_tokens": max(lengths[:2])})
-    sft.encode_examples(longest, small, tokenizer, 99)
-    said = "sft: 1 of 3 prompts lose text of their documents to max_input_tokens = "
-    assert said in capsys.readouterr().err
-
-
 def test_training_lowers_the_dev_loss_and_leaves_an_adapter(adapter: Path) -> None:
     losses = [r["eval_loss"] for r in read_jsonl(adapter / "metrics.jsonl") if "eval_loss" in r]
     assert losses[-1] < losses[0]
