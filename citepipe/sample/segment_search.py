@@ -295,7 +295,8 @@ def _method(label: str, job: Job, options: SegmentSearchOptions) -> Method:
     """The search, with what it needs."""
     rewarder = Rewarder(job.verifier, job.reward, job.cache)
     splitter = load_splitter(job.reward.splitter)
-    fixed = {"rewarder": rewarder, "options": options, "splitter": splitter, "seed": job.seed}
-    sample = partial(segment_search, **fixed)
+    sample = partial(
+        segment_search, rewarder=rewarder, options=options, splitter=splitter, seed=job.seed
+    )
     each = options.beams * options.samples_per_beam
     return Method(label, "segments", sample, each, rewarder, options.depth)
