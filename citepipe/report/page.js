@@ -4,6 +4,7 @@
 // becomes a text node.
 
 const PER_PAGE = 50;
+const AT_ONCE = 6; // questions that are drawn at once; the page's others follow
 const LONGEST = 1500; // characters of a text that are shown before one asks for more
 const $ = (id) => document.getElementById(id);
 
@@ -45,7 +46,7 @@ let page = 0;
 let open = null; // the sentence in the panel: {answer, k}
 
 /** Whether `citepipe view` gives the answers, and keeps a person's verdicts. */
-const SERVED = $("data").textContent === "";
+const SERVED = !$("data").hasChildNodes();
 
 /** The compressed answers that are in the page, as a stream. */
 function inside() {
@@ -63,10 +64,17 @@ function inside() {
 
 async function unpack() {
   data = JSON.parse(await (SERVED ? await fetch("data") : inside()).text());
-  for (const question of data.questions) if (question) question.answers = [];
-  for (const answer of data.answers) data.questions[answer.question].answers.push(answer);
-  data.questions = data.questions.filter(Boolean);
-  data.byNumber = new Map(data.questions.map((question) => [question.n, question]));
+  const passages = []; // in full where they come first
+  for (const question of data.questions) {
+    question.docs = question.docs.map((doc) => (Array.isArray(doc) ? passages[passages.push(doc) - 1] : passages[doc]));
+    for (const answer of question.answers) answer.question = question;
+  }
+}
+
+/** Where an answer's statements and citations are in its text, and what decides on them. */
+function placesOf(answer) {
+  const [spans, cited, cites, decisive] = JSON.parse(answer.places);
+  return { spans, cited, cites, decisive };
 }
 
 // -- what is chosen: the controls, kept in the address
@@ -79,7 +87,7 @@ function options(id, list) {
 
 function prepare() {
   const names = (list) => list.map((name) => [name, name]);
-  const seeds = [...new Set(data.answers.map((answer) => String(answer.seed)))].sort();
+  const seeds = data.seeds.map(String);
   options("system", [["", "all"], ...names(data.systems)]);
   options("beside", [["", "nothing"], ...names(data.systems)]);
   options("dataset", [["", "all"], ...names(data.datasets)]);
@@ -139,7 +147,7 @@ function follow() {
     select();
   }
   page = Math.floor(shown.indexOf(question) / PER_PAGE);
-  render();
+  render(PER_PAGE);
   if (!answer) return say(`${chosen.at} is not in this report`);
   show(answer, Number(k));
   $(`q${question.n}`).scrollIntoView({ block: "center" });
@@ -148,15 +156,17 @@ function follow() {
 const say = (line) => { $("count").textContent = line; };
 
 function link(answer, k) {
-  const question = data.byNumber.get(answer.question);
+  const { question } = answer;
   return [data.datasets[question.dataset], question.id, data.systems[answer.system], answer.seed, k]
     .map(encodeURIComponent).join("/");
 }
 
 // -- which questions are listed, and in which order
 
-const verdicts = (answer) => answer.by[$("verifier").selectedIndex];
-const failing = (letters) => [...letters].filter((letter) => "upeoc".includes(letter)).length;
+let judging = 0; // the number of the chosen verifier
+const verdicts = (answer) => answer.by[judging];
+const failing = (letters) => failing.known[letters] ??= letters.replace(/[^upeoc]/g, "").length;
+failing.known = {};
 const f1 = ([, , , recall, precision]) =>
   recall == null || recall + precision === 0 ? 0 : 2 * recall * precision / (recall + precision);
 
@@ -168,15 +178,24 @@ function matches(answer, verdict) {
   if (verdict === "again") return answer.again.length > 0;
   if (verdict === "missing") return own[2].includes("0");
   if (verdict === "empty") return own[0] === "";
-  if (verdict === "mine") return answer.spans.some((_, k) => labels[link(answer, k)]);
+  if (verdict === "mine") return [...own[0]].some((_, k) => labels[link(answer, k)]);
   return own[0].includes(verdict);
 }
 
-/** The text of a question with its answers in which one searches, in lower case. */
-function haystack(question) {
-  question.haystack ??= [question.id, question.text, ...question.gold,
-    ...question.docs.flatMap((n) => data.passages[n])].join("\n").toLowerCase();
-  return question.haystack;
+/** The texts in which one searches, in lower case: of a question, and of an answer. */
+const haystack = (question) => question.lower ??=
+  [question.id, question.text, ...question.gold, ...question.docs.flat()].join("\n").toLowerCase();
+const lower = (answer) => answer.lower ??= (answer.text ?? "").toLowerCase();
+
+/** Gets the texts from the nth question on ready while there is nothing else to do. */
+function prepareSearch(n) {
+  window.requestIdleCallback?.((idle) => {
+    for (; n < data.questions.length && idle.timeRemaining() > 1; n++) {
+      haystack(data.questions[n]);
+      data.questions[n].answers.forEach(lower);
+    }
+    if (n < data.questions.length) prepareSearch(n);
+  });
 }
 
 function select() {
@@ -185,19 +204,20 @@ function select() {
   const [first, second, dataset] =
     [systemOf(value.system), systemOf(value.beside), data.datasets.indexOf(value.dataset)];
   const sought = $("search").value.trim().toLowerCase();
-  const inSeed = (own) => value.seed === "" || String(own.seed) === value.seed;
   const mean = (list) => list.reduce((sum, x) => sum + x, 0) / (list.length || 1);
+  judging = $("verifier").selectedIndex;
   let answers = 0;
   shown = [];
   for (const question of data.questions) {
     if (dataset >= 0 && question.dataset !== dataset) continue;
-    const all = question.answers.filter(inSeed);
+    const all = value.seed === "" ? question.answers
+      : question.answers.filter((own) => own.seed === Number(value.seed));
     const ours = first < 0 ? all : all.filter((own) => own.system === first);
     const theirs = second < 0 ? [] : all.filter((own) => own.system === second && own.system !== first);
     const found = ours.filter((own) => matches(own, value.verdict));
     if (!found.length) continue;
-    if (sought && !haystack(question).includes(sought) && !found.some((own) =>
-      (own.lower ??= (own.text ?? "").toLowerCase()).includes(sought))) continue;
+    if (sought && !haystack(question).includes(sought)
+      && !found.some((own) => lower(own).includes(sought))) continue;
     const figures = (list, of) => mean(list.map((own) => of(verdicts(own) ?? [])));
     const gaps = theirs.length ? ["citations", "correct"].map((kind) => {
       const of = kind === "citations" ? (v) => (v.length ? f1(v) : 0) : (v) => v[5] ?? 0;
@@ -223,11 +243,14 @@ function select() {
 
 // -- how they are drawn
 
-function render() {
+function render(atOnce = AT_ONCE) {
   const pages = Math.max(1, Math.ceil(shown.length / PER_PAGE));
   page = Math.min(Math.max(page, 0), pages - 1);
   const part = shown.slice(page * PER_PAGE, (page + 1) * PER_PAGE);
-  $("list").replaceChildren(...part.map((question) => card(question, question.cells)));
+  const cards = (from, to) => part.slice(from, to).map((question) => card(question, question.cells));
+  $("list").replaceChildren(...cards(0, atOnce));
+  clearTimeout(render.waiting);
+  render.waiting = setTimeout(() => $("list").append(...cards(atOnce)));
   $("page").textContent = `${page + 1} of ${pages}`;
   $("previous").disabled = page === 0;
   $("next").disabled = page === pages - 1;
@@ -263,14 +286,15 @@ function cell(question, answer) {
 /** An answer's text with its statements, and the citations in them, marked by verdict. */
 function sentences(answer, own) {
   const part = (from, to) => between(answer.text, from, to);
+  const places = placesOf(answer);
   const parts = [];
   let end = 0;
-  answer.spans.forEach(([from, to], k) => {
+  places.spans.forEach(([from, to], k) => {
     if (from > end) parts.push(long(part(end, from)));
     const [, meaning, kind] = data.modes[own?.[0][k]] ?? ["", "not scored", ""];
     const inside = [];
     let at = from;
-    answer.cites.forEach(([begin, stop, statement], n) => {
+    places.cites.forEach(([begin, stop, statement], n) => {
       if (statement !== k || begin < at) return;
       inside.push(begun(part(at, begin)));
       const [said, colour] = data.citations[own?.[1][n]] ?? ["", ""];
@@ -284,7 +308,7 @@ function sentences(answer, own) {
       onclick: () => show(answer, k),
       onkeydown: (event) => { if (event.key === "Enter") show(answer, k); },
     }, inside));
-    const reason = why(answer, k, own);
+    const reason = why(answer, places, k, own);
     if (reason) parts.push(" ", el("span", { class: `why ${kind}` }, reason));
     end = to;
   });
@@ -294,13 +318,13 @@ function sentences(answer, own) {
 }
 
 /** What is said behind a sentence in a few words. */
-function why(answer, k, own) {
-  const n = data.byNumber.get(answer.question).docs.length;
+function why(answer, { cited, decisive }, k, own) {
+  const n = answer.question.docs.length;
   const numbers = (list) => [...new Set(list)].map((one) => `[${one}]`).join("");
   const said = {
-    u: () => `not in ${numbers(answer.cited[k])}`,
-    e: () => `not in ${numbers(answer.cited[k]) || "what it cites"} but in [${answer.decisive[k]?.[0]}]`,
-    o: () => `there is no ${numbers(answer.cited[k].filter((c) => c < 1 || c > n))}`,
+    u: () => `not in ${numbers(cited[k])}`,
+    e: () => `not in ${numbers(cited[k]) || "what it cites"} but in [${decisive[k]?.[0]}]`,
+    o: () => `there is no ${numbers(cited[k].filter((c) => c < 1 || c > n))}`,
     c: () => "cites nothing",
     n: () => "a citation too many",
   }[own?.[0][k]]?.();
@@ -326,16 +350,17 @@ const words = (text) => new Map((text.match(/[\p{L}\p{N}]+/gu) ?? [])
   .map((word) => [word.toLowerCase().replace(/(?<=..)s$/, ""), word]).filter(([stem]) => !STOP.has(stem)));
 
 function show(answer, k) {
-  const question = data.byNumber.get(answer.question);
-  const [from, to] = answer.spans[k] ?? [0, 0];
-  const decisive = answer.decisive[k];
+  const { question } = answer;
+  const places = placesOf(answer);
+  const [from, to] = places.spans[k] ?? [0, 0];
+  const decisive = places.decisive[k];
   const said = between(answer.text, from, to);
   // An item of a list is judged with the question in front of it.
   const stated = data.datasets[question.dataset] === "qampari" ? `${question.text} ${said}` : said;
   const sought = words(stated.replace(/\[\d+\]?/g, ""));
-  const cited = [...new Set(answer.cited[k] ?? [])];
+  const cited = [...new Set(places.cited[k] ?? [])];
   const passage = (n) => {
-    const [title, text] = data.passages[question.docs[n - 1]];
+    const [title, text] = question.docs[n - 1];
     return [el("h3", { dir: "auto" }, `[${n}] `, long(title)), el("div", { class: "passage", dir: "auto" },
       marked(text, sought, decisive?.[0] === n ? decisive : [0, 0, 0]))];
   };
@@ -343,7 +368,7 @@ function show(answer, k) {
   // What supports it elsewhere is shown like what it cites.
   const there = [...new Set([...cited.filter(isThere), ...(decisive ? [decisive[0]] : [])])];
   const others = question.docs.map((_, n) => n + 1).filter((n) => !there.includes(n));
-  const read = words(there.flatMap((n) => data.passages[question.docs[n - 1]]).join(" "));
+  const read = words(there.flatMap((n) => question.docs[n - 1]).join(" "));
   const isFailing = failing(verdicts(answer)?.[0][k] ?? "") > 0;
   const absent = isFailing && there.length ? [...sought].filter(([stem]) => !read.has(stem)).map(([, word]) => word) : [];
   open = { answer, k };
@@ -351,7 +376,7 @@ function show(answer, k) {
   const about = (verifier, n) => {
     const own = answer.by[n];
     const [, meaning, kind] = data.modes[own?.[0][k]] ?? ["", "not scored", ""];
-    const each = answer.cites.flatMap(([begin, stop, statement], c) => statement !== k ? [] : [el("li", {},
+    const each = places.cites.flatMap(([begin, stop, statement], c) => statement !== k ? [] : [el("li", {},
       `${between(answer.text, begin, stop)} ${data.citations[own?.[1][c]]?.[0] ?? ""}`)]);
     return [el("p", { class: `verdicts ${kind}` }, el("b", {}, `${verifier}: `), meaning), el("ul", {}, each)];
   };
@@ -447,13 +472,14 @@ function add(lines) {
 
 function label(name, comment) {
   const { answer, k } = open;
-  const question = data.byNumber.get(answer.question);
-  const [from, to] = answer.spans[k];
+  const { question } = answer;
+  const { spans, cited } = placesOf(answer);
+  const [from, to] = spans[k];
   const key = link(answer, k);
   labels[key] = {
     dataset: data.datasets[question.dataset], id: question.id, question: question.text,
     system: data.systems[answer.system], seed: answer.seed, statement: k,
-    text: between(answer.text, from, to), cited: answer.cited[k],
+    text: between(answer.text, from, to), cited: cited[k],
     verifier: labels[key]?.verifier ?? $("verifier").value,
     verdicts: Object.fromEntries(data.verifiers.map((name, n) => [name, data.modes[answer.by[n]?.[0][k]]?.[0] ?? null])),
     label: name, comment: comment ?? labels[key]?.comment ?? "",
@@ -648,6 +674,7 @@ async function begin() {
   listen();
   follow();
   document.body.dataset.ready = "1";
+  prepareSearch(0);
 }
 
 begin().catch((error) => say(`The answers cannot be shown: ${error.message}`));

@@ -105,7 +105,8 @@ def run(
         )
     with atomic_writer(out) as stream:
         stream.write(report.html(data, notes))
-    n, systems = len(report.content["answers"]), len(report.content["systems"])
+    n = sum(len(question["answers"]) for question in report.content["questions"])
+    systems = len(report.content["systems"])
     more = f", {left_out} questions left out" if left_out else ""
     return f"report: {n} answers of {systems} systems{more}, {out}"
 
@@ -167,8 +168,8 @@ def gather(
 
 
 def collect(files: Sequence[Scored], answers: Iterable[Path]) -> dict[str, Any]:
-    """The questions, passages and answers, with a verdict per statement, citation and gold answer
-    under each verifier, and how often each verdict is given (by verifier, system and dataset)."""
+    """The questions with their passages and answers, a verdict per statement, citation and gold
+    answer under each verifier, and how often each is given (by verifier, system and dataset)."""
     results = [
         (file, verifier, dataset, result)
         for file in files
@@ -180,7 +181,6 @@ def collect(files: Sequence[Scored], answers: Iterable[Path]) -> dict[str, Any]:
         for names in zip(*((file.system, *names) for file, *names, _ in results), strict=True)
     )
     given = ScoredAnswers(answers)
-    passages: dict[tuple[str, str], int] = {}
     questions: dict[Any, dict[str, Any]] = {}
     found: dict[Any, dict[str, Any]] = {}
     counts: Counter[tuple[int, int, int, str]] = Counter()
@@ -194,23 +194,23 @@ def collect(files: Sequence[Scored], answers: Iterable[Path]) -> dict[str, Any]:
             again[place] += 1
             place = (*place, again[place])
             if (question := questions.get(place)) is None:
-                docs = [(d.title, d.text if d.sent is None else d.sent) for d in example.docs]
                 question = questions[place] = {
                     "n": len(questions),
                     "dataset": at[2],
                     "id": example.id,
                     "text": example.question,
-                    "docs": [passages.setdefault(doc, len(passages)) for doc in docs],
+                    "docs": [(d.title, d.text if d.sent is None else d.sent) for d in example.docs],
                     "gold": _gold(example),
+                    "answers": [],
                 }
             if (answer := found.get((place, file.system, file.seed))) is None:
                 answer = found[place, file.system, file.seed] = {
                     "system": at[1],
                     "seed": file.seed,
-                    "question": question["n"],
                     "by": [None] * len(verifiers),
                     **_read(example, row),
                 }
+                question["answers"].append(answer)
             stated, cites = letters(row)
             hits = "".join(str(int(own["hit"])) for own in row["gold"])
             correct = (row.get(name) for name in CORRECTNESS.values())
@@ -225,30 +225,34 @@ def collect(files: Sequence[Scored], answers: Iterable[Path]) -> dict[str, Any]:
     return {
         "digest": digest_of([systems, sorted(given.by_digest)]),
         "systems": systems,
+        "seeds": sorted({file.seed for file in files}),
         "datasets": datasets,
         "verifiers": verifiers,
         "modes": MODES,
         "citations": CITATIONS,
         "counts": [[*at, n] for at, n in counts.items()],
-        "passages": [list(passage) for passage in passages],
         "questions": list(questions.values()),
-        "answers": list(found.values()),
     }
 
 
 def _read(example: Example, row: Mapping[str, Any]) -> dict[str, Any]:
-    """An answer as it was read: statements and citations as characters of its text, the statements
-    that say what one before them says, and where in the documents decides on each."""
+    """An answer as it was read: the statements that say what one before them says; and, as JSON
+    that is read when the answer is shown, statements and citations as characters of its text, and
+    where in the documents decides on each."""
     statements = row["statements"]
     claims = [normalize_answer(remove_citations(own["text"])) for own in statements]
     first = {claim: n for n, claim in reversed([*enumerate(claims)])}
+    places = [
+        [own["span"] for own in statements],
+        [own["cited"] for own in statements],
+        [[*own["span"], own["statement"]] for own in row["citations"]],
+        [_decisive(example, own["passage"]) for own in statements],
+    ]
+    again = [n for n, claim in enumerate(claims) if claim and first[claim] < n]
     return {
         "text": example.output,
-        "spans": [own["span"] for own in statements],
-        "cited": [own["cited"] for own in statements],
-        "cites": [[*own["span"], own["statement"]] for own in row["citations"]],
-        "again": [n for n, claim in enumerate(claims) if claim and first[claim] < n],
-        "decisive": [_decisive(example, own["passage"]) for own in statements],
+        "again": again,
+        "places": json.dumps(places, separators=(",", ":")),
     }
 
 
@@ -303,30 +307,38 @@ def sampled(system: str, seed: int, answers: Path, candidates: Path) -> dict[str
 def packed(content: Mapping[str, Any], cap: int = CAP, cap_raw: int = CAP_RAW) -> tuple[str, int]:
     """The content as JSON, compressed, in base64; if that is more than may be, without some of each
     dataset's last questions. And how many are left out."""
-    n, share = len(content["questions"]), 1.0
+    share, keep = 1.0, content["questions"]
     while True:
-        kept = dict(content)
-        if share < 1:
-            keep: set[int] = set()
-            for dataset in range(len(content["datasets"])):
-                own = [q["n"] for q in content["questions"] if q["dataset"] == dataset]
-                keep |= set(own[: int(share * len(own))])
-            kept["questions"] = [q if q["n"] in keep else None for q in content["questions"]]
-            kept["answers"] = [a for a in content["answers"] if a["question"] in keep]
-            used = {d for q in kept["questions"] if q for d in q["docs"]}
-            kept["passages"] = [p if i in used else 0 for i, p in enumerate(content["passages"])]
-        raw = as_json(kept)
+        raw = as_json({**content, "questions": keep})
         data = base64.b64encode(gzip.compress(raw, 6, mtime=0)).decode()
         fits = min(1.0, cap / len(data), cap_raw / len(raw))
         if fits == 1 or share == 0:
-            left_out = 0 if share == 1 else n - len(keep)
-            return data, left_out
-        share = share * fits * 0.97 if share * fits * n > 1 else 0
+            return data, len(content["questions"]) - len(keep)
+        share = share * fits * 0.97 if share * fits * len(content["questions"]) > 1 else 0
+        keep = []
+        for dataset in range(len(content["datasets"])):
+            own = [q for q in content["questions"] if q["dataset"] == dataset]
+            keep += own[: int(share * len(own))]
 
 
-def as_json(content: Any) -> bytes:
-    """The content for the page's script; what is not Unicode (half of a pair) as such."""
-    return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode(errors="replace")
+def as_json(content: Mapping[str, Any]) -> bytes:
+    """The content for the page's script: a passage in full where it comes first, after that its
+    number. Half of a pair, which is not Unicode, becomes a question mark.
+
+    What belongs to a question is near it, so that its answers, which repeat each other and the
+    passages, compress well.
+    """
+    known: dict[tuple[str, str], int] = {}
+
+    def once(doc: tuple[str, str]) -> tuple[str, str] | int:
+        if doc in known:
+            return known[doc]
+        known[doc] = len(known)
+        return doc
+
+    questions = [{**q, "docs": [once(doc) for doc in q["docs"]]} for q in content["questions"]]
+    made = {**content, "questions": questions}
+    return json.dumps(made, ensure_ascii=False, separators=(",", ":")).encode(errors="replace")
 
 
 # -- what is said first

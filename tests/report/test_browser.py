@@ -184,3 +184,21 @@ def test_hostile_answers_are_text(opened: Any, tmp_path: Path) -> None:
     assert len(page.locator("#panel bdi").inner_text()) > 1_000_000
     page.locator("article .said").first.click()
     assert "<i>x</i>" in page.locator("#panel .passage").first.inner_text()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_no_serious_fault(scheme: str, opened: Any, report: Path) -> None:
+    axe = pytest.importorskip("axe_playwright_python", reason="axe-playwright-python is not there")
+    page = opened(report)
+    page.emulate_media(color_scheme=scheme)
+    page.locator("article .said").first.click()
+    page.locator("details").evaluate_all("all => all.forEach((one) => { one.open = true; })")
+    page.evaluate(Path(axe.__file__).with_name("axe.min.js").read_text(encoding="utf-8"))
+    found = page.evaluate("axe.run()")
+    assert len(found["passes"]) > 40
+    faults = [
+        (own["id"], own["nodes"][0]["html"])
+        for own in found["violations"]
+        if own["impact"] in ("serious", "critical")
+    ]
+    assert faults == []

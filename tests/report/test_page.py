@@ -55,6 +55,10 @@ def data_of(path: Path) -> dict[str, Any]:
     return content
 
 
+def answers_of(data: dict[str, Any]) -> list[dict[str, Any]]:
+    return [answer for question in data["questions"] for answer in question["answers"]]
+
+
 def test_a_page_has_the_result_in_words_and_every_verdict(tmp_path: Path, capsys: Captured):
     out = tmp_path / "page.html"
     scores = score(tmp_path)
@@ -68,16 +72,19 @@ def test_a_page_has_the_result_in_words_and_every_verdict(tmp_path: Path, capsys
     data = data_of(out)
     assert [data["systems"], data["datasets"]] == [["long", "short"], ["asqa"]]
     assert [question["id"] for question in data["questions"]] == ["mill", "hart"]
-    assert len(data["passages"]) == 3
-    mill, hart, short, empty = data["answers"]
+    # In full where they come first.
+    own = [[doc["title"], doc["text"]] for doc in DOCS]
+    assert [question["docs"] for question in data["questions"]] == [own, [0, 1, 2]]
+    mill, short, hart, empty = answers_of(data)
     assert mill["by"] == [["nu", "snw", "110", 50, 33.3, 66.7]]
-    assert mill["text"][slice(*mill["spans"][1])] == "John Hart owned four mills [2]."
+    spans, _, _, decisive = json.loads(mill["places"])
+    assert mill["text"][slice(*spans[1])] == "John Hart owned four mills [2]."
     # The sentences that decide.
-    texts = [DOCS[n - 1]["text"][a:b] for n, a, b in mill["decisive"]]
+    texts = [DOCS[n - 1]["text"][a:b] for n, a, b in decisive]
     assert texts == ["Arle Mill was built in 1820 by John Hart.", "John Hart owned three mills."]
     # By ALCE's rules a repetition counts, and citations beside one out of range do not.
     assert hart["by"] == [["ssco", "ss", "1", 50, 100, 100]]
-    assert (hart["again"], hart["cited"]) == ([1], [[2], [2], [], [1, 9]])
+    assert (hart["again"], json.loads(hart["places"])[1]) == ([1], [[2], [2], [], [1, 9]])
     assert short["by"] == [["s", "s", "110", 100, 100, 66.7]]
     assert empty["by"] == [["", "", "0", None, None, 0]]
     counts = {(system, name): n for _, system, _, name, n in data["counts"]}
@@ -105,8 +112,9 @@ def test_score_files_of_either_form_and_answers_from_elsewhere(tmp_path: Path, c
     assert main(["report", *files, *answers, "--out", out]) == 0
     data = data_of(Path(out))
     assert [data["systems"], data["verifiers"]] == [["long", "short"], ["first", "second"]]
-    assert [answer["seed"] for answer in data["answers"]] == [0, 0, 1, 1, 0, 0]
-    assert data["answers"][0]["by"][0] == data["answers"][0]["by"][1]
+    assert [answer["seed"] for answer in answers_of(data)] == [0, 1, 0, 0, 1, 0]
+    first, second = answers_of(data)[0]["by"]
+    assert first == second
     # Where the workflow has them.
     for (name, seed), file in zip((("long", 0), ("long", 1), ("short", 0)), files, strict=True):
         place = tmp_path / f"predictions/{name}/seed{seed}/{name}.json"
@@ -161,8 +169,7 @@ def test_what_a_page_cannot_hold_is_left_out_and_counted(tmp_path: Path):
     part, left_out = page.packed(collected, cap=len(whole) - 10)
     assert left_out == 1
     kept = json.loads(gzip.decompress(base64.b64decode(part)))
-    assert [question and question["id"] for question in kept["questions"]] == ["mill", None]
-    assert [answer["question"] for answer in kept["answers"]] == [0, 0]
+    assert [question["id"] for question in kept["questions"]] == ["mill"]
     assert kept["counts"] == [list(own) for own in collected["counts"]]
     assert page.packed(collected, cap_raw=10)[1] == 2
 

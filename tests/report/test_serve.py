@@ -29,7 +29,7 @@ LABEL: dict[str, Any] = {
 
 
 def served(folder: Path, token: str | None = None) -> TestClient:
-    data = serve.write_data({"answers": ["\ud83d"]}, folder)
+    data = serve.write_data({"systems": ["\ud83d"], "questions": []}, folder)
     app = serve.app("<p>page", data, serve.Labels(folder / "labels.jsonl"), token)
     return TestClient(app, base_url="http://127.0.0.1:8765")
 
@@ -38,7 +38,7 @@ def test_verdicts_are_kept_in_their_file_and_nothing_else_is_written(tmp_path: P
     client = served(tmp_path)
     assert client.get("/").text == "<p>page"
     # Half of a pair of characters becomes a question mark.
-    assert client.get("/data").json() == {"answers": ["?"]}
+    assert client.get("/data").json() == {"systems": ["?"], "questions": []}
     disagreed = LABEL | {"label": "disagree"}
     for label in (LABEL, LABEL | {"statement": 2}, disagreed):
         assert client.post("/labels", json=label).json() == {"kept": True}
