@@ -121,7 +121,7 @@ _LETTER = r"[^\W\d_]"
 # All but spaces, punctuation and symbols.
 _CHARACTER = (
     r"[^\s!-/:-@\[-`{-\xa9\xab-\xb1\xb4\xb6-\xb8\xbb\xbf×÷"
-    r"\u2000-\u206f\u20a0-\u2bff\u3000-\u303f\uff01-\uff0f\U0001f000-\U0001faff]"
+    r"\u2000-\u206f\u20a0-\u2bff\u3000-\u303f\uff01-\uff0f\ufff9-\uffff\U0001f000-\U0001faff]"
 )
 _PIECE = re.compile(
     r"[,;:()$€£¥₹%°]|\w+://\S*\w|(?<!['’](?=[sS]\b))"
@@ -135,6 +135,7 @@ _TWO = re.compile(
     r"|(.+)('(?:d|ll|m|re|ve))|(.+)'s"
 )
 _FULL = {"ca": "can", "wo": "will", "sha": "shall", "n't": "not", "nt": "not", "'ll": "will"}
+_FULL |= {"$": "dollar", "€": "euro", "£": "pound", "¥": "yen", "₹": "rupee", "%": "percent"}
 _FULL |= {"'d": "d", "'m": "am", "'re": "are", "'ve": "have", "am": "a.m", "pm": "p.m"}
 _SHORTENED = {month[:3]: month for month in _MONTHS} | {"Sept": "September", "Mt": "Mount"}
 _ENDING_OF_NUMBER = re.compile(r"(?<=\d)(?:st|nd|rd|th|s)$")
@@ -397,7 +398,8 @@ def _pieces(chunk: str) -> list[tuple[str, bool]]:
     for found in _PIECE.finditer(chunk):
         form, stop = found[0], chunk[found.end() : found.end() + 1] == "."
         small = _SHORTENED.get(form, form) if stop else form
-        words = [small := small.lower().replace("’", "'")]
+        small = small.lower().replace("’", "'")
+        words = [_FULL.get(small, small)]
         if parts := _TWO.fullmatch(small):
             words = [_FULL.get(word, word) for word in parts.groups() if word]
         pieces.append((words[0], form[0].isupper()))

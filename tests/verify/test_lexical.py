@@ -139,6 +139,10 @@ def test_what_documents_support_together(premise: str, statement: str, expected:
         ("20th", "20", True),
         ("fifty", "sixty", False),
         ("1972", "1973", False),
+        ("€5", "5 euro", True),
+        ("5 dollar", "$5", True),
+        ("5 euro", "$5", False),
+        ("1972", "1972$", False),
     ],
 )
 def test_numbers_match_however_they_are_written(written: str, stated: str, expected: bool):
@@ -150,9 +154,13 @@ def test_numbers_match_however_they_are_written(written: str, stated: str, expec
     ("written", "read"),
     [
         ("She'd cannot, won’t Anna's", ["she", "d", "can", "not", ",", "will", "not", "anna"]),
-        ("1,000km (5pm) 3.5% $7", ["1,000", "km", "(", "5", "p.m", ")", "3.5", "%", "$", "7"]),
+        (
+            "1,000km (5pm) 3.5% $7",
+            ["1,000", "km", "(", "5", "p.m", ")", "3.5", "percent", "dollar", "7"],
+        ),
         ("well-known covid-19 1990-95", ["well", "known", "covid-19", "1990", "95"]),
         ("ends.The U.S. AT&T land[1].", ["ends", "the", "u.s", "at&t", "land", "1"]),
+        ("In 1972\ufffd.", ["in", "1972"]),
         ("Jan. https://a.org/b-c. Mar 's", ["january", "https://a.org/b-c", "mar"]),
     ],
 )
