@@ -1,6 +1,7 @@
 """The library's functions: what they return is what the commands write."""
 
 import json
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -87,6 +88,21 @@ def test_options_that_do_not_fit_are_one_line(options: dict[str, Any]):
     with pytest.raises(InputError, match=f"^ScoreOptions, field {next(iter(options))}: ") as caught:
         citepipe.score([ROW], **options)
     assert "\n" not in str(caught.value)
+
+
+def test_a_task_of_lm_eval_has_our_scores():
+    place = Path(__file__).parents[1] / "experiments/lm_eval/scorer.py"
+    task = runpy.run_path(str(place))
+    text = "Arle Mill was built in 1820 by John Hart."
+    docs = [{"title": "Arle Mill", "text": text}, *[{"title": "", "text": "far"}] * 9]
+    pairs = [{"short_answers": ["1820"]}, {"short_answers": ["Hart"]}]
+    row = {"sample_id": "a", "question": "When?", "docs": docs, "qa_pairs": pairs}
+    asked = task["prompt"](row)
+    assert f"Question: When?\n\nDocument [1](Title: Arle Mill): {text}\nDocument [2]" in asked
+    assert asked.endswith("Document [5](Title: ): far\n\nAnswer:")
+    found = [task["scores"](row, [answer]) for answer in (f" {text[:-1]} [1].", "In 1820 [2].", "")]
+    assert [own.get("citation_rec") for own in found] == [100, 0, None]
+    assert [own["str_em"] for own in found] == [100, 50, 0]
 
 
 def test_nothing_is_imported_before_it_is_called_for():
