@@ -39,15 +39,11 @@ def coverage(text: str, passage: Mapping[str, Any] | None) -> float:
 def words_of(text: str) -> frozenset[str]:
     """The words of a text as they are compared, citations apart; of scripts without spaces the
     characters."""
-    return _words(_compared(text))
+    return frozenset(w for w in _compared(text).split() if not w.isdecimal() or len(w) > 2)
 
 
 def _compared(text: str) -> str:
     return normalize_answer(UNSPACED.sub(r" \g<0> ", text))
-
-
-def _words(compared: str) -> frozenset[str]:
-    return frozenset(w for w in compared.split() if not w.isdecimal() or len(w) > 2)
 
 
 @lru_cache(maxsize=4096)
@@ -55,5 +51,6 @@ def _sentences(text: str) -> list[tuple[str, frozenset[str]]]:
     # By its marks: the splitters of answers take longer than all else in scoring.
     text = text.replace(_BETWEEN, " ")
     found = [(text[start:end] + stop).strip() for start, end, stop in sentences(text)]
-    words = map(_words, _compared(f" {_BETWEEN} ".join(found)).split(_BETWEEN))
+    compared = _compared(f" {_BETWEEN} ".join(found)).split(_BETWEEN)
+    words = (frozenset(own.split()) for own in compared)
     return [(sentence[:_LONGEST], own) for sentence, own in zip(found, words, strict=True)]

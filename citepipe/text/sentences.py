@@ -41,6 +41,7 @@ according despite among between under over
 STARTERS = frozenset(_BEGINNINGS.split())
 """Words that begin a sentence when they are capitalised, also after an abbreviation or initial."""
 
+_STOP_WITHIN = re.compile(r"[.?!](?=\s*\S)")
 # The stops of scripts that Punkt does not know, and what closes with them.
 _OTHER_STOPS = re.compile(r"[。！？｡؟।॥۔։።။។]+[」』”’）)】»\"']*")
 
@@ -86,7 +87,12 @@ def load_splitter(spec: str = "punkt-rules") -> Splitter:
     tokenizer = punkt.PunktSentenceTokenizer(parameters, lang_vars=Unhurried())
     # An answer is read by two sets of rules, and a reference may come twice.
     known = lru_cache(maxsize=4096)(lambda text: tuple(tokenizer.span_tokenize(text)))
-    return lambda text: list(known(text))
+    # Most lines of answers are one sentence, which Punkt takes some time to see.
+    return lambda text: (
+        list(known(text))
+        if _STOP_WITHIN.search(text) or not text.strip()
+        else [(0, len(text.rstrip()))]
+    )
 
 
 def split_sentences(text: str, splitter: Splitter) -> list[Span]:

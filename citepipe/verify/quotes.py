@@ -134,6 +134,8 @@ def is_english(text: str) -> bool:
     letters = [] if text.isascii() else _LETTER.findall(text)
     if 2 * sum(letter <= _LAST_LATIN for letter in letters) < len(letters):
         return False
-    known = (_languages().get(word, ()) for word in _WORD.findall(text))
-    counts = Counter(language for languages in known for language in languages)
+    spoken, counts = _languages(), Counter[str]()
+    for word, count in Counter(_WORD.findall(text)).items():
+        for language in spoken.get(word, ()):
+            counts[language] += count
     return max(counts.values(), default=0) <= max(counts["en"], 1)
