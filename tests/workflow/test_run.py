@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from citepipe.data.files import read_jsonl
 
@@ -117,6 +118,14 @@ def test_a_run_that_fails_fails_again_with_the_same_command(project: Path, tmp_p
     assert (folder / TABLE).read_bytes() == (project / TABLE).read_bytes()
 
 
+def test_two_runs_do_not_write_to_the_same_results(project: Path) -> None:
+    with FileLock(project / "results/.lock"):
+        done = snakemake(project, "--forcerun", "table", "--", TABLE)
+    assert done.returncode == 1
+    assert "results: another run writes there; wait until it ends" in done.stdout
+    assert (project / TABLE).exists()
+
+
 def test_a_broken_file_is_named_in_one_line(project: Path) -> None:
     with edited(project / "data/dev.json", "[", "[,"):
         done = snakemake(project, "--", "results/data/dev.json")
@@ -152,7 +161,6 @@ def test_a_run_killed_within_ppo_goes_on_and_mentions_other_code(
             assert run.wait() != 0
             assert ("which is saved; the same command goes on" in said) == (end == signal.SIGTERM)
             assert not (folder / model / "adapter_config.json").exists()
-        assert snakemake(folder, "--unlock").returncode == 0
         with edited(folder / "citepipe/train/advantages.py", "", "\nADDED = 1\n"):
             done = snakemake(folder, "--", model)
     assert done.returncode == 0, done.stdout

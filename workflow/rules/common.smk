@@ -6,10 +6,12 @@ import re
 import subprocess
 import sys
 import time
+from functools import cache
 from itertools import chain
 from pathlib import Path
 from urllib.parse import parse_qsl
 
+from filelock import FileLock, Timeout
 from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
 
@@ -52,6 +54,9 @@ except InputError as error:
     raise WorkflowError(f"Configuration: {error}")
 
 RESULTS = CONFIG.results
+# One run at a time writes there. Unlike Snakemake's own lock the system lets go of it however a run
+# ends; a cluster's profile has Snakemake's too, as jobs there outlive a run that is killed.
+RUN = FileLock(Path(RESULTS, ".lock").resolve(), is_singleton=True)
 # What follows from a job that is forced to run runs too, as Snakemake has it.
 STAGES = Stages(RESULTS, forced=lambda: workflow.dag_settings and workflow.dag_settings.forcerun)
 WORLD = f"{RESULTS}/miniature/world"
@@ -73,8 +78,10 @@ if workflow.is_main_process:
 # Jobs end when the process of their run does (see scripts/stage.py).
 os.environ.update(CITEPIPE_RUN=str(os.getpid()))
 if workflow.remote_exec:
-    # A scheduler counts the time of a job, which stops by itself before that is over.
-    os.environ.setdefault("CITEPIPE_BEGUN", str(time.time()))
+    # A scheduler counts the time of a job, which stops by itself before that is over; how much of a
+    # group's is left for one of its jobs nobody knows.
+    begun = "" if "--local-groupid" in sys.argv else str(time.time())
+    os.environ.setdefault("CITEPIPE_BEGUN", begun)
 if Path(workflow.main_snakefile).resolve() == ROOT / "Snakefile":
     # A signal that asks a whole group of processes to end is for scripts, which save first. As a
     # module of another workflow this one leaves the shell as it is.
@@ -178,6 +185,7 @@ def of_all_runs(names, *paths):
     ]
 
 
+@cache
 def files(*paths):
     """What to depend on for files and folders that the configuration names; not for hub names."""
     found = []
@@ -286,6 +294,13 @@ for line in ABSENT:
 onstart:
     for line in ABSENT:
         raise WorkflowError(f"Configuration: {line}")
+    try:
+        Path(RESULTS).mkdir(parents=True, exist_ok=True)
+        RUN.acquire(blocking=False)
+    except Timeout:
+        raise WorkflowError(f"{RESULTS}: another run writes there; wait until it ends")
+    except OSError as error:
+        raise WorkflowError(f"{error.filename or RESULTS} cannot be written: {error.strerror}")
     # A process of its own may load a model and be gone.
     tried = USERS_VERIFIERS and subprocess.run(
         [sys.executable, "-m", "citepipe.verify.load", *USERS_VERIFIERS],
