@@ -1,6 +1,7 @@
 # make table: the environment, then the whole workflow on the embedded default
 # make test:  the environment, then the tests that take minutes at most in all
 # make test-all: the slow ones too
+# make test-slurm: a cut-down default through profiles/slurm, where sbatch and its plugin are
 # make lint:  formatting, lints and types
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
@@ -11,7 +12,7 @@ CORES := $(shell nproc 2>/dev/null || echo 1)
 GPUS := $(words $(wildcard /dev/nvidia[0-9] /dev/nvidia[0-9][0-9]))
 GPU := --resources gpu=$(if $(filter-out 0,$(GPUS)),$(GPUS),$(CORES))
 
-.PHONY: table test test-all lint schema
+.PHONY: table test test-all test-slurm lint schema
 
 # As many jobs side by side as there are cores, each on one: more do not help a model as small as the
 # default's.
@@ -23,6 +24,9 @@ test: $(READY)
 
 test-all: $(READY)
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m ""
+
+test-slurm: $(READY)
+	$(BIN)/python -m pytest -m slow tests/workflow/test_slurm.py
 
 lint: $(READY)
 	$(BIN)/ruff check .
