@@ -55,7 +55,7 @@ class Row(NamedTuple):
 
 def main() -> int:
     parser = argument_parser(__doc__, "beginning.txt")
-    parser.add_argument("--before", default="e8debfe", help="the commit to compare with")
+    parser.add_argument("--before", default="16814b7", help="the commit to compare with")
     parser.add_argument("--rounds", type=int, default=5, help="runs of each, by turns")
     parser.add_argument("--passages", type=Path, help="rows with `question` and `docs`, in JSON")
     arguments = parser.parse_args()
