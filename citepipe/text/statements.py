@@ -41,7 +41,7 @@ _HAS_MARKUP = re.compile(r"[*_`<~]")
 _HIGH = re.compile(r"[⁰¹²³⁴-⁹]|<sup>", re.IGNORECASE)
 _LOW = re.compile(r"[(（{]\s*\d")
 # What an answer that both rules read alike has not.
-_ODD = re.compile(r"[^\S ]|[(（{【［〔<|*_`~#^\\:：;，、†⁰¹²³⁴-⁹…。！？｡؟।॥۔։።။។•]")
+_ODD = re.compile(r"[^\S ]|[(（{【［〔<|*_`~#^\\:：;，、†⁰¹²³⁴-⁹…。！？｡؟।॥۔։።။។•\ue000]")
 _ODD_PLACE = re.compile(
     r"""\[(?:(?<=[.!?"'”’»]\[)|(?<=[.!?"'”’»] \[)|(?!\d{1,3}\]))"""
     r"""|\](?:(?<!\[\d\])(?<!\[\d\d\])(?<!\[\d\d\d\])|(?=[\](]|[^\W_]|[ ,&–-]+\["""

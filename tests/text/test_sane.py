@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from citepipe.text import statements
@@ -304,6 +304,7 @@ def test_places_lie_inside_the_answer(raw: str, dataset: str, rules: Rules):
 
 
 @ODD
+@example("\ue000", "qampari")
 @given(LAID_OUT, DATASETS)
 def test_the_quick_way_reads_what_the_long_one_reads(raw: str, dataset: str):
     with pytest.MonkeyPatch.context() as patch:
