@@ -19,8 +19,8 @@ from citepipe.text.statements import Statement
 Answering = Callable[[Sequence[Example]], Sequence[Example]]
 """Gives examples their `output`."""
 
-_VALUE = re.compile(r"(?<!\w)(?:\d+(?:[.,]\d+)*|[^\W\d_][\w'’-]*)(?!\w)")
-_INSIDE = re.compile(r"[\w,;()'’\"-] ?$")
+_VALUE = re.compile(r"(?<!\w)(?:\d+(?:[.,]\d+)*|[^\W\d_](?:(?!['’]s\b)[\w'’-])*)(?=['’]s\b|(?!\w))")
+_INSIDE = re.compile(r"[\w,;()'’\"-] ?\Z")
 _NAMES = ("Adlen", "Brovik", "Calder", "Dornach", "Elvery")
 """Names where the documents have no others."""
 

@@ -69,9 +69,10 @@ class CitationReward:
             for n, (row, text) in enumerate(zip(whole, texts, strict=True))
         ]
         # `TokenAdvantages` asks again for what its trainer has just asked for.
-        if examples != self._last[0]:
-            self._last = examples, self._rewarder.spans(examples, texts)
-        return self._last[1]
+        last = self._last  # read once, as threads may share this
+        if examples != last[0]:
+            last = self._last = examples, self._rewarder.spans(examples, texts)
+        return last[1]
 
     def on_tokens(
         self, rows: Sequence[Mapping[str, Any]], ids: Sequence[Sequence[int]], tokenizer: Any

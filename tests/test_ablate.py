@@ -69,6 +69,7 @@ def test_a_sentence_follows_if_it_says_what_was_changed_in_its_document():
     assert given[0].docs[1] == MILLS[1]
     assert (builder["documents"], builder["answer"]) == ([1], "neither")
     # In the title too; it is said as before.
+    assert bent["changes"].keys() == {"Bent"}
     assert given[1].docs[1].title == f"{bent['changes']['Bent']} Mill"
     assert (bent["documents"], bent["answer"], found["unaltered"]) == ([2], "same", 1)
 

@@ -97,8 +97,9 @@ class Cascade:
 def band(supports: Sequence[float], labels: Sequence[bool], error: float) -> tuple[float, float]:
     """Two thresholds, as near to each other as may be, so that of what has more support than the
     upper one at most the share `error` is labelled unsupported, and of what has not more than the
-    lower one at most that share supported: with a confidence of 95 %, each threshold by itself (its
-    upper bound after Clopper and Pearson 1934), for pairs that are drawn as these were."""
+    lower one at most that share supported: by the upper bound of 95 % (Clopper and Pearson 1934),
+    for pairs that are drawn as these were. A bound is of its threshold; as the best of all is taken
+    the error is exceeded more often (in up to a fourth of simulated draws, by a little)."""
     rows = sorted(zip(supports, labels, strict=True))
     low, high, wrong = 0.0, 1.0, [0, 0]
     # Between two pairs, where their support differs.
@@ -162,8 +163,8 @@ def calibrated(
         say(
             f"verifier {level.verifier.name}: above {high:.4f} {accepted.count(False)} of "
             f"{len(accepted)} pairs are unsupported, up to {low:.4f} {refused.count(True)} of "
-            f"{len(refused)} supported: on either side at most {100 * error:g} %, with 95 % "
-            f"confidence; {len(left) - len(accepted) - len(refused)} go on"
+            f"{len(refused)} supported: on either side at most {100 * error:g} %, by its "
+            f"95 % bound; {len(left) - len(accepted) - len(refused)} go on"
         )
         left = [pair for pair in left if low < supports[pair] <= high]
         target, _, settings = spec.partition("?")

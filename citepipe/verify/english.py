@@ -137,6 +137,7 @@ _TWO = re.compile(
 _FULL = {"ca": "can", "wo": "will", "sha": "shall", "n't": "not", "nt": "not", "'ll": "will"}
 _FULL |= {"$": "dollar", "€": "euro", "£": "pound", "¥": "yen", "₹": "rupee", "%": "percent"}
 _FULL |= {"'d": "d", "'m": "am", "'re": "are", "'ve": "have", "am": "a.m", "pm": "p.m"}
+_WHOLE = _words("$ € £ ¥ ₹ % n't pm")
 _SHORTENED = {month[:3]: month for month in _MONTHS} | {"Sept": "September", "Mt": "Mount"}
 _ENDING_OF_NUMBER = re.compile(r"(?<=\d)(?:st|nd|rd|th|s)$")
 # What names a place where a text is kept, and not what it is about.
@@ -399,9 +400,11 @@ def _pieces(chunk: str) -> list[tuple[str, bool]]:
         form, stop = found[0], chunk[found.end() : found.end() + 1] == "."
         small = _SHORTENED.get(form, form) if stop else form
         small = small.lower().replace("’", "'")
-        words = [_FULL.get(small, small)]
-        if parts := _TWO.fullmatch(small):
-            words = [_FULL.get(word, word) for word in parts.groups() if word]
+        parts = _TWO.fullmatch(small)
+        # `NT` by itself is a territory, and `am` a verb.
+        words = [word for word in parts.groups() if word] if parts else [small]
+        if parts or small in _WHOLE:
+            words = [_FULL.get(word, word) for word in words]
         pieces.append((words[0], form[0].isupper()))
         pieces += [(word, False) for word in words[1:]]
     return pieces

@@ -161,6 +161,7 @@ def test_numbers_match_however_they_are_written(written: str, stated: str, expec
         ("well-known covid-19 1990-95", ["well", "known", "covid-19", "1990", "95"]),
         ("ends.The U.S. AT&T land[1].", ["ends", "the", "u.s", "at&t", "land", "1"]),
         ("In 1972\ufffd.", ["in", "1972"]),
+        ("I'm in Perth, NT", ["i", "am", "in", "perth", ",", "nt"]),
         ("Jan. https://a.org/b-c. Mar 's", ["january", "https://a.org/b-c", "mar"]),
     ],
 )
