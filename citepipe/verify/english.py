@@ -134,10 +134,11 @@ _TWO = re.compile(
     r"|(are|ca|could|did|do|does|had|has|have|is|must|should|was|were|wo|would)(nt)"
     r"|(.+)('(?:d|ll|m|re|ve))|(.+)'s"
 )
-_FULL = {"ca": "can", "wo": "will", "sha": "shall", "n't": "not", "nt": "not", "'ll": "will"}
-_FULL |= {"$": "dollar", "€": "euro", "£": "pound", "¥": "yen", "₹": "rupee", "%": "percent"}
-_FULL |= {"'d": "d", "'m": "am", "'re": "are", "'ve": "have", "am": "a.m", "pm": "p.m"}
-_WHOLE = _words("$ € £ ¥ ₹ % n't pm")
+_FULL = {"$": "dollar", "€": "euro", "£": "pound", "¥": "yen", "₹": "rupee", "%": "percent"}
+_FULL |= {"n't": "not", "pm": "p.m"}
+# What else the parts stand for; as a word of its own `NT` is a territory, and `am` a verb.
+_PARTS = {"ca": "can", "wo": "will", "sha": "shall", "nt": "not", "am": "a.m", "'d": "d"} | _FULL
+_PARTS |= {"'ll": "will", "'m": "am", "'re": "are", "'ve": "have"}
 _SHORTENED = {month[:3]: month for month in _MONTHS} | {"Sept": "September", "Mt": "Mount"}
 _ENDING_OF_NUMBER = re.compile(r"(?<=\d)(?:st|nd|rd|th|s)$")
 # What names a place where a text is kept, and not what it is about.
@@ -400,11 +401,9 @@ def _pieces(chunk: str) -> list[tuple[str, bool]]:
         form, stop = found[0], chunk[found.end() : found.end() + 1] == "."
         small = _SHORTENED.get(form, form) if stop else form
         small = small.lower().replace("’", "'")
-        parts = _TWO.fullmatch(small)
-        # `NT` by itself is a territory, and `am` a verb.
-        words = [word for word in parts.groups() if word] if parts else [small]
-        if parts or small in _WHOLE:
-            words = [_FULL.get(word, word) for word in words]
+        words = [_FULL.get(small, small)]
+        if parts := _TWO.fullmatch(small):
+            words = [_PARTS.get(word, word) for word in parts.groups() if word]
         pieces.append((words[0], form[0].isupper()))
         pieces += [(word, False) for word in words[1:]]
     return pieces
