@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 from citepipe.errors import InputError
@@ -101,39 +101,31 @@ def band(supports: Sequence[float], labels: Sequence[bool], error: float) -> tup
     for pairs that are drawn as these were. A bound is of its threshold; as the best of all is taken
     the error is exceeded more often (in up to a fourth of simulated draws, by a little)."""
     rows = sorted(zip(supports, labels, strict=True))
-    low, high, wrong = 0.0, 1.0, [0, 0]
-    # Between two pairs, where their support differs.
-    edges = [(a + b) / 2 for (a, _), (b, _) in zip(rows, [*rows[1:], (1.0, True)], strict=True)]
-    for place, (support, label) in enumerate(rows):
-        wrong[0] += label
-        if edges[place] > support and _is_below(error, wrong[0], place + 1):
-            low = edges[place]
-    for place in reversed(range(len(rows))):
-        wrong[1] += not rows[place][1]
-        edge = edges[place - 1] if place else rows[0][0] / 2
-        if edge < rows[place][0] and _is_below(error, wrong[1], len(rows) - place):
-            high = edge
+    ends = [0.0, *(support for support, _ in rows), 1.0]
+    supported, n = list(accumulate((label for _, label in rows), initial=0)), len(rows)
+    allowed = list(_allowed(error, n))
+    # Behind so many pairs, where their support differs from the next one's.
+    cuts = [(k, (ends[k] + ends[k + 1]) / 2) for k in range(n + 1) if ends[k] < ends[k + 1]]
+    low = max((cut for k, cut in cuts if supported[k] <= allowed[k]), default=0.0)
+    unsupported = [n - k - (supported[n] - own) for k, own in enumerate(supported)]
+    high = min((cut for k, cut in cuts if unsupported[k] <= allowed[n - k]), default=1.0)
     return min(low, high), high
 
 
-def _is_below(error: float, wrong: int, n: int) -> bool:
-    """Whether so few wrong ones of n, or fewer, are seen in at most one of 20 samples if the share
-    `error` is wrong: as if the upper bound is at most that."""
-    # Of no sample that has as many as expected.
-    return (
-        wrong <= error * n
-        and sum(
-            math.exp(
-                math.lgamma(n + 1)
-                - math.lgamma(i + 1)
-                - math.lgamma(n - i + 1)
-                + i * math.log(error)
-                + (n - i) * math.log1p(-error)
-            )
-            for i in range(wrong + 1)
-        )
-        <= 0.05
-    )
+def _allowed(error: float, n: int) -> Iterator[int]:
+    """Of samples of 0 to n pairs the number of wrong ones that at most one sample in 20 has, or has
+    fewer, if the share `error` is wrong; -1 where more have none. With so many the upper bound is
+    at most `error`."""
+    # The chance of `wrong`, and of so many or fewer, from that of a sample that is smaller by one.
+    wrong, chance, at_most = 0, 1.0, 1.0
+    for size in range(1, n + 2):
+        yield wrong - 1
+        at_most -= error * chance
+        chance *= (1 - error) * size / (size - wrong)
+        if at_most <= 0.05:
+            wrong += 1
+            chance *= error / (1 - error) * (size - wrong + 1) / wrong
+            at_most += chance
 
 
 def calibrated(

@@ -77,7 +77,8 @@ def test_what_the_last_level_supports_in_part_stays_so():
 
 def test_a_band_is_as_narrow_as_the_error_allows():
     """Of n pairs without an error at most a tenth are wrong if 0.9^n is at most 0.05: from 29 on;
-    with one error 0.9^n + n * 0.1 * 0.9^(n-1): from 46 on."""
+    with one error 0.9^n + n * 0.1 * 0.9^(n-1): from 46 on. Of 11 at most half are with two, as
+    1 + 11 + 55 is at most a twentieth of 2^11; 1 + 10 + 45 is more than that of 2^10."""
     low, high = [n / 100 for n in range(29)], [0.5 + n / 100 for n in range(29)]
     labels = [False] * 29 + [True] * 29
     assert band(low + high, labels, 0.1) == pytest.approx((0.39, 0.39))
@@ -89,6 +90,8 @@ def test_a_band_is_as_narrow_as_the_error_allows():
     # Equal supports are on one side.
     assert band([0.5] * 60, [True] * 59 + [False], 0.1) == (0.0, 0.25)
     assert band([0.5] * 2, [True, False], 0.1) == (0.0, 1.0)
+    assert band([0.5] * 11, [True] * 9 + [False] * 2, 0.5) == (0.0, 0.25)
+    assert band([0.5] * 10, [True] * 8 + [False] * 2, 0.5) == (0.0, 1.0)
 
 
 def test_levels_are_calibrated_on_what_is_left_for_them(capsys: Captured):
