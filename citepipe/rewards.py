@@ -22,6 +22,10 @@ Placement = Literal["fine_grained", "holistic"]
 
 _REMEMBERED = 50_000  # decisions
 
+Standing = list[tuple[int, int, dict[str, float]]]
+"""Rewards where they stand in an answer: of each token that has some the characters `[start, end)`
+that it wrote, and its rewards by component."""
+
 
 class Reward(NamedTuple):
     """A value that belongs to one character of the raw answer, or to its end (`len(raw)`)."""
@@ -116,6 +120,23 @@ def place(
         nearest = max(bisect_right(starts, reward.char) - 1, 0)
         placed[writing[nearest] if reward.char < length else -1] += reward.value
     return placed
+
+
+def standing(
+    rewards: Sequence[Reward],
+    offsets: Sequence[tuple[int, int]],
+    placement: Placement = "fine_grained",
+) -> Standing:
+    """Where `place` puts the rewards, by component, for people to see."""
+    parts = {
+        name: place([own for own in rewards if own.component == name], offsets, placement)
+        for name in total(rewards)
+    }
+    found = (
+        (*span, {name: round(own[n], 6) for name, own in parts.items() if own[n]})
+        for n, span in enumerate(offsets)
+    )
+    return [own for own in found if own[2]]
 
 
 class Rewarder:

@@ -47,7 +47,7 @@ def _report(arguments: argparse.Namespace) -> None:
     from citepipe.report import page
 
     shared.check_writable(arguments.out)
-    print(page.run(**scored(arguments), out=arguments.out))
+    print(page.write(page.gather(**scored(arguments)), arguments.out))
 
 
 def scored(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -56,6 +56,7 @@ def scored(arguments: argparse.Namespace) -> dict[str, Any]:
     from citepipe.scoring.results import scored_files
 
     samples: list[tuple[str, int, Path, Path]] = []
+    models: list[tuple[str, int, Path]] = []
     curves, trained = None, list[str]()
     files: list[str] = []
     for given in arguments.files:
@@ -66,6 +67,9 @@ def scored(arguments: argparse.Namespace) -> dict[str, Any]:
         for path in sorted(folder.glob("samples/*/seed*/candidates.jsonl")):
             system, seed = path.parent.parts[-2:]
             samples.append((system, int(seed[4:]), path.with_name("answers.json"), path))
+        for path in sorted(folder.glob("models/*/seed*/samples.jsonl")):
+            system, seed = path.parent.parts[-2:]
+            models.append((system, int(seed[4:]), path.parent))
         trained += sorted(path.name for path in folder.glob("models/*"))
         curves = next(folder.glob("figures/learning_curves.svg"), curves)
     if not files:
@@ -83,4 +87,5 @@ def scored(arguments: argparse.Namespace) -> dict[str, Any]:
         "trained": trained,
         "curves": curves,
         "samples": samples,
+        "models": models,
     }

@@ -98,7 +98,7 @@ function prepare() {
     ["again", "said before"], ["missing", "gold answer omitted"], ["empty", "empty answer"], ["mine", "for or with your verdict"]]);
   options("order", [["failing", "failing first"], ["given", "as given"],
     ["citations", "largest difference in citations"], ["correct", "… in correctness"]]);
-  options("sampled", data.samples.map((own, n) => [n, `${own.system} seed ${own.seed}`]));
+  options("sampled", data.samples.map((own, n) => [n, own.run]));
   options("fault-dataset", [["", "all"], ...names(data.datasets)]);
   options("fault-verifier", names(data.verifiers));
   $("seed").parentElement.hidden = seeds.length < 2;
@@ -548,16 +548,28 @@ function samples(anew) {
   const own = data.samples[$("sampled").selectedIndex];
   if (anew) list.replaceChildren();
   const begin = list.children.length;
-  list.append(...own.questions.slice(begin, begin + PER_PAGE).map((question) => el("article", {},
-    el("div", { class: "top" }, el("h3", { dir: "auto" }, long(question.text)), el("span", { class: "id" }, visible(question.id))),
-    el("ol", { class: "samples" }, question.samples.map(([text, reward, parts, times, isChosen, isGreedy]) => el("li", {},
-      el("b", { title: Object.entries(parts).map(([name, x]) => `${name} ${x.toFixed(1)}`).join(", ") }, reward.toFixed(2)), " ",
-      el("span", { class: isChosen ? "chosen" : null, dir: "auto" }, long(text)), " ",
-      el("span", { class: "id" }, [isChosen && "chosen", isGreedy && "greedy", times > 1 && `drawn ${times} times`]
-        .filter(Boolean).join(", "))))))));
-  $("sampled-count").textContent = `${list.children.length} of ${own.of} questions that were learnt from`
-    + (own.of > own.questions.length ? ` (this page has ${own.questions.length})` : "");
+  list.append(...own.questions.slice(begin, begin + PER_PAGE).map((question, n) => el("details", { open: begin + n === 0 },
+    el("summary", {}, el("bdi", {}, long(question.text)), " ", el("span", { class: "id" }, visible(question.id))),
+    el("ol", { class: "samples" }, question.samples.map(([text, reward, standing, said, isChosen]) => el("li", {},
+      el("b", {}, reward.toFixed(2)), " ", el("span", { class: "id" }, said), " ",
+      el("span", { class: isChosen ? "chosen" : null, dir: "auto" }, rewarded(text, standing))))))));
+  $("sampled-count").textContent = own.about;
   $("more-samples").hidden = list.children.length >= own.questions.length;
+}
+
+/** A text with the rewards at the places where they stand; what stands on no character is at its end. */
+function rewarded(text, standing) {
+  const signed = (x) => (x < 0 ? "−" : "+") + Math.abs(x).toFixed(2);
+  let end = 0;
+  const parts = standing.flatMap(([from, to, own]) => {
+    const before = long(between(text, end, from));
+    end = to;
+    const sum = Object.values(own).reduce((a, b) => a + b, 0);
+    const named = Object.entries(own).map(([name, x]) => `${signed(x)} ${name.replace("_", " ")}`).join(", ");
+    return [before, el("span", { class: `reward mark ${sum < 0 ? "bad" : "ok"}`, tabindex: 0 },
+      visible(between(text, from, to)) || "end", el("span", { class: "tip" }, ` (${named})`))].flat();
+  });
+  return [...parts, ...[long(between(text, end))].flat()];
 }
 
 const COLOURS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#8a6d00", "#5aa9dc", "#8c4fd0", "#7f7f7f"];

@@ -16,7 +16,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from html import escape
-from itertools import product
+from itertools import product, starmap
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -62,9 +62,6 @@ CAP = 30_000_000
 CAP_RAW = 200_000_000
 """Bytes of them that a browser is asked to unpack."""
 
-SHOWN_SAMPLES = 500
-"""Questions of a system whose samples are shown."""
-
 
 class Report(NamedTuple):
     """What a page shows: the answers (`collect`), and what stands above them."""
@@ -81,20 +78,9 @@ class Report(NamedTuple):
         return _page(self.finding, self.tables, [*self.notes, *notes], self.curves, data)
 
 
-def run(
-    files: Sequence[Scored],
-    answers: Iterable[Path],
-    starts: Mapping[str, str],
-    against: str,
-    options: ScoreOptions,
-    out: Path,
-    trained: Sequence[str] = (),
-    curves: Path | None = None,
-    samples: Iterable[tuple[str, int, Path, Path]] = (),
-) -> str:
+def write(report: Report, out: Path) -> str:
     """Write the page to an HTML file, as far as the answers fit into one, and return a line that
-    says what is in it. The other arguments are those of `gather`."""
-    report = gather(files, answers, starts, against, options, trained, curves, samples)
+    says what is in it."""
     data, left_out = packed(report.content)
     notes = []
     if left_out:
@@ -120,6 +106,7 @@ def gather(
     trained: Sequence[str] = (),
     curves: Path | None = None,
     samples: Iterable[tuple[str, int, Path, Path]] = (),
+    models: Iterable[tuple[str, int, Path]] = (),
 ) -> Report:
     """Collect what a page shows.
 
@@ -133,6 +120,7 @@ def gather(
         curves: the learning curves (SVG).
         samples: by system and seed the answers that were chosen to learn from (`answers.json`), and
             those that these were chosen among (`candidates.jsonl`).
+        models: system, seed and directory of those that learnt from rewards.
 
     Raises:
         InputError: a score file is broken, or its answers are not among the files of answers.
@@ -153,7 +141,7 @@ def gather(
     content |= {
         "best": best_of(rows, verifiers, trained),
         "points": [_point(row, verifiers) for row in rows],
-        "samples": [sampled(*own) for own in samples],
+        "samples": [*starmap(sampled, samples), *starmap(practised, models)],
     }
     return Report(
         content,
@@ -284,24 +272,49 @@ def _gold(example: Example) -> list[str]:
 
 
 def sampled(system: str, seed: int, answers: Path, candidates: Path) -> dict[str, Any]:
-    """The samples of the first questions that a system learnt from: each text with its reward and
-    the parts of it, how often it was drawn, and whether it is the chosen or the greedy answer."""
+    """The samples of the first questions that a system learnt from, whose rewards are known where
+    they stand: each text with its reward, the rewards where they stand, what else is to be said of
+    it, and whether it was chosen."""
     rows = {(row["dataset"], row["id"]): row for row in read_json(answers)}
     questions: list[dict[str, Any]] = []
     for record in read_jsonl(candidates):
         row = rows.get((record["dataset"], record["id"]))
-        if row is None or len(questions) == SHOWN_SAMPLES:
+        if row is None or "standing" not in record["candidates"][0]:
             continue
         drawn = Counter(own["text"] for own in record["candidates"])
         greedy = [record["greedy"]] if record.get("greedy") else []
         known = {own["text"]: own for own in [*record["candidates"], *greedy]}
-        texts = [
-            (text, own["reward"], own["rewards"], drawn[text], text in row["output"], own in greedy)
-            for text, own in known.items()
-        ]
-        texts.sort(key=lambda own: -own[1])
+        texts = []
+        for text, own in sorted(known.items(), key=lambda item: -item[1]["reward"]):
+            times, is_chosen = drawn[text], text in row["output"]
+            said = ["chosen"] * is_chosen + ["greedy"] * (own in greedy)
+            said += [f"drawn {times} times"] * (times > 1)
+            texts.append((text, own["reward"], own["standing"], ", ".join(said), is_chosen))
         questions.append({"id": record["id"], "text": row["question"], "samples": texts})
-    return {"system": system, "seed": seed, "of": len(rows), "questions": questions}
+    about = f"{len(questions)} of {len(rows)} questions that were learnt from"
+    return {"run": f"{system} seed {seed}", "about": about, "questions": questions}
+
+
+def practised(system: str, seed: int, model: Path) -> dict[str, Any]:
+    """The answers to some dev questions over training on rewards, step by step, as `sampled` has
+    those of samples; those whose rewards changed most come first."""
+    kept = read_json(model / "citepipe.json")["step"]
+    questions: dict[str, dict[str, Any]] = {}
+    for row in read_jsonl(model / "samples.jsonl"):
+        own = questions.setdefault(row["question"], {"id": "", "text": row["question"]})
+        is_kept = row["step"] == kept
+        said = f"step {row['step']}" + ", kept" * is_kept
+        reward = round(row["reward"], 6) or 0.0  # and not -0.0
+        sample = (row["answer"], reward, row["standing"], said, is_kept)
+        own.setdefault("samples", []).append(sample)
+
+    def change(question: Mapping[str, Any]) -> float:
+        rewards = [reward for _, reward, *_ in question["samples"]]
+        return max(rewards) - min(rewards)
+
+    ordered = sorted(questions.values(), key=change, reverse=True)
+    about = f"{len(questions)} dev questions, answered at each evaluation"
+    return {"run": f"{system} seed {seed}", "about": about, "questions": ordered}
 
 
 def packed(content: Mapping[str, Any], cap: int = CAP, cap_raw: int = CAP_RAW) -> tuple[str, int]:

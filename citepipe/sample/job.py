@@ -29,13 +29,16 @@ from citepipe.options import (
     ServerOptions,
 )
 from citepipe.progress import Progress, say, summary
-from citepipe.rewards import Rewarder
+from citepipe.rewards import Rewarder, standing
 from citepipe.runstate import append_journal, claim, discard, read_journal
 
 Record = dict[str, Any]
 """What is kept of a question: `id`, `dataset`, and `candidates`, best first, each as
 `answer_record` has it; where answers are sampled for training also `sampled_tokens` and the
-likeliest answer (`greedy`), and of a search its `steps`."""
+likeliest answer (`greedy`), and of a search its `steps`. Whole answers to the first `SHOWN`
+questions also have their rewards at the characters where they stand (`standing`)."""
+
+SHOWN = 100
 
 Ids = tuple[int, ...]
 
@@ -113,6 +116,9 @@ def sample_share(
     """
     assert method.rewarder is not None
     rewarder = method.rewarder
+    chosen = choose_questions(share.questions, options.questions, job.seed)
+    examples = chosen[share.shard :: share.shards]
+    shown = {name_of(example.dataset, example.id) for example in chosen[:SHOWN]}
 
     def sample(
         examples: Sequence[Example], prompts: Sequence[Ids], generator: Generator
@@ -122,13 +128,18 @@ def sample_share(
         records = method.sample(examples, prompts, beside)
         likeliest = [said for [said] in beside.found]
         rewards = rewarder.reward(examples, [said.text for said in likeliest])
-        return [
-            record | {"greedy": answer_record(said.text, len(said.token_ids), said.finish, own)}
-            for record, said, own in zip(records, likeliest, rewards, strict=True)
-        ]
+        for example, record, said, own in zip(examples, records, likeliest, rewards, strict=True):
+            record["greedy"] = answer_record(said.text, len(said.token_ids), said.finish, own)
+            if name_of(example.dataset, example.id) in shown:
+                answers = [*record["candidates"], record["greedy"]]
+                texts = [answer["text"] for answer in answers]
+                spans = rewarder.spans([example] * len(texts), texts)
+                for answer, found in zip(answers, spans, strict=True):
+                    end = len(answer["text"])
+                    characters = [(n, min(n + 1, end)) for n in range(end + 1)]
+                    answer["standing"] = standing(found, characters)
+        return records
 
-    chosen = choose_questions(share.questions, options.questions, job.seed)
-    examples = chosen[share.shard :: share.shards]
     records, figures = answer_questions(
         job, examples, options.batch_size, replace(method, sample=sample)
     )

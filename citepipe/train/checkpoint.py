@@ -45,6 +45,8 @@ class Snapshot:
     """Its mean reward on dev, or minus its dev loss."""
     metrics: list[dict[str, Any]] = field(default_factory=list)
     """What was reported so far, an entry per step or evaluation."""
+    samples: list[dict[str, Any]] = field(default_factory=list)
+    """Some answers of each evaluation with their rewards, in reinforcement learning."""
 
 
 @dataclass
@@ -151,7 +153,8 @@ class Run:
         say(f"{self.label}: going on after step {self.at.step} of {steps}")
 
     def publish(self, tokenizer: Any) -> None:
-        """Leave the best model with its tokenizer, `metrics.jsonl`, and the last in `last/`.
+        """Leave the best model with its tokenizer, `metrics.jsonl`, perhaps `samples.jsonl`, and
+        the last in `last/`.
 
         `citepipe.json` says what else it takes to use it: base and prompt; and the kept step.
         """
@@ -162,6 +165,8 @@ class Run:
                 self.save_model(partial / "last")
                 tokenizer.save_pretrained(partial)
                 write_jsonl(partial / "metrics.jsonl", self.at.metrics)
+                if self.at.samples:
+                    write_jsonl(partial / "samples.jsonl", self.at.samples)
                 used = {"model": resolved(self.job.model), "prompt": resolved(self.job.prompt)}
                 write_json(partial / "citepipe.json", {"step": self.at.best_step, **used})
             discard(self.job.state)

@@ -27,7 +27,7 @@ from citepipe.models.encode import encode_prompts, end_token, stops
 from citepipe.models.load import check_start, load_tokenizer
 from citepipe.options import RewardOptions, RLOptions
 from citepipe.progress import Progress, say, summary
-from citepipe.rewards import Placement, Reward, Rewarder, place, total
+from citepipe.rewards import Placement, Reward, Rewarder, place, standing, total
 from citepipe.train.actor_critic import ActorCritic
 from citepipe.train.advantages import explained_variance, masked_mean
 from citepipe.train.batch import Batch, Row, TokenBudget, passes
@@ -111,7 +111,9 @@ def run(
         if at.best_step is None:
             figures |= probe(dev_questions, [row["answer"] for row in rows], rewarder)
         run.report(figures)
-        job.tracker.samples(at.step, rows[:_SAMPLES_SHOWN])
+        shown = rows[:_SAMPLES_SHOWN]
+        job.tracker.samples(at.step, [{k: row[k] for k in row if k != "standing"} for row in shown])
+        at.samples += [{"step": at.step, **row} for row in shown]
         if not diverging():
             run.keep_best(figures["dev_reward"])
 
@@ -395,9 +397,11 @@ class Learner:
         read = self.rewarder.read([examples[i] for i in mine], [own.text for own in answers])
         own = []
         for place_of, (i, answer) in enumerate(zip(mine, answers, strict=True)):
-            parts = total(judged[""][place_of][1])
+            rewards = judged[""][place_of][1]
+            parts = total(rewards)
             row: dict[str, Any] = {"question": examples[i].question, "answer": answer.text}
             row |= {"reward": sum(parts.values()), **parts}
+            row["standing"] = standing(rewards, answer.offsets, self.placement)
             verdicts = {suffix: found[place_of][0] for suffix, found in judged.items()}
             cited = {s: (v.citation_rec, v.citation_prec) for s, v in verdicts.items()}
             count = sum(len(own.citations) for own in verdicts[""].statements)
@@ -405,7 +409,7 @@ class Learner:
             more |= habits(examples[i], read[place_of])
             own.append((row, cited, more))
         rows, cited_by, more_by = zip(*self.processes.gather(own), strict=True)
-        names = ("reward", *sorted(rows[0].keys() - {"question", "answer", "reward"}))
+        names = ("reward", *sorted(rows[0].keys() - {"question", "answer", "reward", "standing"}))
         figures = {f"dev_{name}": _mean([row[name] for row in rows]) for name in names}
         for suffix in self.judges:
             scores: dict[str, list[tuple[float, float]]] = {}

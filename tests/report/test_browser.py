@@ -64,7 +64,20 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("report")
     out = folder / "report.html"
     scores = str(score(folder, ANSWERS))
-    assert main(["report", scores, "--against", "long", "--out", str(out)]) == 0
+    # What a system that learns from rewards leaves.
+    model = folder / "results/models/short/seed0"
+    model.mkdir(parents=True)
+    (model / "citepipe.json").write_text('{"step": 5}')
+    texts = {0: "No 😀.", 5: "In 1820 [1]."}
+    standing = {0: [[5, 5, {"correctness": -0.2}]]}
+    standing[5] = [[10, 11, {"citation_recall": 0.2, "citation_precision": 0.1}]]
+    rows = [
+        {"step": n, "question": "When?", "answer": text, "reward": n, "standing": standing[n]}
+        for n, text in texts.items()
+    ]
+    (model / "samples.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    files = [scores, str(folder / "results")]
+    assert main(["report", *files, "--against", "long", "--out", str(out)]) == 0
     return out
 
 
@@ -137,6 +150,19 @@ def test_from_a_count_to_a_sentence_its_passage_and_a_verdict(opened: Any, repor
     assert other.locator("article .open").inner_text() == "John Hart owned four mills [2]."
     pressed = other.locator("#panel [aria-pressed=true]")
     assert pressed.inner_text() == "disagree"
+
+
+def test_rewards_are_told_where_they_stand(opened: Any, report: Path) -> None:
+    page = opened(report)
+    lines = page.locator("#sample-list li").all_text_contents()
+    first, kept = "0.00 step 0 No 😀.end (−0.20 correctness)", "5.00 step 5, kept In 1820 [1"
+    assert lines == [first, f"{kept}] (+0.20 citation recall, +0.10 citation precision)."]
+    place = page.locator("#sample-list .reward").last
+    assert place.evaluate("own => own.firstChild.data") == "]"
+    tip = place.locator(".tip")
+    assert tip.bounding_box()["width"] < 2
+    place.focus()
+    assert tip.bounding_box()["width"] > 100
 
 
 def test_a_served_page_has_all_answers_and_keeps_verdicts(opened: Any, tmp_path: Path) -> None:

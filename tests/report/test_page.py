@@ -176,25 +176,29 @@ def test_what_a_page_cannot_hold_is_left_out_and_counted(tmp_path: Path):
 
 def test_samples_are_shown_by_reward_with_the_chosen_and_the_greedy_one(tmp_path: Path):
     def drawn(text: str, reward: float) -> dict[str, Any]:
-        return {"text": text, "reward": reward, "rewards": {"correctness": reward}}
+        end = len(text)
+        return {"text": text, "reward": reward, "standing": [[end, end, {"correctness": reward}]]}
 
     answers, candidates = tmp_path / "answers.json", tmp_path / "candidates.jsonl"
-    rows = [{"dataset": "asqa", "id": "a", "question": "Who?", "output": ["good"]}]
+    rows = [{"dataset": "asqa", "id": i, "question": "Who?", "output": ["good"]} for i in "ac"]
     answers.write_text(json.dumps(rows))
     records: list[dict[str, Any]] = [
         {"candidates": [drawn("bad", -1), drawn("good", 1), drawn("bad", -1)]},
         # Nothing was learnt from it.
         {"candidates": [drawn("bad", -1)], "greedy": drawn("bad", -1)},
+        # It is not one of the first.
+        {"candidates": [{"text": "good", "reward": 1}]},
     ]
     records[0]["greedy"] = drawn("fair", 0.5)
-    lines = [{"dataset": "asqa", "id": i} | own for i, own in zip("ab", records, strict=True)]
+    lines = [{"dataset": "asqa", "id": i} | own for i, own in zip("abc", records, strict=True)]
     candidates.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
     shown = page.sampled("rs", 2, answers, candidates)
-    assert (shown["system"], shown["seed"], shown["of"]) == ("rs", 2, 1)
+    about = "1 of 2 questions that were learnt from"
+    assert (shown["run"], shown["about"]) == ("rs seed 2", about)
     [question] = shown["questions"]
     assert (question["id"], question["text"]) == ("a", "Who?")
     assert question["samples"] == [
-        ("good", 1, {"correctness": 1}, 1, True, False),
-        ("fair", 0.5, {"correctness": 0.5}, 0, False, True),
-        ("bad", -1, {"correctness": -1}, 2, False, False),
+        ("good", 1, [[4, 4, {"correctness": 1}]], "chosen", True),
+        ("fair", 0.5, [[4, 4, {"correctness": 0.5}]], "greedy", False),
+        ("bad", -1, [[3, 3, {"correctness": -1}]], "drawn 2 times", False),
     ]

@@ -15,7 +15,7 @@ from citepipe.data.example import Document, Example, QAPair
 from citepipe.data.files import read_answers
 from citepipe.generate.text import Detokenizer
 from citepipe.options import RewardOptions
-from citepipe.rewards import Reward, Rewarder, place, reward_file, total
+from citepipe.rewards import Reward, Rewarder, place, reward_file, standing, total
 from citepipe.text.sentences import load_splitter
 from citepipe.verify.base import Pair
 from citepipe.verify.load import load_verifier
@@ -246,6 +246,13 @@ def test_where_rewards_are_placed(
     # The sum on the last token.
     whole = [*[0] * (len(offsets) - 1), sum(expected)][: len(offsets)]
     assert place(found, offsets, "holistic") == whole
+
+
+def test_where_rewards_stand_is_told_by_token_and_component():
+    own = [Reward("a", 1, 0.2), Reward("b", 1, -0.1), Reward("b", 4, 0.1), Reward("b", 4, 0.2)]
+    offsets = [(0, 2), (2, 4), (4, 4)]
+    assert standing(own, offsets) == [(0, 2, {"a": 0.2, "b": -0.1}), (4, 4, {"b": 0.3})]
+    assert standing(own, offsets, "holistic") == [(4, 4, {"a": 0.2, "b": 0.2})]
 
 
 @ODD

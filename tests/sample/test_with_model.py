@@ -125,6 +125,9 @@ def test_the_search_is_that_of_a_plain_program(
     likeliest = {e.id: e.output for path in greedy.values() for e in read_examples(path)}
     for record in records:
         assert record.pop("greedy")["text"] == likeliest[record["id"]]
+        for own in record["candidates"]:
+            found = sum(sum(parts.values()) for _, _, parts in own.pop("standing"))
+            assert found == pytest.approx(own["reward"], abs=1e-5)
     assert records == _plainly(given, examples, options, REWARD)
     ends = {d["finish"] for r in records for step in r["steps"] for d in step["drawn"]}
     assert {"segment", "length"} <= ends, "the model ends segments, and answers run into the limit"

@@ -105,7 +105,8 @@ def test_preferences_and_rewards(
     assert not (tmp_path / "out").exists()
     assert (tmp_path / "state" / "step-00000002").is_dir()
     found = stage.run(tmp_path, **changed)
-    for file in (weights, f"last/{weights}", "metrics.jsonl"):
+    samples = ["samples.jsonl"] * (method != "dpo")
+    for file in (weights, f"last/{weights}", "metrics.jsonl", *samples):
         assert (expected / file).read_bytes() == (found / file).read_bytes()
     start = load_file((whole if trained == "whole" else stage.call["start"]) / weights)
     last = load_file(found / "last" / weights)

@@ -142,7 +142,8 @@ def test_the_value_model_may_learn_before_the_policy(ppo: Stage, tmp_path: Path)
 
 
 def test_what_is_reported(ppo: Stage, tmp_path: Path) -> None:
-    metrics = read_jsonl(ppo.run(tmp_path) / "metrics.jsonl")
+    out = ppo.run(tmp_path)
+    metrics = read_jsonl(out / "metrics.jsonl")
     steps = [entry for entry in metrics if "kl" in entry]
     assert [entry["step"] for entry in steps] == [1, 2, 3, 4]
     assert [entry["step"] for entry in metrics if "dev_reward" in entry] == [0, 2, 4]
@@ -152,6 +153,11 @@ def test_what_is_reported(ppo: Stage, tmp_path: Path) -> None:
     for entry in steps:
         parts = [entry[f"reward_{name}"] for name in COMPONENTS]
         assert sum(parts) == pytest.approx(entry["reward"], abs=1e-5)
+    samples = read_jsonl(out / "samples.jsonl")
+    assert [own["step"] for own in samples] == [0] * 4 + [2] * 4 + [4] * 4
+    for own in samples:
+        found = sum(sum(parts.values()) for _, _, parts in own["standing"])
+        assert found == pytest.approx(own["reward"], abs=1e-5)
 
 
 def test_citation_scores_on_dev_are_means_over_datasets(

@@ -89,6 +89,7 @@ ALL_ANSWERS = [
     for seed in CONFIG.seeds_of(name)
     for path in ANSWERS_OF(Wildcards(system=name, seed=seed)).values()
 ]
+REINFORCED = systems_of(kinds.RLSystem)
 PAGE_INPUT, PAGE_PARAMS = STAGES.add(
     [f"{RESULTS}/report.html"],
     "report.py",
@@ -98,9 +99,11 @@ PAGE_INPUT, PAGE_PARAMS = STAGES.add(
         "answers": files(*ALL_ANSWERS),
         "curves": [CURVES] if TRAINED else [],
         "samples": ALL_SAMPLES,
+        "models": of_all_runs(REINFORCED, MODEL),
     },
     cfg={
         **COMPARED,
+        "reinforced": [[n, seed] for n in REINFORCED for seed in CONFIG.seeds_of(n)],
         "answers": ALL_ANSWERS,
         "page": [
             digest_of_path(ROOT / f"citepipe/report/page.{kind}") for kind in ("css", "html", "js")

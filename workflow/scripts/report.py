@@ -15,17 +15,19 @@ def work(job: Job) -> str:
         for (system, seed, _), path in zip(job.cfg["runs"], job.all_given("scores"), strict=True)
     ]
     curves = job.all_given("curves")
-    return page.run(
+    models = zip(job.cfg["reinforced"], job.all_given("models"), strict=True)
+    report = page.gather(
         files,
         map(Path, job.cfg["answers"]),
         dict(job.cfg["starts"]),
         job.cfg["against"],
         job.config.score,
-        job.out,
         trained=[system for system, _, is_trained in job.cfg["runs"] if is_trained],
         curves=curves[0] if curves else None,
         samples=job.samples,
+        models=[(*own, model) for own, model in models],
     )
+    return page.write(report, job.out)
 
 
 run_stage(work)

@@ -84,7 +84,7 @@ class Job:
     @property
     def samples(self) -> list[tuple[str, int, Path, Path]]:
         """By system and seed the answers to learn from, and what they were chosen among."""
-        given = self.all_given("samples") if self.cfg["sampled"] else []
+        given = self.all_given("samples")
         pairs = zip(self.cfg["sampled"], given[::2], given[1::2], strict=True)
         return [(*run, answers, candidates) for run, answers, candidates in pairs]
 
