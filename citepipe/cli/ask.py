@@ -4,12 +4,15 @@ verdict."""
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from citepipe.cli import answers, shared, show
 from citepipe.errors import InputError
+
+if TYPE_CHECKING:
+    from citepipe.data.example import Example
 
 
 def add_ask(commands: Any) -> None:
@@ -31,6 +34,15 @@ def add_ask(commands: Any) -> None:
     option("ask", nargs="*", metavar="QUESTION", help="a question")
     form = "more of them: JSON, JSON lines, CSV, TSV, Parquet; rows may bring documents"
     option("--questions", type=Path, metavar="FILE", help=form)
+    add_asking(option)
+    show.add_colour(option)
+    out = "write questions, passages and answers, as score and report read them"
+    option("--out", type=Path, metavar="FILE", help=out)
+    shared.add_json(option)
+
+
+def add_asking(option: Any) -> None:
+    """From which documents, by what, and how judged questions are answered."""
     folder = "folders and files (.md, .txt, .jsonl, .tsv) in which passages are looked for"
     option("--docs", type=Path, nargs="+", default=[], metavar="FOLDER", help=folder)
     passages = "passages for a question" + shared.DEFAULT
@@ -42,26 +54,48 @@ def add_ask(commands: Any) -> None:
     spec = shared.VERIFIER_HELP + shared.DEFAULT
     option("--verifier", default="lexical", metavar="SPEC", help=spec)
     shared.add_models(option)
-    show.add_colour(option)
-    out = "write questions, passages and answers, as score and report read them"
-    option("--out", type=Path, metavar="FILE", help=out)
-    shared.add_json(option)
 
 
 def _ask(arguments: argparse.Namespace) -> None:
     """Answer questions and print the answers with verdicts."""
-    from dataclasses import replace
     from tempfile import TemporaryDirectory
 
-    from citepipe import ask
-    from citepipe.data.files import read_answers, write_result
+    from citepipe.ask import questions
     from citepipe.judgement import REFUSAL
-    from citepipe.options import RetrievalOptions, ScoreOptions
     from citepipe.verify.load import check_spec
 
     check_spec(arguments.verifier)
     shared.check_writable(arguments.out, arguments.json)
-    examples = ask.questions(arguments.ask, arguments.questions)
+    asked = questions(arguments.ask, arguments.questions)
+    with TemporaryDirectory() as folder:
+        result = judged(arguments, asked, arguments.out or Path(folder, "answers.json"))
+    rows = result["per_example"]
+    # Who says that the documents do not say it is not wrong.
+    stated = [own for row in rows for own in row["statements"] if own["reason"] != REFUSAL]
+    wrong = sum(not own["supported"] for own in stated)
+    bare = sum(not row["statements"] for row in rows)
+
+    def lines() -> Iterator[str]:
+        verifier = result["provenance"]["verifier"]
+        yield f"answered by: {result['answered_by']}; verdicts by: {verifier}\n"
+        yield from show.lines_of([{"file": "", **row} for row in rows], arguments.colour)
+        supported = f"{len(stated) - wrong} of {len(stated)} sentences supported"
+        yield f"\n{len(rows)} answers: {supported} by what they cite"
+
+    shared.publish(arguments.json, result, lines())
+    if wrong or bare:
+        raise InputError(f"{wrong} sentences not supported, {bare} questions without an answer")
+
+
+def judged(arguments: argparse.Namespace, examples: Sequence[Example], out: Path) -> dict[str, Any]:
+    """Have questions answered, write the answers to a file, and judge every sentence: the result of
+    `score` with what answered, the answers and their passages."""
+    from dataclasses import replace
+
+    from citepipe import ask
+    from citepipe.data.files import read_answers, write_result
+    from citepipe.options import RetrievalOptions, ScoreOptions
+
     retrieval = RetrievalOptions(words=arguments.words)
     examples = ask.with_passages(examples, arguments.docs, retrieval, arguments.top)
     by = ask.By(arguments.model, arguments.server, arguments.key)
@@ -69,28 +103,11 @@ def _ask(arguments: argparse.Namespace) -> None:
     # Whatever a row's dataset is, answers are read as a person reads them.
     arguments.most, arguments.elsewhere = 0, True
     options = ScoreOptions(metrics=("citation_f1",), resamples=1, rules="sane")
-    with TemporaryDirectory() as folder:
-        path = arguments.out or Path(folder, "answers.json")
-        write_result(path, {"answered_by": str(by)}, examples)
-        # What is said of it is said of the answers, wherever they lie.
-        file = replace(read_answers(path, None), path=arguments.out or Path("answers"))
-        [result] = answers.scored(arguments, {"": file}, options).values()
-    rows = result["per_example"]
-    for row, example in zip(rows, examples, strict=True):
+    write_result(out, {"answered_by": str(by)}, examples)
+    # What is said of it is said of the answers, wherever they lie.
+    file = replace(read_answers(out, None), path=Path(out.name))
+    [result] = answers.scored(arguments, {"": file}, options).values()
+    for row, example in zip(result["per_example"], examples, strict=True):
         docs = [{"title": doc.title, "text": doc.text, "id": doc.id} for doc in example.docs]
         row |= {"output": example.output, "docs": docs}
-    # Who says that the documents do not say it is not wrong.
-    judged = [own for row in rows for own in row["statements"] if own["reason"] != REFUSAL]
-    wrong = sum(not own["supported"] for own in judged)
-    bare = sum(not row["statements"] for row in rows)
-
-    def lines() -> Iterator[str]:
-        verifier = result["provenance"]["verifier"]
-        yield f"answered by: {by}; verdicts by: {verifier}\n"
-        yield from show.lines_of([{"file": "", **row} for row in rows], arguments.colour)
-        supported = f"{len(judged) - wrong} of {len(judged)} sentences supported"
-        yield f"\n{len(rows)} answers: {supported} by what they cite"
-
-    shared.publish(arguments.json, {"answered_by": str(by), **result}, lines())
-    if wrong or bare:
-        raise InputError(f"{wrong} sentences not supported, {bare} questions without an answer")
+    return {"answered_by": str(by), **result}

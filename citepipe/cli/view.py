@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from citepipe.cli import report, shared
+from citepipe.cli import ask, report, shared
 from citepipe.errors import InputError
 
 
@@ -18,12 +19,15 @@ def add_view(commands: Any) -> None:
         _view,
         "the report as a local page, of any size, that keeps your verdicts",
         "Serves the page of `citepipe report` with all answers, however many, until it is "
-        "interrupted. Your verdicts on sentences go into a file, and nothing else is written.",
+        "interrupted. Your verdicts on sentences go into a file, and nothing else is written. With "
+        "documents the page has a field for questions, which are answered as by `citepipe ask`.",
         "view results --against dist",
         "view a.json b.json --labels labels.jsonl",
+        "view results --docs notes --model results/models/fg_rl/seed0",
         "view results --host 0.0.0.0 --port 8765",
     ).add_argument
     report.add_scored(option)
+    ask.add_asking(option)
     kept = "where your verdicts are kept, a JSON object per line" + shared.DEFAULT
     option("--labels", type=Path, default=Path("labels.jsonl"), metavar="FILE", help=kept)
     host = "the address to serve at; any but this machine's own needs the token that is printed"
@@ -41,8 +45,11 @@ def _view(arguments: argparse.Namespace) -> None:
 
     import uvicorn
 
+    from citepipe.ask import By
     from citepipe.report import page, serve
+    from citepipe.verify.load import check_spec
 
+    check_spec(arguments.verifier)
     shared.check_writable(arguments.labels)
     labels = serve.Labels(arguments.labels)
     gathered = page.gather(**report.scored(arguments))
@@ -50,7 +57,10 @@ def _view(arguments: argparse.Namespace) -> None:
         data = serve.write_data(gathered.content, Path(folder))
         is_here = arguments.host in serve.LOCAL
         token = None if is_here else secrets.token_urlsafe()
-        app = serve.app(gathered.html(), data, labels, token)
+        by = By(arguments.model, arguments.server, arguments.key)
+        html = gathered.html(ask=f"Answered by {by}." if arguments.docs else "")
+        answer = partial(_answered, arguments) if arguments.docs else None
+        app = serve.app(html, data, labels, token, answer)
         del gathered
         try:
             listening = socket.create_server((arguments.host, arguments.port))
@@ -63,3 +73,20 @@ def _view(arguments: argparse.Namespace) -> None:
         most = serve.CONNECTIONS
         options = uvicorn.Config(app, log_level="warning", limit_concurrency=most)
         uvicorn.Server(options).run(sockets=[listening])
+
+
+def _answered(arguments: argparse.Namespace, question: str) -> str:
+    """The page of one question, answered and judged."""
+    from tempfile import TemporaryDirectory
+
+    from citepipe.ask import questions
+    from citepipe.options import ScoreOptions
+    from citepipe.report import page
+    from citepipe.scoring.results import Scored, results_of
+
+    with TemporaryDirectory() as folder:
+        out = Path(folder, "answer.json")
+        result = ask.judged(arguments, questions([question], None), out)
+        file = Scored(result["answered_by"], 0, out, results_of(result, out)[""])
+        report = page.gather([file], [out], {}, "", ScoreOptions(resamples=1))
+    return report.html(page.packed(report.content)[0])

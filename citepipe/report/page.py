@@ -72,10 +72,10 @@ class Report(NamedTuple):
     notes: list[str]
     curves: Path | None
 
-    def html(self, data: str = "", notes: Sequence[str] = ()) -> str:
+    def html(self, data: str = "", notes: Sequence[str] = (), ask: str = "") -> str:
         """The page, with the answers in it as `packed` has them, or else for a server that gives
-        them at `data`."""
-        return _page(self.finding, self.tables, [*self.notes, *notes], self.curves, data)
+        them at `data` and perhaps answers questions, of which `ask` says by what."""
+        return _page(self.finding, self.tables, [*self.notes, *notes], self.curves, data, ask)
 
 
 def write(report: Report, out: Path) -> str:
@@ -436,6 +436,7 @@ def _page(
     notes: Sequence[str],
     curves: Path | None,
     data: str,
+    ask: str,
 ) -> str:
     here = Path(__file__).parent
     script = (here / "page.js").read_text(encoding="utf-8")
@@ -446,6 +447,13 @@ def _page(
         drawn = base64.b64encode(curves.read_bytes()).decode()
         alt = "Learning curves: a panel per fine-tuned system, a row per one that learnt by rewards"
         figure = f'<img class="drawn" alt="{alt}" src="data:image/svg+xml;base64,{drawn}">'
+    field = ""
+    if ask:
+        field = (
+            '<section id="ask" aria-label="Ask"><h2>Ask</h2><form class="controls" action="ask" '
+            'target="_blank"><label>question <input name="question" maxlength="1000" required>'
+            f'</label><button>ask</button></form><p class="hint">{escape(ask)}</p></section>'
+        )
     short, full = tables
     parts = {
         "style": (here / "page.css").read_text(encoding="utf-8"),
@@ -453,6 +461,7 @@ def _page(
         "policy": f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
         f"script-src 'sha256-{digest}'; connect-src {reach}",
         "finding": "".join(f"<p>{escape(line)}</p>" for line in found),
+        "ask": field,
         "tables": "".join(map(_table, short[:2])),
         "more": "".join([*map(_table, short[2:]), *(_table(own, True) for own in full)]),
         "notes": "".join(f"<li>{escape(note)}</li>" for note in notes),

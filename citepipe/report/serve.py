@@ -6,9 +6,10 @@ import gzip
 import secrets
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from threading import Lock
+from typing import Annotated, Any
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Query, Request
 from fastapi.responses import FileResponse, HTMLResponse, PlainTextResponse, RedirectResponse
 from pydantic import Field, TypeAdapter
 from starlette.middleware.trustedhost import TrustedHostMiddleware
@@ -16,6 +17,7 @@ from starlette.responses import Response
 
 from citepipe.data.files import read_jsonl, write_jsonl
 from citepipe.data.validate import validated
+from citepipe.errors import InputError
 from citepipe.report.page import as_json
 from citepipe.scoring.labels import Label
 
@@ -24,6 +26,8 @@ CONNECTIONS = 32
 """At a time."""
 LONGEST = 4_000_000
 """Bytes of a verdict, of which the sentence is most."""
+QUESTION = 1000
+"""Characters of one that is asked."""
 
 
 class Kept(Label, extra="allow"):
@@ -64,9 +68,17 @@ def write_data(content: Any, folder: Path) -> Path:
     return path
 
 
-def app(html: str, data: Path, labels: Labels, token: str | None) -> FastAPI:
-    """The server; with a token nobody gets anything who has not named it once."""
+def app(
+    html: str,
+    data: Path,
+    labels: Labels,
+    token: str | None,
+    answer: Callable[[str], str] | None = None,
+) -> FastAPI:
+    """The server; with a token nobody gets anything who has not named it once. `answer` makes a
+    page of a question."""
     made = FastAPI(openapi_url=None)
+    answering = Lock()
     if token is None:
         # A name that somebody else's pages give this machine is not one of it.
         made.add_middleware(TrustedHostMiddleware, allowed_hosts=[*LOCAL, "[::1]"])
@@ -107,5 +119,18 @@ def app(html: str, data: Path, labels: Labels, token: str | None) -> FastAPI:
         # One at a time: this has no `await` in it.
         labels.add(label)
         return {"kept": True}
+
+    @made.get("/ask")
+    def ask(question: Annotated[str, Query(min_length=1, max_length=QUESTION)]) -> Response:
+        if answer is None:
+            return PlainTextResponse("expected a server with --docs\n", 404)
+        if not answering.acquire(blocking=False):
+            return PlainTextResponse("another question is being answered: ask again\n", 503)
+        try:
+            return HTMLResponse(answer(question))
+        except InputError as error:
+            return PlainTextResponse(f"{error}\n", 400)
+        finally:
+            answering.release()
 
     return made

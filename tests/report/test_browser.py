@@ -167,7 +167,10 @@ def test_rewards_are_told_where_they_stand(opened: Any, report: Path) -> None:
 
 def test_a_served_page_has_all_answers_and_keeps_verdicts(opened: Any, tmp_path: Path) -> None:
     labels = tmp_path / "labels.jsonl"
+    notes = tmp_path / "notes.txt"
+    notes.write_text("Mill\n\nThe mill was built in 1820.")
     files = ["view", str(score(tmp_path, ANSWERS)), "--labels", str(labels), "--port", "0"]
+    files += ["--docs", str(notes)]
     command = [sys.executable, "-m", "citepipe.cli", *files]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         try:
@@ -180,7 +183,15 @@ def test_a_served_page_has_all_answers_and_keeps_verdicts(opened: Any, tmp_path:
                 page.get_by_role("button", name="disagree").click()
             [kept] = map(json.loads, labels.read_text().splitlines())
             assert (kept["system"], kept["label"]) == ("short", "disagree")
-            assert opened(url).locator("#labelled").inner_text().startswith("1 of 1 ")
+            page = opened(url)
+            assert page.locator("#labelled").inner_text().startswith("1 of 1 ")
+            page.get_by_label("question").fill("When was the <b>mill built?")
+            with page.context.expect_page() as asked:
+                page.get_by_role("button", name="ask").click()
+            said = asked.value.locator("article .said")
+            expect(said).to_have_text("The mill was built in 1820 [1].")
+            assert asked.value.locator("h3").inner_text() == "When was the <b>mill built?"
+            assert "ok" in said.get_attribute("class")
         finally:
             server.terminate()
 

@@ -28,9 +28,9 @@ LABEL: dict[str, Any] = {
 }
 
 
-def served(folder: Path, token: str | None = None) -> TestClient:
+def served(folder: Path, token: str | None = None, answer: Any = None) -> TestClient:
     data = serve.write_data({"systems": ["\ud83d"], "questions": []}, folder)
-    app = serve.app("<p>page", data, serve.Labels(folder / "labels.jsonl"), token)
+    app = serve.app("<p>page", data, serve.Labels(folder / "labels.jsonl"), token, answer)
     return TestClient(app, base_url="http://127.0.0.1:8765")
 
 
@@ -73,6 +73,26 @@ def test_a_token_is_asked_for_at_other_addresses(tmp_path: Path):
     assert client.post("/labels", json=LABEL).status_code == 401
     assert client.get("/?token=secret").text == "<p>page"
     assert client.post("/labels", json=LABEL).status_code == 200
+
+
+def test_one_question_is_answered_at_a_time(tmp_path: Path):
+    def answer(question: str) -> str:
+        if question == "both":
+            return client.get("/ask?question=again").text
+        raise InputError(f"{question}: no")
+
+    client = served(tmp_path, answer=answer)
+    assert (
+        client.get("/ask?question=both").text == "another question is being answered: ask again\n"
+    )
+    found = client.get("/ask", params={"question": "<b>"})
+    assert (found.status_code, found.text) == (400, "<b>: no\n")
+    assert found.headers["content-type"].startswith("text/plain")
+    for question, status in (("", 422), ("x" * 1001, 422)):
+        assert client.get("/ask", params={"question": question}).status_code == status
+    cross = {"sec-fetch-site": "cross-site"}
+    assert client.get("/ask?question=a", headers=cross).status_code == 403
+    assert served(tmp_path).get("/ask?question=a").status_code == 404
 
 
 def test_what_cannot_be_served_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
