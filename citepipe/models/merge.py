@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from citepipe.data.files import read_json, read_jsonl
+from citepipe.data.files import read_json
 from citepipe.errors import InputError
+from citepipe.models.card import kept_step, metrics_of, write_card
 from citepipe.models.load import (
     LOST_AT_MOST,
     check_trained,
@@ -27,7 +27,6 @@ from citepipe.options import ModelOptions
 from citepipe.progress import say, summary
 
 _PACKAGES = ("citepipe", "torch", "transformers", "peft")
-_Scores = Mapping[str, Mapping[str, str]]
 
 
 def export(
@@ -57,7 +56,7 @@ def export(
     if not out.name or (out.exists() and (not out.is_dir() or any(out.iterdir()))):
         raise InputError(f"{out}: expected the name of a new or empty directory")
     check_trained(trained)
-    metrics = dict(_metrics(read_json(scores))) if scores is not None else {}
+    metrics = dict(metrics_of(read_json(scores))) if scores is not None else {}
     if scores is not None and not metrics:
         raise InputError(f"{scores}: expected a score file, it has no metrics")
     tokenizer = load_tokenizer(options)
@@ -99,24 +98,15 @@ def export(
     made["training"] = record
     about = trained / "citepipe.json"
     if about.is_file():
-        made |= _kept(trained, read_json(about))
+        made |= kept_step(trained)
     with building(out) as partial:
         if about.is_file():
             shutil.copy(about, partial)
         model.save_pretrained(partial, max_shard_size="5GB")
         tokenizer.save_pretrained(partial)
-        card = _card(out.name, options.base, licence, made, metrics)
-        (partial / "README.md").write_text(card, encoding="utf-8")
+        write_card(partial, out.name, options.base, made, licence, metrics)
     size = sum(path.stat().st_size for path in out.iterdir())
     return summary("merge", {"written": str(out), "GB": size / 1e9, "adapter kept": f"{kept:.1%}"})
-
-
-def _kept(trained: Path, about: Mapping[str, Any]) -> dict[str, object]:
-    """For the card of a system that was trained here: its prompt, and the figures on dev of the
-    step that was kept."""
-    rows = [row for row in read_jsonl(trained / "metrics.jsonl") if row["step"] == about["step"]]
-    figures = {name: x for row in rows for name, x in row.items() if name[:4] in ("dev_", "eval")}
-    return {"kept step": {"step": about["step"], **figures}, "prompt": about["prompt"]}
 
 
 def dtype_of(options: ModelOptions) -> str:
@@ -124,54 +114,3 @@ def dtype_of(options: ModelOptions) -> str:
     config = read_config(options.base, options.revision, "model.base")
     dtype = str(getattr(config, "dtype", None)).removeprefix("torch.")
     return dtype if dtype in ("float32", "bfloat16", "float16") else "float32"
-
-
-def _metrics(value: Any, label: tuple[str, ...] = ()) -> Iterator[tuple[str, dict[str, str]]]:
-    """The metrics in a score file with their intervals, each group by the verifier and dataset that
-    it is of."""
-    if not isinstance(value, dict):
-        return
-    if isinstance(value.get("metrics"), dict):
-        bounds = value.get("intervals", {})
-        yield (
-            ", ".join(label),
-            {
-                name: f"{x:.1f}" + (" [{:.1f}, {:.1f}]".format(*own) if own else "")
-                for name, x in value["metrics"].items()
-                if isinstance(x, int | float)
-                for own in [bounds.get(name)]
-            },
-        )
-    else:
-        for key, inner in value.items():
-            yield from _metrics(inner, (*label, key))
-
-
-def _card(
-    name: str, base: str, licence: str | None, made: Mapping[str, object], scores: _Scores
-) -> str:
-    from huggingface_hub import ModelCardData
-
-    front = ModelCardData(
-        library_name="transformers",
-        pipeline_tag="text-generation",
-        license=licence or "unknown",
-        tags=["citepipe", "citations"],
-        # The hub takes its own names here, no paths.
-        base_model=None if Path(base).exists() else base,
-    )
-    known = {key: value for key, value in made.items() if value is not None}
-    lines = ["---", front.to_yaml(), "---", "", f"# {name}", ""]
-    lines += ["A language model that answers questions from documents and cites them as `[1][2]`,"]
-    lines += [
-        "made with citepipe. To ask it about documents of your own, each sentence checked:",
-        "",
-    ]
-    lines += [f'    citepipe ask "QUESTION" --docs FOLDER --model {name}', "", "```json"]
-    lines += [json.dumps(known, indent=1, ensure_ascii=False), "```"]
-    if scores:
-        lines += ["", "## Scores", "", "Percent, by ALCE's names.", ""]
-    for label, metrics in scores.items():
-        numbers = ", ".join(f"{metric} {value}" for metric, value in metrics.items())
-        lines.append(f"- {label}: {numbers}" if label else f"- {numbers}")
-    return "\n".join([*lines, ""])

@@ -12,6 +12,7 @@ from citepipe.data.files import read_json, read_jsonl
 from citepipe.report.curves import STYLE, save
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#8a6d00", "#5aa9dc", "#8c4fd0", "#7f7f7f")
@@ -35,26 +36,33 @@ def run(
     table: Path,
     scores: Sequence[tuple[str, int, Path]],
     samples: Sequence[tuple[str, int, Path, Path]],
+    models: Sequence[tuple[str, int, Path]],
+    starts: Mapping[str, str],
     folder: Path,
 ) -> str:
-    """Draw `scores`, `errors` and, if there are any, `samples`, each as SVG and PNG; returns a line
-    that says so. The same input makes the same bytes.
+    """Draw `scores`, `errors` and, if there are any samples, these and their `cost`, each as SVG
+    and PNG; returns a line that says so. The same input makes the same bytes.
 
     Args:
         table: the table of systems (CSV).
         scores: system, seed and score file of every run, in the figures' order.
         samples: by system and seed the answers that were chosen to learn from (`answers.json`), and
             what these were chosen among (`candidates.jsonl`).
+        models: system, seed and directory of what was trained.
+        starts: by system the one that its training, or its way of answering, starts from.
         folder: where the figures go.
     """
     import pandas as pd
     from matplotlib import style
 
     with style.context(["default", STYLE, {"hatch.linewidth": 0.5}]):
+        rows = pd.read_csv(table).to_dict("records")
+        tokens = sampled_tokens(models, samples, starts)
         drawn = {
-            "scores": draw_scores(pd.read_csv(table).to_dict("records")),
+            "scores": draw_scores(rows),
             "errors": draw_errors(errors(scores)),
             **({"samples": draw_samples(rewards(samples))} if samples else {}),
+            **({"cost": draw_cost(rows, tokens)} if any(tokens.values()) else {}),
         }
         for name, figure in drawn.items():
             save(figure, folder / f"{name}.svg")
@@ -71,19 +79,59 @@ def draw_scores(rows: Sequence[Mapping[Any, Any]]) -> Figure:
     panels += [(place, "citation_precision", "citation_recall") for place in places]
     figure = _figure(max(len(panels), 1), 2.6, 2.5)
     for axes, (place, *metrics) in zip(figure.axes, panels, strict=False):
-        for number, row in enumerate(rows):
-            points = [float(row.get(f"{place}_{metric}", "nan")) for metric in metrics]
-            if any(map(math.isnan, points)):
-                continue
-            x, y = points
-            bars = [
-                [[value - row[f"{place}_{m}_low"]], [row[f"{place}_{m}_high"] - value]]
-                for m, value in zip(metrics, points, strict=True)
-            ]
-            look: Any = {"color": COLOURS[number % 8], "fmt": MARKS[number % 8], "elinewidth": 0.8}
-            axes.errorbar(x, y, bars[1], bars[0], label=row["system"], markersize=4.5, **look)
+        _draw_marks(axes, rows, [f"{place}_{metric}" for metric in metrics])
         across, up = (metric.replace("_f1", " F1").replace("_", " ") for metric in metrics)
         axes.set(title=place, xlabel=f"{across} (%)", ylabel=f"{up} (%)")
+    _legend(figure)
+    return figure
+
+
+def _draw_marks(axes: Axes, rows: Sequence[Mapping[Any, Any]], columns: Sequence[str]) -> None:
+    """A mark per system at the values of two columns (across, up), and lines for intervals."""
+    for number, row in enumerate(rows):
+        points = [float(row.get(column, "nan")) for column in columns]
+        if any(map(math.isnan, points)):
+            continue
+        x, y = points
+        bars = [
+            [[value - row.get(f"{column}_low", value)], [row.get(f"{column}_high", value) - value]]
+            for column, value in zip(columns, points, strict=True)
+        ]
+        look: Any = {"color": COLOURS[number % 8], "fmt": MARKS[number % 8], "elinewidth": 0.8}
+        axes.errorbar(x, y, bars[1], bars[0], label=row["system"], markersize=4.5, **look)
+
+
+def sampled_tokens(
+    models: Sequence[tuple[str, int, Path]],
+    samples: Sequence[tuple[str, int, Path, Path]],
+    starts: Mapping[str, str],
+) -> dict[str, float]:
+    """By trained system the tokens of all answers that were sampled for its training and for that
+    of the systems it comes from, in the mean of its seeds."""
+    spent: dict[str, dict[int, int]] = {}
+    for system, seed, model in models:
+        steps = read_jsonl(model / "metrics.jsonl")
+        spent.setdefault(system, {})[seed] = sum(step.get("sampled_tokens", 0) for step in steps)
+    for system, seed, answers, _ in samples:
+        spent[system][seed] += read_json(answers.with_name("account.json"))["tokens_sampled"]
+    own = {system: sum(seeds.values()) / len(seeds) for system, seeds in spent.items()}
+
+    def whole(system: str) -> float:
+        return own.get(system, 0) + (whole(starts[system]) if system in starts else 0)
+
+    return {system: whole(system) for system in own}
+
+
+def draw_cost(rows: Sequence[Mapping[Any, Any]], tokens: Mapping[str, float]) -> Figure:
+    """A mark per trained system: what was sampled to train it, and its citation F1."""
+    figure = _figure(1, 3.6, 2.6)
+    [axes] = figure.axes
+    columns = [name for name in rows[0] if name.endswith("_citation_f1")]
+    f1 = "mean_citation_f1" if "mean_citation_f1" in columns else [*columns, "citation_f1"][0]
+    known = [{**row, "tokens": tokens.get(row["system"], math.nan) / 1000} for row in rows]
+    _draw_marks(axes, known, ["tokens", f1])
+    across = "tokens sampled for training (thousands)"
+    axes.set(xlabel=across, ylabel=f"{f1.replace('_f1', ' F1').replace('_', ' ')} (%)")
     _legend(figure)
     return figure
 
@@ -169,4 +217,5 @@ def _legend(figure: Figure, order: Iterable[str] = ()) -> None:
     known = {name: known[name] for name in order or known if name in known}
     if known:
         place: Any = {"loc": "outside lower center", "frameon": False, "fontsize": 7}
-        figure.legend(list(known.values()), list(known), ncols=min(len(known), 8), **place)
+        across = min(len(known), int(figure.get_figwidth() / 0.95))
+        figure.legend(list(known.values()), list(known), ncols=across, **place)

@@ -19,6 +19,7 @@ from torch import nn
 
 from citepipe.data.files import read_json, write_json, write_jsonl
 from citepipe.errors import InputError
+from citepipe.models.card import kept_step, write_card
 from citepipe.models.save import building
 from citepipe.options import TrainingOptions, resolved
 from citepipe.progress import say
@@ -156,7 +157,8 @@ class Run:
         """Leave the best model with its tokenizer, `metrics.jsonl`, perhaps `samples.jsonl`, and
         the last in `last/`.
 
-        `citepipe.json` says what else it takes to use it: base and prompt; and the kept step.
+        `citepipe.json` says what else it takes to use it: base and prompt; and the kept step. A
+        card says the same to people, with that step's figures.
         """
         if self.processes.is_main:
             with building(self.job.out) as partial:
@@ -169,6 +171,10 @@ class Run:
                     write_jsonl(partial / "samples.jsonl", self.at.samples)
                 used = {"model": resolved(self.job.model), "prompt": resolved(self.job.prompt)}
                 write_json(partial / "citepipe.json", {"step": self.at.best_step, **used})
+                model, start = self.job.model, self.job.start and str(self.job.start)
+                made = {"base": model.base, "revision": model.revision, **kept_step(partial)}
+                made |= {"trained": self.label, "from": start, "seed": self.job.seed}
+                write_card(partial, str(self.job.out), model.base, made, None, {})
             discard(self.job.state)
         self.processes.wait()
 

@@ -521,6 +521,7 @@ def _rollout(scored: Sequence[tuple[Sample, tuple[torch.Tensor, ...]]]) -> Rollo
         "kl": float((log_probs - reference).sum() / len(rewards)),
         "entropy": float(masked_mean(entropy, mask)),
         "tokens": float(mask.sum() / len(rewards)),
+        "sampled_tokens": int(mask.sum()),
         "sampler_gap": float((sampled - log_probs).abs().max()),
     }
     values = value[0] if value else None

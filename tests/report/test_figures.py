@@ -46,6 +46,7 @@ def samples(tmp_path: Path) -> list[tuple[str, int, Path, Path]]:
     record = own | {"candidates": texts, "greedy": {"text": "c", "reward": 0.5}}
     (tmp_path / "candidates.jsonl").write_text(json.dumps(record))
     (tmp_path / "answers.json").write_text(json.dumps([own | {"output": ["a"]}]))
+    (tmp_path / "account.json").write_text('{"tokens_sampled": 3000}')
     return [("h_rs", 0, tmp_path / "answers.json", tmp_path / "candidates.jsonl")]
 
 
@@ -57,16 +58,45 @@ def test_rewards_before_and_after_the_choice(samples: Any):
     assert legend == ["greedy (mean 0.50)", "samples (mean 0.00)", "chosen (mean 1.00)"]
 
 
-def test_the_same_input_makes_the_same_bytes(samples: Any, tmp_path: Path):
+@pytest.fixture
+def models(tmp_path: Path) -> list[tuple[str, int, Path]]:
+    """What is taught, what learns from samples, and one seed more of what learns from rewards."""
+    steps = {
+        ("dist", 0): [{"step": 0, "eval_loss": 1}],
+        ("h_rs", 0): [{"step": 0, "eval_loss": 1}],
+        ("rl", 0): [{"step": 0, "dev_reward": 1}, {"step": 1, "sampled_tokens": 500}],
+        ("rl", 1): [{"step": 1, "sampled_tokens": 500}, {"step": 2, "sampled_tokens": 1000}],
+    }
+    for (system, seed), lines in steps.items():
+        (tmp_path / f"{system}{seed}").mkdir()
+        text = "".join(f"{json.dumps(line)}\n" for line in lines)
+        (tmp_path / f"{system}{seed}/metrics.jsonl").write_text(text)
+    return [(*run, tmp_path / f"{run[0]}{run[1]}") for run in steps]
+
+
+def test_what_sampling_costs_and_brings(samples: Any, models: Any):
+    starts = {"h_rs": "dist", "rl": "h_rs"}
+    tokens = figures.sampled_tokens(models, samples, starts)
+    # 3000 of its start, and 500 or 1500 of its own.
+    assert tokens == {"dist": 0, "h_rs": 3000, "rl": 4000}
+    rows = [{"system": name, "mean_citation_f1": n} for n, name in enumerate([*tokens, "copy"])]
+    [axes] = figures.draw_cost(rows, tokens).axes
+    places = [(own[0].get_xdata()[0], own[0].get_ydata()[0]) for own in axes.containers]
+    assert places == [(0, 0), (3, 1), (4, 2)]
+
+
+def test_the_same_input_makes_the_same_bytes(samples: Any, models: Any, tmp_path: Path):
     table = tmp_path / "table.csv"
-    table.write_text("system,mean_length\ndist,3\n")
+    table.write_text("system,mean_citation_f1\ndist,3\n")
     outs = []
     for name in ("a", "b"):
-        figures.run(table, [], samples, tmp_path / name)
+        figures.run(table, [], samples, models, {}, tmp_path / name)
         drawn = {path.name: path.read_bytes() for path in (tmp_path / name).iterdir()}
         outs.append(drawn)
     assert outs[0] == outs[1]
     names = [
-        f"{name}.{kind}" for name in ("errors", "samples", "scores") for kind in ("png", "svg")
+        f"{name}.{kind}"
+        for name in ("cost", "errors", "samples", "scores")
+        for kind in ("png", "svg")
     ]
     assert sorted(outs[0]) == names

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
@@ -71,6 +72,7 @@ def test_a_rollout_tells_rewards_and_the_share_of_right_citations() -> None:
     found = rl._rollout(scored)
     torch.testing.assert_close(found.rewards, torch.tensor([[0.0, 0.0], [0.0, -0.2]]))
     assert found.figures["reward"] == pytest.approx(-0.1)
+    assert found.figures["sampled_tokens"] == 3
     assert (found.figures["citations"], found.figures["citations_right"]) == (2, 0.5)
 
 
@@ -226,6 +228,11 @@ def test_the_best_policy_on_dev_is_kept_and_the_last_beside_it(
     folders = ppo.call["start"], out, out / "last"
     start, kept, last = (load_file(folder / ADAPTER) for folder in folders)
     assert all((start[name] == kept[name]).all() for name in start)
+    card = (out / "README.md").read_text()
+    assert f"--model {out}\n" in card
+    made = json.loads(card.partition("```json\n")[2].partition("```")[0])
+    assert (made["trained"], made["from"]) == ("ppo", str(folders[0]))
+    assert made["kept step"] == {"step": 0, "dev_reward": 1.0}
     assert any((start[name] != last[name]).any() for name in start)
 
 

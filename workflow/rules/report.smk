@@ -29,9 +29,13 @@ COMPARED = {
 }
 CURVES = f"{RESULTS}/figures/learning_curves.svg"
 ALL_SAMPLES = of_all_runs([*SAMPLED, *CHOSEN], *SAMPLE_FILES)
-FIGURES = {"scores": "Scores", "errors": "Scores"} | (
-    {"samples": "Training"} if ALL_SAMPLES else {}
-)
+REINFORCED = systems_of(kinds.RLSystem)
+FIGURES = {
+    "scores": "Scores",
+    "errors": "Scores",
+    **({"samples": "Training"} if ALL_SAMPLES else {}),
+    **({"cost": "Training"} if ALL_SAMPLES or REINFORCED else {}),
+}
 TABLE_INPUT, TABLE_PARAMS = STAGES.add(
     [f"{RESULTS}/table.csv", CURVES, *(f"{RESULTS}/figures/{name}.svg" for name in FIGURES)],
     "table.py",
@@ -89,7 +93,6 @@ ALL_ANSWERS = [
     for seed in CONFIG.seeds_of(name)
     for path in ANSWERS_OF(Wildcards(system=name, seed=seed)).values()
 ]
-REINFORCED = systems_of(kinds.RLSystem)
 PAGE_INPUT, PAGE_PARAMS = STAGES.add(
     [f"{RESULTS}/report.html"],
     "report.py",

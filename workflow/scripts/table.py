@@ -10,22 +10,23 @@ def work(job: Job) -> str:
 
     runs = [(name, seed) for name, seed, _ in job.cfg["runs"]]
     trained = [(name, seed) for name, seed, is_trained in job.cfg["runs"] if is_trained]
-    if trained:
+    models = [(*run, path) for run, path in zip(trained, job.all_given("models"), strict=True)]
+    if models:
         from citepipe.report import curves
 
-        models = zip(trained, job.all_given("models"), strict=True)
         figure, _, points = map(Path, job.snakemake.output["curves"])
-        curves.run([(*run, path / "metrics.jsonl") for run, path in models], figure, points)
+        curves.run([(*run, path / "metrics.jsonl") for *run, path in models], figure, points)
     scores = [(*run, path) for run, path in zip(runs, job.all_given("scores"), strict=True)]
+    starts, table = dict(job.cfg["starts"]), job.made("table")
     line = files.run(
         scores,
-        dict(job.cfg["starts"]),
+        starts,
         job.cfg["against"],
         job.config.score,
-        job.made("table"),
+        table,
         job.made("scores"),
     )
-    figures.run(job.made("table"), scores, job.samples, job.out.parent / "figures")
+    figures.run(table, scores, job.samples, models, starts, job.out.parent / "figures")
     return line
 
 
