@@ -2,9 +2,10 @@
 
     python benchmarks/trl_grpo.py results
 
-`results` is a folder of the default's results: training starts from its system `dist`, on its
-training questions, and its test questions are answered before and after. Advantages are of tokens
-(`citepipe.trainers.TokenAdvantages`); with --scalar they are TRL's own, of the summed rewards.
+`results` is a folder of the default's results: training starts from its system `dist` of the same
+seed, on its training questions, and its test questions are answered before and after. Advantages
+are of tokens (`citepipe.trainers.TokenAdvantages`); with --scalar they are TRL's own, of the summed
+rewards.
 """
 
 from __future__ import annotations
@@ -52,7 +53,8 @@ def main() -> int:
     config = load_config(yaml.safe_load((root / "config.yaml").read_text(encoding="utf-8")))
     options = config.model.model_copy(update={"base": str(BASE)})
     tokenizer = load_tokenizer(options)
-    model = load_for_inference(options, arguments.results / "models" / "dist" / "seed0")
+    start = arguments.results / "models" / "dist" / f"seed{arguments.seed}"
+    model = load_for_inference(options, start)
     ends = end_token(tokenizer, config.prompt), stops(tokenizer, config.prompt)
     data = arguments.results / "data"
     tests = [own for name in DATASETS for own in read_examples(data / "test" / f"{name}.json")]
