@@ -181,12 +181,13 @@ def shuffle(
 
 
 def _cited(example: Example) -> list[tuple[Statement, set[int]]]:
-    """The statements of an answer, each with the numbers in range that it cites."""
-    answer, documents = example.read(example.output or "", load_splitter()), len(example.docs)
-    return [
-        (own, {c.number for c in own.citations if 1 <= c.number <= documents})
-        for own in answer.statements
-    ]
+    """The statements of an answer, each with the numbers in range that it cites; one that is made
+    twice, once with all that it cites."""
+    found: dict[str, tuple[Statement, set[int]]] = {}
+    for own in example.read(example.output or "", load_splitter()).statements:
+        numbers = {c.number for c in own.citations if 1 <= c.number <= len(example.docs)}
+        found.setdefault(_words(own), (own, set()))[1].update(numbers)
+    return list(found.values())
 
 
 def _words(statement: Statement) -> str:

@@ -48,7 +48,7 @@ class CitationReward:
             raise InputError(f"dataset {dataset!r}: expected one of {', '.join(DATASETS)}")
         self.__name__ = name
         self._dataset = dataset
-        self._rewarder = Rewarder(loaded(verifier, cache, device), options)
+        self.rewarder = Rewarder(loaded(verifier, cache, device), options)
         self._last: tuple[list[Example], list[list[Reward]]] = [], []
 
     def __call__(self, prompts: Sequence[Any], completions: Any, **columns: Any) -> list[float]:
@@ -63,16 +63,20 @@ class CitationReward:
 
     def spans(self, rows: Sequence[Mapping[str, Any]], texts: Sequence[str]) -> list[list[Reward]]:
         """The rewards of answers to the questions of rows, on characters."""
-        whole = [json.loads(row["row"]) if "row" in row else row for row in rows]
-        examples = [
-            Example.from_row({**row, "output": text}, f"row {n}", self._dataset, own_as="own")
-            for n, (row, text) in enumerate(zip(whole, texts, strict=True))
-        ]
+        examples = self.examples(rows, texts)
         # `TokenAdvantages` asks again for what its trainer has just asked for.
         last = self._last  # read once, as threads may share this
         if examples != last[0]:
-            last = self._last = examples, self._rewarder.spans(examples, texts)
+            last = self._last = examples, self.rewarder.spans(examples, texts)
         return last[1]
+
+    def examples(self, rows: Sequence[Mapping[str, Any]], texts: Sequence[str]) -> list[Example]:
+        """Rows with an answer each, as they are judged."""
+        whole = [json.loads(row["row"]) if "row" in row else row for row in rows]
+        return [
+            Example.from_row({**row, "output": text}, f"row {n}", self._dataset, own_as="own")
+            for n, (row, text) in enumerate(zip(whole, texts, strict=True))
+        ]
 
     def on_tokens(
         self, rows: Sequence[Mapping[str, Any]], ids: Sequence[Sequence[int]], tokenizer: Any
@@ -165,7 +169,7 @@ def rewards_app(reward: CitationReward, most_bytes: int) -> Any:
     Of `{"rows": [{…, "output": answer, "offsets": [[start, end], …]}]}`, `offsets` of tokens if
     wanted, it makes `{"rewards": [{"total": …, "components": {…}, "rewards": [{"component", "char",
     "value"}], "tokens": […]}]}`. A body above `most_bytes` is refused with 413, rows that are wrong
-    with 422 and a line. One request at a time is judged.
+    with 422 and a line; a verifier that fails is 503 and a line. One request at a time is judged.
     """
     from fastapi import FastAPI, HTTPException
     from fastapi.middleware.trustedhost import TrustedHostMiddleware
@@ -179,7 +183,11 @@ def rewards_app(reward: CitationReward, most_bytes: int) -> Any:
         try:
             rows = json.loads(body)["rows"]
             texts = [row["output"] for row in rows]
-            found = reward.spans(rows, texts)
+            examples = reward.examples(rows, texts)
+            try:
+                found = reward.rewarder.spans(examples, texts)
+            except InputError as error:
+                raise HTTPException(503, str(error)) from None
             tokens = [
                 place(own, row["offsets"]) if "offsets" in row else None
                 for own, row in zip(found, rows, strict=True)

@@ -17,6 +17,7 @@ from citepipe.trainers import (
     rewards_app,
     verl_advantages,
 )
+from tests.generate.loopback_server import ChatServer, chat
 
 ROW = {"question": "Where was Anna Berg born?", "docs": ["Anna Berg was born in Zürich."]}
 RIGHT, WRONG = "Anna Berg was born in Zürich [1].", "Anna Berg was born in Rome [1]."
@@ -197,3 +198,20 @@ def test_http_gives_rewards_by_character_and_by_token():
     answer = client.post("/rewards", json={"rows": [{"output": "x", "docs": ["y"]}]})
     assert answer.json()["detail"].startswith("row 0, field question: missing")
     assert client.post("/rewards", json={"rows": []}, headers={"host": "evil"}).status_code == 400
+
+
+def test_a_judge_behind_a_server_rewards_over_http(tmp_path: Path):
+    testclient = pytest.importorskip("fastapi.testclient", reason="fastapi is not installed")
+    with ChatServer() as server:
+        server.answer = lambda _: chat("Yes")
+        spec = f"server:{server.url}#org/judge?retries=0"
+        app = rewards_app(CitationReward(spec, cache=tmp_path / "c.sqlite", **RECALL), 10_000)
+        client = testclient.TestClient(app, base_url="http://127.0.0.1:8077")
+        known, other = ({"rows": [ROW | {"output": text}]} for text in (RIGHT, WRONG))
+        for _ in range(2):
+            assert client.post("/rewards", json=known).json()["rewards"][0]["total"] == 1
+        assert len(server.requests) == 1
+        server.die()
+        answer = client.post("/rewards", json=other)
+        assert (answer.status_code, "gave no answer" in answer.json()["detail"]) == (503, True)
+        assert client.post("/rewards", json=known).status_code == 200

@@ -67,7 +67,8 @@ def _lines(found: dict[str, Any]) -> Iterator[str]:
     yield f"answered by: {found['answered_by']}; {len(found['answers'])} answers"
     control, matter = found["control"], _of(len(citations) - len(idle), len(citations))
     yield f"{matter} citations matter: without their document the sentence goes"
-    yield f"{_of(control['changed'], control['of'])} sentences go without a document not cited"
+    changed = _of(control["changed"], control["of"])
+    yield f"{changed} sentences go without a document that nothing cites: the control"
     for own in idle[:_SHOWN]:
         yield f"  {own['id']}: [{own['document']}] does not matter to: {own['text']}"
     if len(idle) > _SHOWN:

@@ -132,7 +132,8 @@ def _measured(
         "all": agreement(labels, decisions),
         "sources": sources if len(sources) > 1 else {},
         "levels": levels,
-        "pairs_per_second": computed / seconds if computed else None,
+        # What levels of a cascade knew already is not counted.
+        "pairs_per_second": computed / seconds if computed and not levels else None,
         "decisions": decisions,
     }
 
@@ -143,7 +144,8 @@ def _lines(found: dict[str, Any]) -> Iterator[str]:
         rows = judge["sources"] | {"all": judge["all"]}
         width = max(map(len, [*rows, "source"]))
         speed = judge["pairs_per_second"]
-        yield f"{spec}: {'all was known' if speed is None else f'{speed:.3g} pairs/s'}"
+        known = "seconds by level below" if judge["levels"] else "all was known"
+        yield f"{spec}: {known if speed is None else f'{speed:.3g} pairs/s'}"
         yield f"{'':{width}}{'supported, %':>22}{'':37}{'supported':>18}{'unsupported':>19}"
         yield (
             f"{'source':{width}}   pairs  labels  judge  accuracy        95 %  balanced  kappa"
@@ -159,11 +161,7 @@ def _lines(found: dict[str, Any]) -> Iterator[str]:
                 f"{_shown(own['balanced_accuracy']):>10}{_shown(own['kappa'], 2):>7} "
                 f"{p}{r}{f} {''.join(others)}"
             )
-        for level in judge["levels"]:
-            shown = (
-                f"{k} {v:.6g}" if isinstance(v, float) else f"{k} {v}" for k, v in level.items()
-            )
-            yield ", ".join(shown)
+        yield from map(shared.level_line, judge["levels"])
         yield ""
     for own in found["between"]:
         one, other = own["judges"]

@@ -7,7 +7,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -225,12 +225,18 @@ def verifier_of(arguments: argparse.Namespace, spec: str | None = None) -> Verif
     return load_verifier(spec or arguments.verifier, kept, arguments.device)
 
 
+def level_line(account: Mapping[str, Any]) -> str:
+    """The account of a level of a cascade, to read."""
+    return ", ".join(
+        f"{key} {own:.6g}" if isinstance(own, float) else f"{key} {own}"
+        for key, own in account.items()
+    )
+
+
 def tell_levels(verifier: Verifier | None) -> None:
     """A line on stderr for each level of a cascade: pairs, seconds and money."""
     for level in getattr(verifier, "levels", ()):
-        print(
-            ", ".join(f"{name} {value}" for name, value in level.account().items()), file=sys.stderr
-        )
+        print(level_line(level.account()), file=sys.stderr)
 
 
 def check_writable(*paths: Path | None) -> None:

@@ -58,10 +58,11 @@ class Chat:
     Args:
         options: where the model is, and how it is queried.
         known: answers of earlier runs, by the digests of what was sent.
-        keep: writes an answer down, under its digest.
+        keep: writes an answer down, under its digest; None if they are for this process only.
         label: what lines on stderr begin with.
 
     Attributes:
+        answered: answers that came in this process.
         spent: what all answers cost, those of earlier runs too, at the prices of their time.
         refusal: in words the last refusal, of those questions that were refused.
     """
@@ -70,12 +71,12 @@ class Chat:
         self,
         options: EndpointOptions,
         known: dict[str, Reply],
-        keep: Callable[[str, Reply], None],
+        keep: Callable[[str, Reply], None] | None,
         label: str,
     ) -> None:
         self.options = options
         self.label = label
-        self.spent = 0.0
+        self.answered, self.spent = 0, 0.0
         self.refusal = ""
         self._longest = options.max_tokens
         self._known: dict[str, Reply] = {}
@@ -110,7 +111,12 @@ class Chat:
             progress.advance(cost=self.spent)
 
         self._has_failed = False
-        self._client.run(each(left, ask, self.options.concurrency))
+        try:
+            self._client.run(each(left, ask, self.options.concurrency))
+        except InputError as error:
+            kept = len(self._known) if self._keep else 0
+            goes_on = f"; {kept} answers are kept, the same command goes on" if kept else ""
+            raise InputError(f"{error}{goes_on}") from None
         return [self._known.get(key) for key in keys]
 
     def account(self) -> dict[str, float]:
@@ -159,8 +165,10 @@ class Chat:
                 self._refused += 1
                 self.refusal = f" (the last one: {error.words})"
                 return
-            self._keep(key, reply)
+            if self._keep:
+                self._keep(key, reply)
             self._know(key, reply)
+            self.answered += 1
             self._refused_in_a_row = 0
 
     def _know(self, key: str, reply: Reply) -> None:
@@ -182,8 +190,7 @@ class Chat:
                 if not self._reserved or self._has_failed:
                     raise InputError(
                         f"{self.label}: the next answer could exceed max_cost {cap:g}, "
-                        f"{self.spent:.4g} is spent for {len(self._known)} answers; they are kept, "
-                        "with a higher cap the same command goes on"
+                        f"{self.spent:.4g} is spent"
                     )
                 await self._has_room.wait()
             if self._has_failed:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -73,8 +74,14 @@ class Client:
             self._runner.close()
 
     def run(self, work: Coroutine[Any, Any, Result]) -> Result:
-        """Wait for work that queries the server."""
-        return self._runner.run(work)
+        """Wait for work that queries the server; where a loop runs already (a notebook, an agent
+        loop, a server of rewards), in a thread."""
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            return self._runner.run(work)
+        with ThreadPoolExecutor(1) as thread:
+            return thread.submit(self._runner.run, work).result()
 
     async def attempt(self, work: Callable[[], Awaitable[Result]]) -> Result:
         """What some work returns that sends a request, begun anew if it meets a broken answer.

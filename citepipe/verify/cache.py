@@ -6,6 +6,7 @@ import fcntl
 import hashlib
 import json
 import sqlite3
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -38,31 +39,39 @@ class DecisionCache:
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
         self._connection: sqlite3.Connection | None = None
+        self._lock = threading.Lock()
         self._do("cannot be used as a verifier cache", lambda _: None)
 
     def _do(self, what: str, work: Callable[[sqlite3.Connection], T]) -> T:
         """Work on the database, if need be on a new one; `what` an InputError says."""
-        try:
+        with self._lock:
             try:
+                return self._tried(work)
+            except (OSError, sqlite3.Error) as error:
+                raise InputError(f"{self.path}: {what}: {error}") from None
+
+    def _tried(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        try:
+            return work(self._opened())
+        except sqlite3.DatabaseError as error:
+            self._check_damaged(error)
+        with self.path.open("ab") as stream:
+            fcntl.flock(stream, fcntl.LOCK_EX)
+            try:
+                # Another process may have begun a new one meanwhile.
                 return work(self._opened())
             except sqlite3.DatabaseError as error:
                 self._check_damaged(error)
-            with self.path.open("ab") as stream:
-                fcntl.flock(stream, fcntl.LOCK_EX)
-                try:
-                    # Another process may have begun a new one meanwhile.
-                    return work(self._opened())
-                except sqlite3.DatabaseError as error:
-                    self._check_damaged(error)
-                    self._set_aside(error)
-                return work(self._opened())
-        except (OSError, sqlite3.Error) as error:
-            raise InputError(f"{self.path}: {what}: {error}") from None
+                self._set_aside(error)
+            return work(self._opened())
 
     def _opened(self) -> sqlite3.Connection:
         if self._connection is None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._connection = sqlite3.connect(self.path, _WAIT_SECONDS, isolation_level=None)
+            # Rewards are also asked for in threads, one of which is here at a time.
+            self._connection = sqlite3.connect(
+                self.path, _WAIT_SECONDS, isolation_level=None, check_same_thread=False
+            )
             self._connection.execute(
                 "CREATE TABLE IF NOT EXISTS decisions "
                 "(key BLOB PRIMARY KEY, entailed INTEGER NOT NULL) WITHOUT ROWID"

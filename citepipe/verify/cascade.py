@@ -26,21 +26,23 @@ class Level:
     seconds: float = 0.0
 
     def __post_init__(self) -> None:
-        self._before = self._spent()
+        self._before = self._so_far()
 
-    def _spent(self) -> float | None:
-        return getattr(self.verifier, "spent", None)
+    def _so_far(self) -> tuple[int | None, float]:
+        return getattr(self.verifier, "computed", None), getattr(self.verifier, "spent", 0.0)
 
     def account(self) -> dict[str, Any]:
-        """All of it by name, and what it cost where it may cost anything."""
-        spent = self._spent()
+        """All of it by name; how many of the pairs the cache knew, and what the others cost, where
+        the verifier has a cache or prices."""
+        (before, paid), (computed, spent) = self._before, self._so_far()
         return {
             "verifier": self.verifier.name,
             "pairs": self.pairs,
+            **({} if computed is None else {"known": self.pairs - computed + (before or 0)}),
             "accepted": self.accepted,
             "refused": self.refused,
             "seconds": self.seconds,
-            **({} if spent is None else {"cost": spent - (self._before or 0)}),
+            **({"cost": spent - paid} if spent else {}),
         }
 
 

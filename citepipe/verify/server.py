@@ -77,9 +77,6 @@ class ServerVerifier:
     Every answer is kept in the decision cache, under a digest of what was sent and the model, and
     is never requested again. What the server refuses to judge, and what is none of its answers, is
     not entailed, and counted.
-
-    Attributes:
-        computed: pairs that were decided so far by answers of this process.
     """
 
     question_first = False
@@ -93,7 +90,6 @@ class ServerVerifier:
         cache: DecisionCache | None = None,
     ) -> None:
         model = self.name = str(options.model)
-        self.computed = 0
         threshold = threshold or template.threshold
         logprobs = logprobs and not template.between
         self.bounds = bounds_of(model, threshold)
@@ -115,12 +111,16 @@ class ServerVerifier:
         known = {key.removeprefix(prefix): Reply(**json.loads(said)) for key, said in noted.items()}
 
         def keep(key: str, reply: Reply) -> None:
-            self.computed += 1
-            if cache:
-                cache.note(prefix + key, json.dumps(asdict(reply)))
+            assert cache
+            cache.note(prefix + key, json.dumps(asdict(reply)))
 
-        self._judge = _Judge(options, known, keep, f"verifier {model}")
+        self._judge = _Judge(options, known, keep if cache else None, f"verifier {model}")
         self._judge.template = template
+
+    @property
+    def computed(self) -> int:
+        """Pairs that were decided so far by answers of this process."""
+        return self._judge.answered
 
     @property
     def spent(self) -> float:

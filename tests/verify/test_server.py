@@ -9,6 +9,7 @@ import pytest
 
 from citepipe.errors import InputError
 from citepipe.verify.base import Pair
+from citepipe.verify.cascade import Cascade, Level
 from citepipe.verify.load import load_verifier
 from tests.generate.loopback_server import Body, ChatServer, chat, raw, status
 
@@ -145,7 +146,7 @@ def test_a_server_that_dies_or_talks_nonsense_loses_nothing(server: ChatServer, 
         return truthful(body)
 
     server.answer = dying
-    with pytest.raises(InputError, match=r"gave no (whole )?answer"):
+    with pytest.raises(InputError, match=r"gave no .*; 3 answers are kept, the same"):
         verifier.entails(PAIRS)
     server.answer, before = truthful, len(server.requests)
     server.start()
@@ -173,6 +174,10 @@ def test_money_is_counted_and_capped_over_all_runs(
     judge(server, tmp_path, f"{money}9").entails(PAIRS)
     assert len(server.requests) == 6
     assert "answers 6, prompt_tokens 600, answer_tokens 60, " in capsys.readouterr().err
+    level = Level(judge(server, tmp_path, f"{money}9"), has_band=False)
+    Cascade([level]).entails([*PAIRS, Pair("Mill 9 is old.", "It is old.")])
+    account = level.account()
+    assert (account["known"], account["cost"]) == (6, pytest.approx(0.12))
 
 
 @pytest.mark.parametrize(
