@@ -12,8 +12,9 @@ import json
 import re
 from collections.abc import Callable, Collection, Mapping
 from functools import cache
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from snakemake.io import ancient
 from snakemake.logging import logger
@@ -42,12 +43,22 @@ class Wildcards(dict[str, str]):
     __getattr__ = dict.__getitem__
 
 
+class Given(NamedTuple):
+    """What a job is given, the same for all shards of a sample: its inputs by name, its parameters,
+    and whether nothing has to run for the inputs."""
+
+    inputs: dict[str, list[str]]
+    values: dict[str, Any]
+    is_settled: bool
+
+
 class Stages:
     """All stages of a workflow, by what they make."""
 
     def __init__(self, results: str, forced: Callable[[], Any]) -> None:
         self.results, self.forced = results, forced
-        self.makers: list[tuple[list[str], Collection[str], Callable[[Any], Any]]] = []
+        self.makers: list[tuple[list[str], Collection[str], Callable[[Any], Given], Any]] = []
+        self.maker_of = cache(self._maker_of)
         self.identity = cache(self._identity)
         self.is_settled = cache(self._is_settled)
         self.code_of = cache(code_of)
@@ -62,8 +73,9 @@ class Stages:
         cfg: Any,
         systems: Collection[str] = (),
         absent: Any = (),
-    ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Note what a stage depends on, for its rule's `input` and `params`, which are returned.
+    ) -> tuple[Callable[[Any], dict[str, list[str]]], dict[str, Any]]:
+        """Note what a stage depends on, for its rule's `input` (all in one function, as Snakemake
+        takes a while for each) and `params`, which are returned.
 
         Args:
             makes: the patterns of its outputs.
@@ -75,23 +87,31 @@ class Stages:
             systems: whose outputs it makes, if the patterns have a system.
             absent: files without which its outputs are stale although they can be there.
         """
-        known: dict[str, tuple[dict[str, Any], bool, bool]] = {}
+        known: dict[str, tuple[bool, bool]] = {}
 
-        def state(wildcards: Any) -> tuple[dict[str, Any], bool, bool]:
-            """A job's parameters, whether its output was made by them, and all before it too."""
+        @cache
+        def of_shards(**wildcards: str) -> Given:
+            own = Wildcards(wildcards)
+            found = {name: _at(value, own) for name, value in inputs.items()}
+            made = {"code": self.code_of("stage.py", script, *_at(code, own).split())}
+            for name, paths in found.items():
+                # Shards of a sample are equal here, however many there are.
+                made[name] = digest_of(list(dict.fromkeys(map(self.identity, paths))))
+            # As a file has it, in a fixed order: Snakemake compares texts.
+            text = json.dumps({"cfg": _at(cfg, own), "made_of": made}, sort_keys=True)
+            is_settled = all(map(self.is_settled, chain(*found.values())))
+            return Given(found, json.loads(text), is_settled)
+
+        def given(wildcards: Any) -> Given:
+            return of_shards(**{k: v for k, v in wildcards.items() if k != "scatteritem"})
+
+        def state(wildcards: Any) -> tuple[bool, bool]:
+            """Whether a job's output was made by its parameters, and all before it by theirs."""
             output = makes[0].format(**wildcards)
             if output not in known:
-                made = {"code": self.code_of("stage.py", script, *_at(code, wildcards).split())}
-                for name, given in inputs.items():
-                    # Shards of a sample are equal here, however many there are.
-                    found = dict.fromkeys(map(self.identity, _at(given, wildcards)))
-                    made[name] = digest_of(list(found))
-                values = {"cfg": _at(cfg, wildcards), "made_of": made}
-                # As a file has it, in a fixed order: Snakemake compares texts.
-                values = json.loads(json.dumps(values, sort_keys=True))
                 record = read_record(record_of(self.results, output))
                 with_others = record.pop("versions", {}) if isinstance(record, dict) else {}
-                same = record == values
+                same = record == given(wildcards).values
                 for name, version in with_others.items():
                     if same and version != versions().get(name):
                         self.warn(
@@ -99,52 +119,51 @@ class Stages:
                             f"here is {versions().get(name)}"
                         )
                 same = same and not _at(absent, wildcards)
-                paths = [path for given in inputs.values() for path in _at(given, wildcards)]
-                known[output] = values, same, same and all(map(self.is_settled, paths))
+                known[output] = same, same and given(wildcards).is_settled
             return known[output]
 
-        def files_of(given: Any) -> Callable[[Any], list[str]]:
-            return lambda wildcards: [
-                ancient(path) if state(wildcards)[2] else path
-                for path in _at(given, wildcards)
-                if not path.startswith(OWN_CODE)
-            ]
-
-        def newer(wildcards: Any) -> list[str]:
+        def files_of(wildcards: Any) -> dict[str, list[str]]:
+            same, is_settled = state(wildcards)
+            files = {
+                name: [
+                    ancient(path) if is_settled else path
+                    for path in paths
+                    if not path.startswith(OWN_CODE)
+                ]
+                for name, paths in given(wildcards).inputs.items()
+            }
             # What is not there is made only if something that is stale asks for it.
-            there = Path(makes[0].format(**wildcards)).exists()
-            return [str(NEWER)] if there and not state(wildcards)[1] else []
+            is_stale = not same and Path(makes[0].format(**wildcards)).exists()
+            return files | {STALE: [str(NEWER)] if is_stale else []}
 
         patterns = [re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>[^/]+)", re.escape(path)) for path in makes]
-        self.makers.append((patterns, ("", *systems), state))
-        return (
-            {**{name: files_of(given) for name, given in inputs.items()}, STALE: newer},
-            {
-                "cfg": lambda wildcards: state(wildcards)[0]["cfg"],
-                "made_of": lambda wildcards: state(wildcards)[0]["made_of"],
-            },
-        )
+        self.makers.append((patterns, ("", *systems), given, state))
+        return files_of, {
+            "cfg": lambda wildcards: given(wildcards).values["cfg"],
+            "made_of": lambda wildcards: given(wildcards).values["made_of"],
+        }
 
-    def _maker(self, path: str) -> tuple[str, Wildcards, Any] | None:
-        """What a stage makes that a path is, or is in, with its wildcards and its state."""
+    def _maker_of(self, path: str) -> tuple[str, Wildcards, Any, Any] | None:
+        """What a stage makes that a path is, or is in, with its wildcards, and what knows its
+        parameters and its state."""
         for place in (path, *map(str, Path(path).parents)):
-            for patterns, systems, state in self.makers:
+            for patterns, systems, given, state in self.makers:
                 for match in filter(None, (re.fullmatch(made, place) for made in patterns)):
                     wildcards = Wildcards(match.groupdict())
                     if wildcards.get("system", "") in systems:
-                        return place, wildcards, state
+                        return place, wildcards, given, state
         return None
 
     def _identity(self, path: str) -> str:
         """A digest of what a path holds or, if a stage makes it, of what that is made of."""
         if path.startswith(OWN_CODE):
             return code_of_own(path.removeprefix(OWN_CODE))
-        maker = self._maker(path)
+        maker = self.maker_of(path)
         if maker is None:
             return digest_of_path(Path(path))
-        place, wildcards, state = maker
+        place, wildcards, given, _ = maker
         whole = str(Path(place).parent) if "scatteritem" in wildcards else place
-        return digest_of([whole, state(wildcards)[0]])
+        return digest_of([whole, given(wildcards).values])
 
     def _is_settled(self, path: str) -> bool:
         """Whether nothing has to run for a path: what is made of it need not look at its time.
@@ -152,10 +171,10 @@ class Stages:
         Snakemake does not ask jobs behind one that has to run for reasons of their own, so all of
         them must follow from it.
         """
-        maker = self._maker(path)
+        maker = self.maker_of(path)
         if maker is None or "scatteritem" in maker[1]:
             return True
-        return not self.forced() and Path(path).exists() and bool(maker[2](maker[1])[2])
+        return not self.forced() and Path(path).exists() and bool(maker[3](maker[1])[1])
 
 
 def _at(value: Any, wildcards: Any) -> Any:

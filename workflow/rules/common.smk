@@ -25,7 +25,7 @@ from citepipe.errors import InputError
 from citepipe.inputs import absent_inputs, localise
 from citepipe.models.load import is_ready
 from citepipe.options import resolved
-from citepipe.provenance import digest_of_path, is_input
+from citepipe.provenance import digest_of_path
 from citepipe.verify.load import check_spec, levels
 from demand import ALONE, Ask, Demand
 from staleness import NEWER, OWN_CODE, Stages, Wildcards
@@ -193,8 +193,6 @@ def files(*paths):
         source = [folder for folder in SOURCES if Path(path).is_relative_to(folder)]
         if source or Path(path).is_relative_to(RESULTS):
             found += source or [path]
-        elif Path(path).is_dir():
-            found += [str(f) for f in sorted(Path(path).rglob("*")) if is_input(f, Path(path))]
         elif Path(path).exists():
             found.append(path)
     return list(dict.fromkeys(found))

@@ -18,7 +18,7 @@ FETCH_INPUT, FETCH_PARAMS = STAGES.add(
 
 rule fetch:
     input:
-        **FETCH_INPUT,
+        unpack(FETCH_INPUT),
     output:
         directory(SOURCE),
     log:
@@ -50,7 +50,7 @@ WORLD_INPUT, WORLD_PARAMS = STAGES.add(
 
 rule world:
     input:
-        **WORLD_INPUT,
+        unpack(WORLD_INPUT),
     output:
         WORLD_FILES,
     log:
@@ -72,7 +72,7 @@ BASE_INPUT, BASE_PARAMS = STAGES.add(
 
 rule miniature_base:
     input:
-        **BASE_INPUT,
+        unpack(BASE_INPUT),
     output:
         directory(MINIATURE_BASE),
     log:
@@ -108,7 +108,7 @@ DATA_INPUT, DATA_PARAMS = STAGES.add(
 
 rule data:
     input:
-        **DATA_INPUT,
+        unpack(DATA_INPUT),
     output:
         train=f"{DATA}/train.json",
         dev=f"{DATA}/dev.json",

@@ -25,7 +25,7 @@ TEACH_INPUT, TEACH_PARAMS = STAGES.add(
 
 rule teach:
     input:
-        **TEACH_INPUT,
+        unpack(TEACH_INPUT),
     output:
         train=f"{TEACHER}/train.json",
         dev=f"{TEACHER}/dev.json",
@@ -68,7 +68,7 @@ SFT_INPUT, SFT_PARAMS = STAGES.add(
 
 rule sft:
     input:
-        **SFT_INPUT,
+        unpack(SFT_INPUT),
     output:
         directory(MODEL),
     log:

@@ -16,7 +16,7 @@ WEIGHTS_INPUT, WEIGHTS_PARAMS = STAGES.add(
 
 rule weights:
     input:
-        **WEIGHTS_INPUT,
+        unpack(WEIGHTS_INPUT),
     output:
         directory(WEIGHTS),
     log:
@@ -69,7 +69,7 @@ PREDICT_INPUT, PREDICT_PARAMS = STAGES.add(
 
 rule predict:
     input:
-        **PREDICT_INPUT,
+        unpack(PREDICT_INPUT),
     output:
         ANSWERS,
     log:

@@ -27,7 +27,7 @@ RL_INPUT, RL_PARAMS = STAGES.add(
 
 rule rl:
     input:
-        **RL_INPUT,
+        unpack(RL_INPUT),
     output:
         directory(MODEL),
     log:
@@ -64,7 +64,7 @@ DPO_INPUT, DPO_PARAMS = STAGES.add(
 
 rule dpo:
     input:
-        **DPO_INPUT,
+        unpack(DPO_INPUT),
     output:
         directory(MODEL),
     log:

@@ -27,7 +27,7 @@ SAMPLE_INPUT, SAMPLE_PARAMS = STAGES.add(
 
 rule sample:
     input:
-        **SAMPLE_INPUT,
+        unpack(SAMPLE_INPUT),
     output:
         SHARD,
     log:
@@ -62,7 +62,7 @@ MERGE_INPUT, MERGE_PARAMS = STAGES.add(
 
 rule merge_samples:
     input:
-        **MERGE_INPUT,
+        unpack(MERGE_INPUT),
     output:
         answers=f"{SAMPLES}/answers.json",
         candidates=f"{SAMPLES}/candidates.jsonl",

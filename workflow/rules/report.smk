@@ -53,7 +53,7 @@ TABLE_INPUT, TABLE_PARAMS = STAGES.add(
 
 rule table:
     input:
-        **TABLE_INPUT,
+        unpack(TABLE_INPUT),
     output:
         table=f"{RESULTS}/table.csv",
         page=shown("table.html", "table of systems", "table", "Scores"),
@@ -117,7 +117,7 @@ PAGE_INPUT, PAGE_PARAMS = STAGES.add(
 
 rule report:
     input:
-        **PAGE_INPUT,
+        unpack(PAGE_INPUT),
     output:
         shown("report.html", "every answer", "report", "Answers"),
     log:

@@ -31,7 +31,7 @@ SCORE_INPUT, SCORE_PARAMS = STAGES.add(
 
 rule score:
     input:
-        **SCORE_INPUT,
+        unpack(SCORE_INPUT),
     output:
         SCORES,
     log:
