@@ -162,9 +162,15 @@ def run(
             say(f"{method}: stopped at step {at.step}, KL {figures['kl']:.3g} > {limit}")
             break
         if diverged:
+            both = [own for own in at.metrics if own["step"] in (at.best_step, at.step)]
+            kept, last = (own for own in both if "dev_reward" in own)
+            rise, fall = (
+                f"{name} {kept[name]:.3f} -> {last[name]:.3f}"
+                for name in ("dev_reward", f"dev_citation_f1_{watch and watch[0]}")
+            )
             say(
-                f"{method}: stopped at step {at.step}, rewards on dev rise and the citation F1 by "
-                f"{watch and watch[0]} falls; step {at.best_step} is kept"
+                f"{method}: stopped at step {at.step}, rewards rise ({rise}) and another verdict "
+                f"falls ({fall}); step {at.best_step} is kept"
             )
             break
     if at.best_step == 0:

@@ -247,8 +247,9 @@ def test_a_policy_that_games_the_rewards_is_not_kept_and_ends_the_run(
     changed = {"watch": ("other", "lexical"), "stop_when_diverging": True, "evaluations": 4}
     metrics = read_jsonl(ppo.run(tmp_path, **changed) / "metrics.jsonl")
     assert [own["step"] for own in metrics if "dev_reward" in own] == [0, 1, 2, 3]
-    assert "stopped at step 3" in (said := capsys.readouterr().err)
-    assert "step 1 is kept" in said
+    said = capsys.readouterr().err
+    assert "stopped at step 3, rewards rise (dev_reward 1.000 -> 1.500) and" in said
+    assert "(dev_citation_f1_other 60.000 -> 59.000); step 1 is kept" in said
 
 
 def test_a_loss_that_is_not_finite_names_the_step_and_keeps_the_last_state(
