@@ -99,7 +99,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     files = [f"data/{name}.json" for name in ("train", "dev", "test/asqa", "test/eli5", "mixture")]
     files += ["teacher/train.json", "teacher/dev.json", "report.html", "scores.csv"]
     files += [*(f"table.{kind}" for kind in ("csv", "md", "tex", "html")), "figures/curves.csv"]
-    drawn = ("learning_curves", "scores", "errors", "samples")
+    drawn = ("learning_curves", "scores", "errors", "samples", "cost")
     files += [f"figures/{name}.{kind}" for name in drawn for kind in ("svg", "png")]
     files += [f"scores/{system}/seed0.json" for system in SYSTEMS]
     for system in ("h_rs", "fg_rs"):
