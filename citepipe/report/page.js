@@ -402,19 +402,29 @@ function show(answer, k) {
       oninput: (event) => label(labels[key]?.label ?? "unsure", event.target.value) }, labels[key]?.comment ?? ""),
     el("p", { class: "hint" }, el("a", { href: `#${new URLSearchParams({ at: key, verifier: $("verifier").value })}` }, "link to this sentence"))));
   history.replaceState(null, "", address({ at: key }));
-  $("panel").hidden = false;
+  for (const one of document.querySelectorAll(".said.open")) one.classList.remove("open");
+  beside(true);
   press();
   $("panel").scrollTop = 0;
-  for (const one of document.querySelectorAll(".said.open")) one.classList.remove("open");
-  $(`q${question.n}`)?.replaceWith(card(question, question.cells.includes(answer) ? question.cells : question.answers));
+  $("panel").focus();
+}
+
+/** Shows the panel or hides it. The page grows narrower or wider by it: the question stays where it is. */
+function beside(isShown) {
+  const { question } = open.answer;
+  const place = () => $(`q${question.n}`)?.getBoundingClientRect().top ?? 0;
+  const before = place();
+  $("panel").hidden = !isShown;
+  if (isShown) $(`q${question.n}`)?.replaceWith(card(question, question.cells.includes(open.answer) ? question.cells : question.answers));
+  scrollBy(0, place() - before);
 }
 
 function close() {
-  $("panel").hidden = true;
+  beside(false);
   const was = document.querySelector(".said.open");
   open = null;
   was?.classList.remove("open");
-  was?.focus();
+  was?.focus({ preventScroll: true });
   history.replaceState(null, "", address());
 }
 
@@ -634,7 +644,7 @@ function turn(by) {
 
 function step(by) {
   const cards = [...$("list").children];
-  const now = cards.indexOf(document.activeElement?.closest?.("article"));
+  const now = cards.indexOf(document.activeElement?.closest?.("article") ?? (open && $(`q${open.answer.question.n}`)));
   const next = cards[Math.min(Math.max(now + by, 0), cards.length - 1)];
   next?.focus();
   next?.scrollIntoView({ block: "start" });
@@ -681,7 +691,7 @@ async function begin() {
   render();
   faults();
   charts();
-  $("samples").hidden = !data.samples.length;
+  $("samples").hidden = document.querySelector("[href='#samples']").hidden = !data.samples.length;
   if (data.samples.length) samples(true);
   listen();
   follow();

@@ -125,8 +125,15 @@ def test_from_a_count_to_a_sentence_its_passage_and_a_verdict(opened: Any, repor
     row = page.locator("#fault-table tbody tr", has_text="long")
     row.get_by_role("link", name="1 (17%)").nth(1).click()
     assert questions(page) == ["mill"]
-    page.get_by_role("button", name="John Hart owned four mills").click()
+    page.set_viewport_size({"width": 1280, "height": 400})
+    sentence = page.get_by_role("button", name="John Hart owned four mills")
+    sentence.scroll_into_view_if_needed()
+    place = sentence.bounding_box()["y"]
+    sentence.click()
     panel = page.locator("#panel")
+    # The page is narrower beside it, and the sentence stays where it was.
+    assert abs(sentence.bounding_box()["y"] - place) < 50
+    expect(panel).to_be_focused()
     assert "lexical: not supported by what it cites" in panel.inner_text()
     assert "In no cited passage: four" in panel.inner_text()
     assert panel.locator(".decisive").inner_text() == "John Hart owned three mills."
@@ -145,6 +152,7 @@ def test_from_a_count_to_a_sentence_its_passage_and_a_verdict(opened: Any, repor
     link = panel.get_by_role("link", name="link to this sentence").get_attribute("href")
     page.keyboard.press("Escape")
     assert panel.is_hidden()
+    expect(page.get_by_role("button", name="John Hart owned four mills")).to_be_focused()
     other = opened(report, link)
     assert other.locator("#system").input_value() == "long"
     assert other.locator("article .open").inner_text() == "John Hart owned four mills [2]."

@@ -1,5 +1,9 @@
 """The table of all systems, their scores in tidy form, learning curves, and a page that shows all."""
 
+
+report: "../report/overview.rst"
+
+
 ALL_SCORES = of_all_runs(SYSTEMS, SCORES)
 ALL_MODELS = of_all_runs(TRAINED, MODEL)
 SAMPLE_FILES = (f"{SAMPLES}/answers.json", f"{SAMPLES}/candidates.jsonl")
