@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 Provenance = dict[str, str | int | float | None]
@@ -32,6 +33,40 @@ class Verifier(Protocol):
 
     def entails(self, pairs: Sequence[Pair]) -> list[bool]:
         """One decision per pair, in order."""
+
+
+class ByVerdict(ABC):
+    """A verifier with verdicts; entailed is what has the verdict True."""
+
+    @abstractmethod
+    def verdicts(self, pairs: Sequence[Pair]) -> list[bool | None]:
+        """One per pair, in order; None for what is undecided, or supported in part."""
+
+    def entails(self, pairs: Sequence[Pair]) -> list[bool]:
+        """See `Verifier.entails`; what is undecided is not entailed."""
+        return list(map(bool, self.verdicts(pairs)))
+
+
+class BySupport(ByVerdict):
+    """A verifier that finds how far a pair is supported. Entailed is what has more support than the
+    upper of the `bounds`; what has more than the lower only is undecided."""
+
+    bounds: tuple[float, float]
+
+    @abstractmethod
+    def supports(self, pairs: Sequence[Pair]) -> Iterator[list[tuple[Pair, float]]]:
+        """Support from 0 to 1, batch by batch, equal pairs once."""
+
+    def decisions(self, pairs: Sequence[Pair]) -> Iterator[list[tuple[Pair, bool | None]]]:
+        """Verdicts batch by batch, equal pairs once."""
+        low, high = self.bounds
+        for batch in self.supports(pairs):
+            yield [(pair, None if low < own <= high else own > high) for pair, own in batch]
+
+    def verdicts(self, pairs: Sequence[Pair]) -> list[bool | None]:
+        """See `ByVerdict.verdicts`."""
+        known = {pair: own for batch in self.decisions(pairs) for pair, own in batch}
+        return [known[pair] for pair in pairs]
 
 
 def identity_of(verifier: Verifier) -> str:

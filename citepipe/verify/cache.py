@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from citepipe.errors import InputError
 from citepipe.progress import say
-from citepipe.verify.base import Pair, Provenance
+from citepipe.verify.base import ByVerdict, Pair, Provenance
 
 if TYPE_CHECKING:
     from citepipe.verify.models import BatchedVerifier
@@ -197,7 +197,7 @@ def _said(model: BatchedVerifier) -> dict[str, Any]:
     return {name: getattr(model, name) for name in NotedModel.__annotations__}
 
 
-class CachedVerifier:
+class CachedVerifier(ByVerdict):
     """A verifier that queries another one only for what the cache does not know: of `computed`
     distinct pairs so far.
 
@@ -212,12 +212,8 @@ class CachedVerifier:
     def __getattr__(self, attribute: str) -> Any:
         return getattr(self._verifier, attribute)
 
-    def entails(self, pairs: Sequence[Pair]) -> list[bool]:
-        """One decision per pair; equal pairs are queried once."""
-        return list(map(bool, self.verdicts(pairs)))
-
     def verdicts(self, pairs: Sequence[Pair]) -> list[bool | None]:
-        """The same, None for what is undecided."""
+        """See `ByVerdict.verdicts`; equal pairs are queried once."""
         identity = self._verifier.identity
         keys = {pair: decision_key(identity, pair) for pair in dict.fromkeys(pairs)}
         known = self._cache.get(list(keys.values()))

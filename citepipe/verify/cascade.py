@@ -10,7 +10,7 @@ from typing import Any
 
 from citepipe.errors import InputError
 from citepipe.progress import say
-from citepipe.verify.base import Pair, Provenance, Verifier, identity_of, is_graded
+from citepipe.verify.base import ByVerdict, Pair, Provenance, Verifier, identity_of, is_graded
 
 
 @dataclass
@@ -46,7 +46,7 @@ class Level:
         }
 
 
-class Cascade:
+class Cascade(ByVerdict):
     """A verifier of several levels: what one accepts is entailed, and so on with what is left.
 
     What a level with two thresholds refuses is not entailed, and what is between them goes on; of a
@@ -68,12 +68,8 @@ class Cascade:
             )
         self.question_first, self.graded = first.pop(), is_graded(verifiers[-1])
 
-    def entails(self, pairs: Sequence[Pair]) -> list[bool]:
-        """See `Verifier.entails`."""
-        return list(map(bool, self.verdicts(pairs)))
-
     def verdicts(self, pairs: Sequence[Pair]) -> list[bool | None]:
-        """The same, None for what the last level leaves undecided."""
+        """See `ByVerdict.verdicts`; None for what the last level leaves undecided."""
         return [verdict for verdict, _ in self.decided(pairs)]
 
     def decided(self, pairs: Sequence[Pair]) -> list[tuple[bool | None, int]]:

@@ -21,7 +21,7 @@ from citepipe.errors import InputError
 from citepipe.models import pretrained
 from citepipe.progress import say
 from citepipe.provenance import digest_of
-from citepipe.verify.base import Pair, Verifier, is_graded
+from citepipe.verify.base import ByVerdict, Pair, Verifier, is_graded
 from citepipe.verify.cache import CachedVerifier, DecisionCache, NotedModel
 
 if TYPE_CHECKING:
@@ -207,7 +207,7 @@ def checked(spec: str, verifier: Any) -> Verifier:
     return _UsersVerifier(spec, verifier)
 
 
-class _UsersVerifier:
+class _UsersVerifier(ByVerdict):
     """A verifier from outside of this package, whose mistakes are one clear line."""
 
     def __init__(self, spec: str, verifier: Verifier) -> None:
@@ -217,12 +217,8 @@ class _UsersVerifier:
     def __getattr__(self, attribute: str) -> Any:
         return getattr(self._verifier, attribute)
 
-    def entails(self, pairs: Sequence[Pair]) -> list[bool]:
-        """See `Verifier.entails`."""
-        return list(map(bool, self.verdicts(pairs)))
-
     def verdicts(self, pairs: Sequence[Pair]) -> list[bool | None]:
-        """The same, None for 0.5 of one that is graded."""
+        """See `ByVerdict.verdicts`; None for 0.5 of one that is graded."""
         with _one_line(self._spec, "entails"):
             decisions = list(self._verifier.entails(pairs))
         if len(decisions) != len(pairs):

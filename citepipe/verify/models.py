@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import json
 import re
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
@@ -32,7 +32,7 @@ from citepipe.models.pretrained import (
     read_config,
 )
 from citepipe.progress import Progress, say
-from citepipe.verify.base import Pair, Provenance
+from citepipe.verify.base import BySupport, Pair, Provenance
 
 if TYPE_CHECKING:
     import torch
@@ -51,13 +51,12 @@ _MAX_NEW_TOKENS = 10
 _ROUNDING = 3e-5
 
 
-class BatchedVerifier(ABC):
+class BatchedVerifier(BySupport):
     """What all verifiers that are models share; a subclass knows the model's input and answer.
 
     `settings` are what decisions depend on beside the model: template, label, threshold. In the
-    identity a local directory counts by its content. Entailed is what has more support than the
-    upper of the `bounds`; what has more than the lower only is undecided. `tokens_per_batch`, pairs
-    times tokens of the longest, becomes smaller when memory runs out, and stays so.
+    identity a local directory counts by its content. `tokens_per_batch`, pairs times tokens of the
+    longest, becomes smaller when memory runs out, and stays so.
     """
 
     question_first = False
@@ -89,23 +88,8 @@ class BatchedVerifier(ABC):
         on_cpu = self._model.device.type == "cpu"
         self.tokens_per_batch = CPU_TOKENS_PER_BATCH if on_cpu else GPU_TOKENS_PER_BATCH
 
-    def entails(self, pairs: Sequence[Pair]) -> list[bool]:
-        """See `Verifier.entails`; what is undecided is not entailed."""
-        return list(map(bool, self.verdicts(pairs)))
-
-    def verdicts(self, pairs: Sequence[Pair]) -> list[bool | None]:
-        """The same, None for what is undecided."""
-        known = {pair: entailed for batch in self.decisions(pairs) for pair, entailed in batch}
-        return [known[pair] for pair in pairs]
-
-    def decisions(self, pairs: Sequence[Pair]) -> Iterator[list[tuple[Pair, bool | None]]]:
-        """Decisions batch by batch, equal pairs once; None for what is undecided."""
-        low, high = self.bounds
-        for batch in self.supports(pairs):
-            yield [(pair, None if low < own <= high else own > high) for pair, own in batch]
-
     def supports(self, pairs: Sequence[Pair]) -> Iterator[list[tuple[Pair, float]]]:
-        """Support from 0 to 1, batch by batch, equal pairs once.
+        """See `BySupport.supports`.
 
         The longest come first: what does not fit into memory shows at the start, as an InputError.
         """

@@ -18,7 +18,7 @@ from citepipe.errors import InputError
 from citepipe.generate.chat import Chat, Reply
 from citepipe.options import EndpointOptions
 from citepipe.progress import say
-from citepipe.verify.base import Pair, Provenance
+from citepipe.verify.base import BySupport, Pair, Provenance
 from citepipe.verify.cache import DecisionCache
 from citepipe.verify.decoders import Template, read_template
 from citepipe.verify.models import bounds_of
@@ -71,7 +71,7 @@ def _by_probability(choice: dict[str, Any], template: Template) -> float | None:
     return support if 0 <= support <= 1 else None
 
 
-class ServerVerifier:
+class ServerVerifier(BySupport):
     """A verifier behind a server.
 
     Every answer is kept in the decision cache, under a digest of what was sent and the model, and
@@ -127,19 +127,8 @@ class ServerVerifier:
         """What all answers cost, those of earlier runs too."""
         return self._judge.spent
 
-    def entails(self, pairs: Sequence[Pair]) -> list[bool]:
-        """See `Verifier.entails`; what is undecided is not entailed."""
-        return list(map(bool, self.verdicts(pairs)))
-
-    def verdicts(self, pairs: Sequence[Pair]) -> list[bool | None]:
-        """The same, None for what is undecided."""
-        low, high = self.bounds
-        known = {pair: own for batch in self.supports(pairs) for pair, own in batch}
-        supports = [known[pair] for pair in pairs]
-        return [None if low < own <= high else own > high for own in supports]
-
     def supports(self, pairs: Sequence[Pair]) -> Iterator[list[tuple[Pair, float]]]:
-        """Support from 0 to 1, of equal pairs once.
+        """See `BySupport.supports`; all in one batch.
 
         Raises:
             InputError: as of `Chat.replies`; what came until then is kept.
