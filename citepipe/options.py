@@ -326,10 +326,21 @@ class ServerOptions(APIOptions):
     """A server, such as vLLM, that runs the model in place of this process, or several alike."""
 
     urls: list[Url] = run_only([], "In the place of url: servers that share the requests.")
+    start: list[str] | None = run_only(
+        None,
+        "In the place of url: each job starts `vllm serve` on the GPUs that it has, with these "
+        "further arguments ([] for none), and ends it.",
+    )
     model: str | None = Field(
         None, min_length=1, description="The model's name there; null: the first it serves as base."
     )
     concurrency: int = run_only(64, "Requests under way at once, per server.", ge=1)
+
+    @model_validator(mode="after")
+    def _check_start(self) -> Self:
+        if self.start is not None and {"url", "urls"} & self.model_fields_set:
+            raise ValueError("start: expected no url or urls with it: those run already")
+        return self
 
 
 class EndpointOptions(APIOptions):

@@ -188,7 +188,7 @@ class Demand:
         seconds += self._drawing(questions * drawn * options.max_new_tokens)
         seconds += self._judging(questions * drawn, verifier)
         gb = gpu_gb = self._verifiers(verifier)
-        if config.server is None:
+        if config.server is None or config.server.start is not None:
             gb += 1.3 * self.size * self.bytes
             length = config.prompt.max_input_tokens + options.max_new_tokens
             gpu_gb += self.weights_gb + KEPT / 10 * self.size * length

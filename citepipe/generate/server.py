@@ -15,6 +15,7 @@ from pydantic import BaseModel, Field, FiniteFloat
 from citepipe.errors import InputError
 from citepipe.generate.client import BrokenAnswerError, Client, RefusedError, each
 from citepipe.generate.completion import Completion, Done, Request
+from citepipe.generate.started import StartedServer
 from citepipe.generate.text import Cut, Detokenizer
 from citepipe.models.load import check_trained, is_whole
 from citepipe.options import ServerOptions
@@ -219,10 +220,15 @@ class ServerGenerator:
         self.end_ids = frozenset(i for i in (end_id, tokenizer.eos_token_id) if i is not None)
         if trained is not None:
             check_trained(trained)
+        self._started = None
+        urls = options.urls or [options.url]
+        if options.start is not None:
+            model = str(trained) if trained is not None and is_whole(trained) else base
+            self._started = StartedServer(model, options.start)
+            urls = [self._started.url]
         self._runner = asyncio.Runner()
         self.servers = [
-            _Server(options.model_copy(update={"url": url}), self._runner)
-            for url in options.urls or [options.url]
+            _Server(options.model_copy(update={"url": url}), self._runner) for url in urls
         ]
         try:
             for server in self.servers:
@@ -232,10 +238,13 @@ class ServerGenerator:
             raise
 
     def close(self) -> None:
-        """Take the adapter off the servers again, if that can be done, and leave."""
+        """Take the adapter off the servers again, if that can be done, and leave; end a server
+        that was started."""
         for server in self.servers:
             server.close()
         self._runner.close()
+        if self._started is not None:
+            self._started.close()
 
     @property
     def capacity(self) -> int:

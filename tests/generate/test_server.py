@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import itertools
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
-from contextlib import closing, nullcontext
+from contextlib import ExitStack, closing, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -486,6 +489,82 @@ def test_a_server_on_this_machine_is_reached_without_a_proxy(
         assert ask(client) == ask(client) == {"is": "right"}
     # Over one connection.
     assert len(server.connections) == 1
+
+
+VLLM = f"""#!{sys.executable}
+import os, sys, time
+sys.path.insert(0, {str(Path(__file__).parents[2])!r})
+from tests.generate.loopback_server import LoopbackServer
+
+print("vllm", *sys.argv[1:], flush=True)
+time.sleep(float(os.environ.get("LOADING", "0.3")))
+if os.environ.get("BROKEN"):
+    sys.exit(3)
+LoopbackServer.port = int(sys.argv[sys.argv.index("--port") + 1])
+device = int(os.environ["CUDA_VISIBLE_DEVICES"])
+LoopbackServer(lambda body: [(device, -0.5), ({END}, -0.5)], lambda ids: " yes", {END}).over.wait()
+"""
+"""Answers, in the place of vLLM, with the number of its device."""
+
+
+@pytest.fixture
+def vllm(tmp_path: Path, monkeypatch: Patch) -> None:
+    path = tmp_path / "bin" / "vllm"
+    path.parent.mkdir()
+    path.write_text(VLLM)
+    path.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{path.parent}:{os.environ['PATH']}")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")
+
+
+@pytest.mark.usefixtures("vllm")
+def test_a_job_starts_a_server_on_its_device_and_ends_it(
+    monkeypatch: Patch, capfd: pytest.CaptureFixture[str]
+):
+    options = ServerOptions(start=["--max-model-len", "99"], retries=0)
+    answered: dict[str, int] = {}
+    with ExitStack() as stack:
+        for device in ("7", "8"):
+            monkeypatch.setenv("CUDA_VISIBLE_DEVICES", device)
+            generator = ServerGenerator(options, "base", None, TOKENIZER, END)
+            stack.enter_context(closing(generator))
+            [[answer]] = generator.generate([make_request()])
+            answered[generator.servers[0].url] = answer.token_ids[0]
+    assert list(answered.values()) == [7, 8]
+    assert capfd.readouterr().err.count("--max-model-len 99\n") == 2
+    for url in answered:
+        with pytest.raises(InputError), closing(Client(ServerOptions(url=url, retries=0))) as gone:
+            ask(gone)
+
+
+@pytest.mark.usefixtures("vllm")
+def test_a_server_ends_with_a_job_that_is_killed():
+    code = "import os; from citepipe.generate.started import StartedServer as S; S('base', []); "
+    # The server has this pipe too, so that nothing returns before it has ended.
+    done = subprocess.run(
+        [sys.executable, "-c", f"{code}os.kill(os.getpid(), 9)"], stderr=subprocess.PIPE, timeout=60
+    )
+    assert done.returncode == -9
+    assert b"started with base" in done.stderr
+
+
+@pytest.mark.usefixtures("vllm")
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("PATH", "", "vllm: No such file or directory; see envs/vllm.yaml"),
+        ("BROKEN", "1", "vllm serve ended with status 3 before it was ready"),
+        ("LOADING", "60", "vllm serve was not ready within 0.5 s"),
+    ],
+)
+def test_a_server_that_does_not_start_is_one_line(
+    name: str, value: str, words: str, monkeypatch: Patch
+):
+    monkeypatch.setenv(name, value)
+    if name == "LOADING":
+        monkeypatch.setattr("citepipe.generate.started.PATIENCE", 0.5)
+    with pytest.raises(InputError, match=f"^server.start: {words}"):
+        ServerGenerator(ServerOptions(start=[]), "base", None, TOKENIZER, END)
 
 
 @pytest.mark.parametrize("failing", [{}, {1: InputError("no 1"), 2: InputError("no 2")}])

@@ -226,8 +226,9 @@ def is_model(spec):
     return any(own != "lexical" and ":" not in own.partition("?")[0] for own in levels(spec))
 
 
-# A server has GPUs of its own; a verifier that is a model wants one here.
-SEARCH_GPUS = int(CONFIG.server is None or is_model(TRAIN_VERIFIER))
+# A server has GPUs of its own unless a job starts it; a verifier that is a model wants one here.
+SERVED = CONFIG.server is not None and CONFIG.server.start is None
+SEARCH_GPUS = int(not SERVED or is_model(TRAIN_VERIFIER))
 
 
 def model_path(name, seed):
