@@ -693,6 +693,9 @@ async function begin() {
   charts();
   $("samples").hidden = document.querySelector("[href='#samples']").hidden = !data.samples.length;
   if (data.samples.length) samples(true);
+  // Of one answer there is nothing to compare.
+  const isOne = data.questions.length === 1 && data.questions[0].answers.length === 1;
+  for (const about of document.querySelectorAll("header nav, #finding, #scores, #faults, #figures, #filters, #pages")) about.hidden = isOne;
   listen();
   follow();
   document.body.dataset.ready = "1";

@@ -198,6 +198,7 @@ def test_a_served_page_has_all_answers_and_keeps_verdicts(opened: Any, tmp_path:
                 page.get_by_role("button", name="ask").click()
             said = asked.value.locator("article .said")
             expect(said).to_have_text("The mill was built in 1820 [1].")
+            assert asked.value.locator("#scores").is_hidden()
             assert asked.value.locator("h3").inner_text() == "When was the <b>mill built?"
             assert "ok" in said.get_attribute("class")
         finally:
