@@ -46,7 +46,8 @@ class _Judge(Chat):
 def _by_probability(choice: dict[str, Any], template: Template) -> float | None:
     """The probability of the template's word, of the two, at the first token behind thoughts that
     spells either, or else at the first token; None where a server does not say, or nothing that
-    makes sense."""
+    makes sense. A word that is not among the likeliest tokens counts half of the most that it may
+    have."""
     try:
         tokens, words = choice["logprobs"]["content"], (template.word, template.against)
         thought, _, said = "".join(own["token"] for own in tokens).rpartition("</think>")
@@ -60,11 +61,15 @@ def _by_probability(choice: dict[str, Any], template: Template) -> float | None:
             return None
         # What says neither at all may still have considered it.
         first = (answers or tokens)[0]
-        spread = {own["token"]: float(own["logprob"]) for own in (first, *first["top_logprobs"])}
-        word, against = (
-            sum(math.exp(x) for token, x in spread.items() if token.strip().lower() == own)
-            for own in words
-        )
+        listed = (first, *first["top_logprobs"])
+        spread = {own["token"]: math.exp(float(own["logprob"])) for own in listed}
+        chances = [
+            sum(x for token, x in spread.items() if token.strip().lower() == own) for own in words
+        ]
+        if not any(chances):
+            return None
+        rest = max(0.0, min(1 - sum(spread.values()), *spread.values())) / 2
+        word, against = (chance or rest for chance in chances)
         support = word / (word + against)
     except (TypeError, KeyError, IndexError, AttributeError, ValueError, ArithmeticError):
         return None

@@ -105,6 +105,17 @@ def test_what_an_answer_means(server: ChatServer, tmp_path: Path, answer: Body, 
     assert judge(server, tmp_path).entails(PAIRS[:1]) == [expected]
 
 
+def test_a_word_that_is_not_listed_counts_half_of_what_it_may_have(
+    server: ChatServer, tmp_path: Path
+):
+    """At most as much as the least likely token that is listed, 0.1, or as the rest, 0.02."""
+    spreads = [{"The": 0.5, "yes": 0.2, "A": 0.1}, {"no": 0.9, "A": 0.08}]
+    for spread, expected in zip(spreads, (0.2 / (0.2 + 0.05), 0.01 / (0.01 + 0.9)), strict=True):
+        server.answer = lambda _, own=spread: considered((next(iter(own)), own))
+        pair = Pair(f"{expected}", "It is so.")
+        assert list(judge(server, tmp_path).supports([pair])) == [[(pair, pytest.approx(expected))]]
+
+
 def test_granites_yes_is_of_what_is_not_grounded(server: ChatServer, tmp_path: Path):
     server.answer = lambda _: considered(
         ("<think>\n</think>\n<score>", {}), (" no", {" no": 0.9, " yes": 0.1})
