@@ -65,11 +65,9 @@ def scored(arguments: argparse.Namespace) -> dict[str, Any]:
             map(str, sorted(folder.glob("scores/*/seed*.json"))) if folder.is_dir() else [given]
         )
         for path in sorted(folder.glob("samples/*/seed*/candidates.jsonl")):
-            system, seed = path.parent.parts[-2:]
-            samples.append((system, int(seed[4:]), path.with_name("answers.json"), path))
+            samples.append((*_run_of(path), path.with_name("answers.json"), path))
         for path in sorted(folder.glob("models/*/seed*/samples.jsonl")):
-            system, seed = path.parent.parts[-2:]
-            models.append((system, int(seed[4:]), path.parent))
+            models.append((*_run_of(path), path.parent))
         trained += sorted(path.name for path in folder.glob("models/*"))
         curves = next(folder.glob("figures/learning_curves.svg"), curves)
     if not files:
@@ -89,3 +87,9 @@ def scored(arguments: argparse.Namespace) -> dict[str, Any]:
         "samples": samples,
         "models": models,
     }
+
+
+def _run_of(path: Path) -> tuple[str, int]:
+    """The system and the seed that a file in SYSTEM/seedN is of."""
+    system, seed = path.parent.parts[-2:]
+    return system, int(seed.removeprefix("seed"))
