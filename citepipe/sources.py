@@ -71,7 +71,7 @@ def parse(address: str) -> Place:
     if scheme.lower() == "hf":
         form = r"(datasets/|models/)?+([\w.-]+/[\w.-]+)(?:@([\w.%-]+))?((?:/(?!\.\.(?:/|$))[^/]*)*)"
         found = re.fullmatch(form, rest, re.ASCII)
-        if not found:
+        if not found or not rest.isprintable():
             raise InputError(
                 f"{plain}: expected hf://datasets/OWNER/NAME[@REVISION]/PATH or "
                 "hf://OWNER/NAME[@REVISION][/PATH]"

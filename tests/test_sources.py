@@ -122,7 +122,7 @@ def test_addresses(text: str, place: Place):
 
 
 BAD = """ftp://host/file https:// https://host:99999999/x https://user:secret@host/x hf://only
-hf://datasets/a hf://a/b/../../c https://host/a.zip#../../etc/passwd https://host/a#b\x01c
+hf://datasets/a hf://a/b/../../c hf://a/b/c\x01 https://host/a.zip#../../etc/passwd https://host/a#b\x01c
 https://drive.google.com/drive/my-drive https://drive.google.com/file/d/short https://host/a\x01"""
 
 

@@ -96,6 +96,14 @@ def test_a_users_verifier_is_tried_before_any_job(folder: Path, code: str, line:
     assert "== world" not in done.stdout
 
 
+def test_results_that_cannot_be_written_are_one_line(folder: Path) -> None:
+    (folder / "fixed").symlink_to("/sys")
+    done = snakemake(folder, "--config", "results=fixed", "--", "fixed/miniature/world/train.json")
+    assert done.returncode == 1
+    assert "/sys/.lock cannot be written: Permission denied" in done.stdout
+    assert "Traceback" not in done.stdout
+
+
 def test_a_mistyped_verifier_is_refused_when_the_configuration_is_read(folder: Path) -> None:
     with configured(folder, {"verifiers.train": "lexcal"}):
         done = snakemake(folder, "-n", "--", "results/table.csv")

@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 from filelock import FileLock
 
@@ -134,6 +135,11 @@ def test_a_broken_file_is_named_in_one_line(project: Path) -> None:
     assert "Traceback" not in done.stdout
 
 
+def training(run: psutil.Process) -> list[psutil.Process]:
+    """The processes of a run that train."""
+    return [job for job in run.children(recursive=True) if "train_rl.py" in job.cmdline()[-1]]
+
+
 def test_a_run_killed_within_ppo_goes_on_and_mentions_other_code(
     project: Path, tmp_path: Path
 ) -> None:
@@ -142,7 +148,11 @@ def test_a_run_killed_within_ppo_goes_on_and_mentions_other_code(
     model = "results/models/fg_rs_rl/seed0"
     state = folder / f"{model}.state"
     with configured(folder, {"rl.episodes": 1200}):
-        for end in (signal.SIGTERM, signal.SIGKILL):
+        for end, whose in (
+            (signal.SIGTERM, "run"),
+            (signal.SIGKILL, "run"),
+            (signal.SIGKILL, "job"),
+        ):
             run = subprocess.Popen(
                 [*SNAKEMAKE, "--", model],
                 cwd=folder,
@@ -155,7 +165,10 @@ def test_a_run_killed_within_ppo_goes_on_and_mentions_other_code(
             before = set(state.glob("step-*"))
             while run.poll() is None and not set(state.glob("step-*")) - before:
                 time.sleep(0.05)
-            run.send_signal(end)
+            # A system that has no memory left kills the job alone.
+            of_run = psutil.Process(run.pid)
+            [process] = [of_run] if whose == "run" else training(of_run)
+            process.send_signal(end)
             # The pipe closes when the job itself, which holds it too, has ended.
             said = run.stderr.read()
             assert run.wait() != 0
