@@ -201,7 +201,7 @@ class Seq2SeqVerifier(BatchedVerifier):
         settings |= {"threshold": threshold} if threshold else {}
         super().__init__(checkpoint, "seq2seq", MAX_LENGTH, settings, threshold)
         self.question_first = its.question_first
-        _attend_with_few_queries(self._model)
+        _attend_cheaply(self._model)
         labels = [label for label in (its.label, its.against) if label is not None]
         # The first token of the label as a text of its own (T5: `▁1`, 209, and not `1`).
         written = self._tokenizer(labels, add_special_tokens=False).input_ids
@@ -264,8 +264,9 @@ class Seq2SeqVerifier(BatchedVerifier):
         return [str(text).casefold() == label for text in texts]
 
 
-def _attend_with_few_queries(model: torch.nn.Module) -> None:
-    """Have T5's cross-attention compute no keys and values of the whole input.
+def _attend_cheaply(model: torch.nn.Module) -> None:
+    """Have T5's encoder join mask and position bias once, and not in every layer, and its
+    cross-attention compute no keys and values of the whole input.
 
     An answer queries the input once per token and layer, for which T5 projects all of the input to
     keys and values: a seventh of all arithmetic. The projections are linear and may change sides,
@@ -290,11 +291,25 @@ def _attend_with_few_queries(model: torch.nn.Module) -> None:
         found = torch.einsum("phw,hkw->phk", scores.softmax(-1) @ states, values).flatten(1)
         return its.o(found[:, None].to(x.dtype)), read["position_bias"], None
 
+    def attend_itself(
+        its: Any, own: Any, x: torch.Tensor, mask: torch.Tensor | None, **read: Any
+    ) -> Any:
+        """What is returned as the bias is given to the next layer."""
+        if mask is not None and read["position_bias"] is None:
+            bias = its.compute_bias(x.shape[1], x.shape[1])
+            is_added = mask.dtype.is_floating_point
+            bias = bias + mask if is_added else bias.where(mask, torch.finfo(bias.dtype).min)
+            read["position_bias"] = bias.contiguous()
+        return own(x, mask=None, **read)
+
     for name, module in model.named_modules():
         # Quantized weights are no plain matrices, and those that wait on a CPU are not there.
         plain = isinstance(module, T5Attention) and type(module.k) is torch.nn.Linear
-        if plain and name.endswith("EncDecAttention") and not module.k.weight.is_meta:
-            module.forward = partial(attend, module, module.forward)
+        if plain and not module.k.weight.is_meta:
+            if name.endswith("EncDecAttention"):
+                module.forward = partial(attend, module, module.forward)
+            elif not module.is_decoder:
+                module.forward = partial(attend_itself, module, module.forward)
 
 
 def _nearly_tied(logits: torch.Tensor) -> torch.Tensor:
@@ -353,6 +368,10 @@ class ClassifierVerifier(BatchedVerifier):
         settings["threshold"] = low if threshold and low == high else threshold
         super().__init__(checkpoint, "classifier", most_tokens(checkpoint), settings, threshold)
         self._template, self._label, self._is_argmax = template, label, threshold is None
+        causal = [m.is_causal for m in self._model.modules() if hasattr(m, "is_causal")]
+        is_behind = self._tokenizer.padding_side == "right"
+        # Then no token sees the padding, and attention is half as much without a mask.
+        self._drops_mask = bool(causal) and all(causal) and is_behind
 
     def _encode(self, pairs: Sequence[Pair]) -> Mapping[str, list[list[int]]]:
         tokenizer = self._tokenizer
@@ -372,6 +391,8 @@ class ClassifierVerifier(BatchedVerifier):
         return {"input_ids": [_cut_premise(row, separator, self.max_length) for row in ids]}
 
     def _step(self, batch: BatchEncoding) -> list[float]:
+        if self._drops_mask:
+            batch.pop("attention_mask")
         logits = self._model(**batch).logits.float()
         is_label = (logits.argmax(-1) == self._label).float()
         support = is_label if self._is_argmax else logits.softmax(-1)[:, self._label]

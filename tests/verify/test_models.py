@@ -119,8 +119,9 @@ def test_decisions_are_those_of_generate(
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
-def test_cross_attention_without_keys_and_values_is_that_of_t5(tiny_t5: Path, attention: str):
-    """Of a padded batch, whose masks are of booleans (sdpa) or to be added (eager)."""
+def test_cheaper_attention_is_that_of_t5(tiny_t5: Path, attention: str):
+    """The encoder's to the last bit, the decoder's up to rounding; of a padded batch, whose masks
+    are of booleans (sdpa) or to be added (eager)."""
     import torch
 
     model, tokenizer = loaded(tiny_t5)
@@ -129,14 +130,15 @@ def test_cross_attention_without_keys_and_values_is_that_of_t5(tiny_t5: Path, at
     assert batch.attention_mask.min() == 0
     start = torch.zeros(len(batch.input_ids), 1, dtype=torch.long)
     with torch.inference_mode():
-        expected = model(**batch, decoder_input_ids=start).logits
+        expected = model(**batch, decoder_input_ids=start)
         computed = []
         for block in model.decoder.block:
             for weight in (block.layer[1].EncDecAttention.k, block.layer[1].EncDecAttention.v):
                 weight.register_forward_hook(lambda *_: computed.append(True))
-        models._attend_with_few_queries(model)
-        found = model(**batch, decoder_input_ids=start).logits
-    torch.testing.assert_close(found, expected)
+        models._attend_cheaply(model)
+        found = model(**batch, decoder_input_ids=start)
+    assert found.encoder_last_hidden_state.equal(expected.encoder_last_hidden_state)
+    torch.testing.assert_close(found.logits, expected.logits)
     assert not computed
 
 
@@ -347,6 +349,19 @@ def test_minicheck_is_one_text_and_a_probability(
     expected = [p[label] > threshold for p in probabilities(minicheck, texts)]
     assert load_verifier(f"{minicheck}{setting}", device="cpu").entails(PAIRS) == expected
     assert set(expected) == {True, False}
+
+
+def test_a_causal_classifier_needs_no_mask_of_padding(tmp_path: Path):
+    directory = make_classifier(tmp_path, "llama", WORDS, ["0", "1"])
+    texts = [f"{premise}</s>{hypothesis}" for premise, hypothesis in PAIRS]
+    expected = [p[1] > 0.5 for p in probabilities(directory, texts)]
+    verifier, given = load_classifier(str(directory), device="cpu"), []
+    verifier._model.register_forward_pre_hook(
+        lambda _, __, inputs: given.append(list(inputs)), with_kwargs=True
+    )
+    assert verifier.entails(PAIRS) == expected
+    assert set(expected) == {True, False}
+    assert given == [["input_ids"]] * len(given)
 
 
 def test_a_claim_is_supported_where_no_token_of_it_is_marked(tmp_path: Path):

@@ -59,7 +59,7 @@ def make_classifier(
     directory: Path, kind: str, words: Sequence[str], labels: Sequence[str]
 ) -> Path:
     """A classifier with large random weights: `bert`, which tells segments apart, `tokens`, which
-    is one of tokens, or `roberta`, whose positions begin behind its padding index."""
+    is one of tokens, `roberta`, whose positions begin behind its padding index, or `llama`."""
     import torch
     import transformers
 
@@ -67,12 +67,14 @@ def make_classifier(
     torch.manual_seed(5)
     config: Any = transformers.BertConfig
     model: Any = transformers.BertForSequenceClassification
-    if kind != "roberta":
+    if kind in ("bert", "tokens"):
         pair, more = "<s> $A </s> $B:1 </s>:1", ["token_type_ids"]
         model = transformers.BertForTokenClassification if kind == "tokens" else model
     else:
         pair, more = "<s> $A </s> </s> $B </s>", []
         config, model = transformers.RobertaConfig, transformers.RobertaForSequenceClassification
+        if kind == "llama":
+            config, model = transformers.LlamaConfig, transformers.LlamaForSequenceClassification
     names = ["input_ids", *more, "attention_mask"]
     vocabulary = save_tokenizer(
         directory, words, single="<s> $A </s>", pair=pair, model_input_names=names
