@@ -91,8 +91,13 @@ def test_arrays_groups_wall_times_and_a_cancelled_job_give_the_table_of_a_local_
             stderr=subprocess.STDOUT,
             text=True,
         )
-        cancelled = cancel("sft", run)
-        run.wait()
+        try:
+            cancelled = cancel("sft", run)
+            run.wait()
+        finally:
+            # Snakemake cancels its jobs, if this is before their end.
+            run.terminate()
+            run.wait()
     text = (cluster / "output.txt").read_text()
     assert run.returncode == 0, text
     assert cancelled
