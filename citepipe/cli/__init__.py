@@ -6,6 +6,7 @@ Nothing but the standard library is imported until a command is known, so that h
 from __future__ import annotations
 
 import argparse
+import gc
 import io
 import os
 import sys
@@ -43,11 +44,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Titles in any script, on a terminal that may know only one.
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
+    # A command keeps most of what it reads and makes: to look for cycles in it, and once more when
+    # the process ends, would take a quarter of the time.
+    gc.set_threshold(100_000)
     try:
         try:
             parsed = _parser().parse_args(arguments)
             parsed.command(parsed)
         finally:
+            gc.freeze()
             sys.stdout.flush()
     except InputError as error:
         print(f"citepipe: {shared.printable(str(error))}", file=sys.stderr)

@@ -88,7 +88,7 @@ def _score(arguments: argparse.Namespace) -> None:
             raise InputError(f"--expertqa: expected one file of answers, got {len(files)}")
         [(name, file)] = files.items()
         write_expertqa(arguments.expertqa, file.examples, read_all(file, options), name)
-    results = scored(arguments, files, options)
+    results = scored(arguments, files, options, passages=arguments.json is not None)
     lines = _scores(results, options.confidence)
     shared.publish(arguments.json, shared.together(results), lines)
     if arguments.min:
@@ -108,9 +108,13 @@ def _score(arguments: argparse.Namespace) -> None:
 
 
 def scored(
-    arguments: argparse.Namespace, files: dict[str, AnswerFile], options: ScoreOptions
+    arguments: argparse.Namespace,
+    files: dict[str, AnswerFile],
+    options: ScoreOptions,
+    passages: bool = True,
 ) -> dict[str, dict[str, Any]]:
-    """The scores of each file under the verifier, which is loaded if a metric needs it."""
+    """The scores of each file under the verifier, which is loaded if a metric needs it; with the
+    passages that decide if they are to be shown."""
     from citepipe.scoring import alce
     from citepipe.scoring.files import Scorer, chosen_metrics
 
@@ -119,7 +123,8 @@ def scored(
     verifier = shared.verifier_of(arguments) if any(map(alce.asks_verifier, needed)) else None
     results = {}
     for name, file in files.items():
-        results[name] = Scorer(file, options, arguments.device).under(verifier, arguments.elsewhere)
+        scorer = Scorer(file, options, arguments.device)
+        results[name] = scorer.under(verifier, arguments.elsewhere, passages)
     shared.tell_levels(verifier)
     return results
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
 from citepipe.data.example import Example
-from citepipe.text.normalize import normalize_answer
 from citepipe.verify.quotes import UNSPACED, sentences
 
 _LONGEST = 400
-_BETWEEN = "\0"
+_WORD = re.compile(r"[^\W\d]\w*|\d{3,}\w*")
+_ARTICLES = frozenset({"a", "an", "the"})
 
 
 def passage_of(example: Example, statement: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -37,20 +38,13 @@ def coverage(text: str, passage: Mapping[str, Any] | None) -> float:
 
 
 def words_of(text: str) -> frozenset[str]:
-    """The words of a text as they are compared, citations apart; of scripts without spaces the
-    characters."""
-    return frozenset(w for w in _compared(text).split() if not w.isdecimal() or len(w) > 2)
-
-
-def _compared(text: str) -> str:
-    return normalize_answer(UNSPACED.sub(r" \g<0> ", text))
+    """The words of a text as they are compared, articles and short numbers apart; of scripts
+    without spaces the characters."""
+    return frozenset(_WORD.findall(UNSPACED.sub(r" \g<0> ", text.lower()))) - _ARTICLES
 
 
 @lru_cache(maxsize=4096)
 def _sentences(text: str) -> list[tuple[str, frozenset[str]]]:
     # By its marks: the splitters of answers take longer than all else in scoring.
-    text = text.replace(_BETWEEN, " ")
     found = [(text[start:end] + stop).strip() for start, end, stop in sentences(text)]
-    compared = _compared(f" {_BETWEEN} ".join(found)).split(_BETWEEN)
-    words = (frozenset(own.split()) for own in compared)
-    return [(sentence[:_LONGEST], own) for sentence, own in zip(found, words, strict=True)]
+    return [(sentence[:_LONGEST], words_of(sentence)) for sentence in found]

@@ -84,9 +84,12 @@ class Scorer:
                 file.examples, bare, options.mauve_model, options.mauve_seed, device
             )
 
-    def under(self, verifier: Verifier | None, elsewhere: bool = False) -> dict[str, Any]:
+    def under(
+        self, verifier: Verifier | None, elsewhere: bool = False, passages: bool = True
+    ) -> dict[str, Any]:
         """The scores under one verifier; None if no wanted metric needs one. With `elsewhere` the
-        documents that are not cited are looked through for what is not supported.
+        documents that are not cited are looked through for what is not supported; without
+        `passages` it is not looked for the sentence that decides on each statement.
 
         Returns:
             `metrics` (ALCE's names, 0 to 100), `intervals` (per metric `[low, high]`), `n` (how
@@ -132,7 +135,7 @@ class Scorer:
                     **verdict_records(judgement),
                 }
             )
-            for statement in rows[-1]["statements"]:
+            for statement in rows[-1]["statements"] if passages else ():
                 statement["passage"] = passage_of(example, statement)
         result = self._summary(rows)
         result["metrics"] |= self._mauve

@@ -6,7 +6,8 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-_TRIED = ("scipy", "sklearn")
+# `norm` is none of a library, but might be a file of that name beside a script.
+_TRIED = ("scipy", "sklearn", "norm")
 
 
 @contextmanager

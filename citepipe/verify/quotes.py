@@ -29,19 +29,22 @@ _LANGUAGES = (
 # Scripts without spaces between words; in the second group a space may end a sentence.
 UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]")
 _SPACE_ENDS = "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff]"
+_MARKS, _OTHER_MARKS = ".!?…", "。！？।॥؟۔։።។៕"
+# Begins with one set of characters, which are searched ten times as fast as alternatives.
 _END = re.compile(
-    r"(?P<stop>[.!?…]+[\"'”’»)\]]*(?=\s|$)|[。！？।॥؟۔։።។៕]+[」』”’）]*)|\n|"
-    rf"(?<={_SPACE_ENDS})[ \u200b]+(?={_SPACE_ENDS})"
+    rf"[{_MARKS}{_OTHER_MARKS}\n \u200b](?:(?<=[{_MARKS}])[{_MARKS}]*[\"'”’»)\]]*(?=\s|$)|"
+    rf"(?<=[{_OTHER_MARKS}])[{_OTHER_MARKS}]*[」』”’）]*|(?<=\n)|"
+    rf"(?<={_SPACE_ENDS}[ \u200b])[ \u200b]*(?={_SPACE_ENDS}))"
 )
 # Points, apostrophes and signs stay where they are parts of numbers and words.
 _PUNCTUATION = re.compile(
     r"[.,:/](?!(?<=\d.)\d)|'(?!(?<=\w.)\w)|-(?!(?<![\w)\]].)\d)"
     r'|[!"()*;?\[\\\]_`{|}~¡§«¶·»¿،؛\u2010-\u2027\u2030-\u205e\u3001-\u303f！-／：-？［-｠]'
 )
-_LAST_WORD = re.compile(r"(?<!\w)\w+$")
+_NO_WORD = re.compile(r"\W+")
 _LETTER = re.compile(r"[^\W\d_]")
+_OTHER_LETTER = re.compile(r"[^\W\d_\0-\u024f]")  # than Latin
 _WORD = re.compile(r"\b[^\W\d_A-Z][^\W\d_]+")
-_LAST_LATIN = "\u024f"
 _SHORTEST = 4  # characters of a sentence without spaces
 _MARKED = "\t"
 # An item of a list is a sentence, though a heading is none.
@@ -92,8 +95,9 @@ def sentences(text: str) -> Iterator[tuple[int, int, str]]:
     """The sentences of a text in any language: characters `[start, end)`, and the mark behind."""
     start = 0
     for end in _END.finditer(text):
-        if not end["stop"] or _ends(text, end):
-            yield start, end.start(), end["stop"] or ""
+        mark = end[0].strip("\n \u200b")
+        if not mark or _ends(text, end):
+            yield start, end.start(), mark
             start = end.end()
     yield start, len(text), ""
 
@@ -103,11 +107,11 @@ def _ends(text: str, mark: re.Match[str]) -> bool:
     after = _LETTER.search(text, mark.end(), mark.end() + 9)
     if after is not None and after[0].islower():
         return False
-    before = _LAST_WORD.search(text, max(mark.start() - 20, 0), mark.start())
-    if mark[0] != "." or before is None:
+    if mark[0] != ".":
         return True
-    initial = len(before[0]) == 1 and before[0].isupper()
-    return not initial and before[0].lower() not in HONORIFICS
+    before = _NO_WORD.split(text[max(mark.start() - 20, 0) : mark.start()])[-1]
+    initial = len(before) == 1 and before.isupper()
+    return not initial and before.lower() not in HONORIFICS
 
 
 @cache
@@ -131,11 +135,12 @@ def is_frequent(word: str) -> bool:
 def is_english(text: str) -> bool:
     """Whether no other language has more of a text's words among its frequent ones, and most of
     its letters are Latin."""
-    letters = [] if text.isascii() else _LETTER.findall(text)
-    if 2 * sum(letter <= _LAST_LATIN for letter in letters) < len(letters):
+    others = len(_OTHER_LETTER.findall(text))
+    if others and 2 * others > len(_LETTER.findall(text)):
         return False
     spoken, counts = _languages(), Counter[str]()
-    for word, count in Counter(_WORD.findall(text)).items():
-        for language in spoken.get(word, ()):
-            counts[language] += count
+    words = Counter(_WORD.findall(text))
+    for word in words.keys() & spoken.keys():
+        for language in spoken[word]:
+            counts[language] += words[word]
     return max(counts.values(), default=0) <= max(counts["en"], 1)
