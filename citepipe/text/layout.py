@@ -32,6 +32,10 @@ _DIVIDER = re.compile(r"\s*\|?\s*:?-+:?\s*(?:\|\s*:?-+:?\s*)*\|?\s*")
 _BOLD = re.compile(r"(\*\*|__)(?P<text>[^*_\n]+)\1:?\s*")
 _READABLE_FENCES = {"markdown", "md", "text", "txt", "plaintext"}
 _STOPS = ".!?…。！？؟।"
+_TAG = r"</?(?:{})(?:\s[^<>\n]*)?/?>"
+TAGS = re.compile(_TAG.format("b|i|u|em|strong|sup|sub|span|cite|mark|small|a|code"), re.IGNORECASE)
+"""HTML's tags within a line, and `BREAKS`, those that end one."""
+BREAKS = re.compile(_TAG.format("p|br|div|li|ul|ol|answer|h[1-6]"), re.IGNORECASE)
 _LONG_LINE = 50
 """Characters; longer lines were probably broken for their width."""
 

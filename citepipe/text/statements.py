@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 from citepipe.text.citations import Citation, Found, Notation, Style, as_number, find, unread
-from citepipe.text.layout import Block, blocks, said, without_sources
+from citepipe.text.layout import BREAKS, TAGS, Block, blocks, said, without_sources
 from citepipe.text.normalize import END_MARK, clean_output
 from citepipe.text.sentences import Span, Splitter, split_sentences
 
@@ -33,8 +33,7 @@ _END = re.compile(r"""(?:[.!?][\s"'”’)\]»]*)+$|\s+$""")
 _MARKUP = re.compile(
     r"\*\*(?=\S)|(?<=\S)\*\*|(?<![\w*])\*(?=[^\s*])|(?<=[^\s*])\*(?![\w*])"
     r"|(?<!\w)_{1,2}(?=[^\s_])|(?<=[^\s_])_{1,2}(?!\w)|`+|~~"
-    r"|</?(?:b|i|u|em|strong|sup|sub|p|br|span|div|cite|mark|small|a|code|li|ul|ol|answer|h[1-6])"
-    r"(?:\s[^<>\n]*)?/?>",
+    rf"|{TAGS.pattern}|(?P<breaks>{BREAKS.pattern})",
     re.IGNORECASE,
 )
 _HAS_MARKUP = re.compile(r"[*_`<~]")
@@ -366,7 +365,7 @@ def _view(raw: str, block: Block, found: Found) -> _View:
     cuts += [(a, b, " ", None) for a, b in breaks]
     if has_markup:
         for mark in _MARKUP.finditer(raw, first, end):
-            cuts.append((*mark.span(), " " if "br" in mark[0].lower() else "", None))
+            cuts.append((*mark.span(), " " if mark["breaks"] else "", None))
     if block.kind == "row":
         bars = re.finditer(r"\|", raw[first:end])
         cuts += [(first + bar.start(), first + bar.end(), f" {_CELL} ", None) for bar in bars]

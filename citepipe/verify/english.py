@@ -12,6 +12,7 @@ from functools import cached_property, lru_cache
 from itertools import pairwise
 from typing import NamedTuple
 
+from citepipe.text.layout import BREAKS, TAGS
 from citepipe.text.lean import lean_imports
 from citepipe.text.sentences import load_splitter
 from citepipe.verify.quotes import is_english, is_frequent, read_quotable
@@ -354,7 +355,10 @@ class Document:
 
 
 def readable(text: str) -> str:
-    """A text without what no tokenizer is made for: endless words, lone surrogates."""
+    """A text without HTML's tags, and without what no tokenizer is made for: endless words, lone
+    surrogates."""
+    if "<" in text:
+        text = BREAKS.sub("\n", TAGS.sub("", text))
     return _SURROGATE.sub("\ufffd", _LONG.sub(r"\1 ", _CLUTTER.sub(" ", text)))
 
 

@@ -74,13 +74,13 @@ class LexicalVerifier:
     """Decides entailment by words. Stateless but for memories of analysed texts."""
 
     name = "lexical"
-    identity = "lexical 4"
+    identity = "lexical 5"
 
     @property
     def provenance(self) -> Provenance:
         """What a score file says of it: decisions depend on this and nothing else."""
         versions = {package: version(package) for package in ("spacy", "nltk")}
-        return {"kind": "lexical", "version": 4, **versions}
+        return {"kind": "lexical", "version": 5, **versions}
 
     def entails(self, pairs: Sequence[Pair]) -> list[bool]:
         """One decision per pair, in order. What it cannot do is said once on stderr."""

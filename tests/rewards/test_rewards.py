@@ -318,4 +318,4 @@ def test_a_file_of_rewards_has_every_verdict_and_every_reward(tmp_path: Path):
         {"citation_recall": 0, "citation_precision": 0.2, "correctness": 0, "total": 0.2}
     )
     assert result["provenance"]["options"]["correctness"] == 0.5
-    assert result["provenance"]["identity"] == "lexical 4"
+    assert result["provenance"]["identity"] == "lexical 5"
