@@ -70,7 +70,7 @@ class DecisionCache:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             # Rewards are also asked for in threads, one of which is here at a time.
             self._connection = sqlite3.connect(
-                self.path, _WAIT_SECONDS, isolation_level=None, check_same_thread=False
+                self.path, timeout=_WAIT_SECONDS, isolation_level=None, check_same_thread=False
             )
             self._connection.execute(
                 "CREATE TABLE IF NOT EXISTS decisions "
