@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.reconfigure(errors="backslashreplace")
     # A command keeps most of what it reads and makes: to look for cycles in it, and once more when
     # the process ends, would take a quarter of the time.
-    gc.set_threshold(100_000)
+    gc.set_threshold(500_000)
     try:
         try:
             parsed = _parser().parse_args(arguments)

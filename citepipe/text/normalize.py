@@ -7,12 +7,12 @@ import string
 
 END_MARK = "<|im_end|>"
 _ARTICLE = re.compile(r"\b(?:a|an|the)\b")
-_PUNCTUATION = str.maketrans("", "", string.punctuation)
+_PUNCTUATION = re.compile(f"[{re.escape(string.punctuation)}]")
 
 
 def normalize_answer(text: str) -> str:
     """Lower-case, without ASCII punctuation and the articles a, an, the, single-spaced."""
-    return " ".join(_ARTICLE.sub(" ", text.lower().translate(_PUNCTUATION)).split())
+    return " ".join(_ARTICLE.sub(" ", _PUNCTUATION.sub("", text.lower())).split())
 
 
 def clean_output(raw: str) -> str:
