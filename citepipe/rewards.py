@@ -162,7 +162,7 @@ class Rewarder:
     ) -> list[tuple[Judgement, list[Reward]]]:
         """Per answer, as generated, whole or cut off anywhere, the judgement and the rewards."""
         if len(self._known) > _REMEMBERED:
-            self._known.clear()
+            self._known = {}  # and not cleared: another thread may read it
         remembered = len(self._known)
         judgements = judge(
             examples,

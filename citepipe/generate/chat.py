@@ -10,6 +10,7 @@ import asyncio
 import hashlib
 import json
 import math
+import threading
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -53,7 +54,7 @@ class Reply:
 
 
 class Chat:
-    """Sends conversations to a large model, each at most once.
+    """Sends conversations to a large model, each at most once; of threads one at a time.
 
     Args:
         options: where the model is, and how it is queried.
@@ -62,7 +63,7 @@ class Chat:
         label: what lines on stderr begin with.
 
     Attributes:
-        answered: answers that came in this process.
+        asked: conversations that were answered or refused in this process.
         spent: what all answers cost, those of earlier runs too, at the prices of their time.
         refusal: in words the last refusal, of those questions that were refused.
     """
@@ -76,7 +77,7 @@ class Chat:
     ) -> None:
         self.options = options
         self.label = label
-        self.answered, self.spent = 0, 0.0
+        self.asked, self.spent = 0, 0.0
         self.refusal = ""
         self._longest = options.max_tokens
         self._known: dict[str, Reply] = {}
@@ -84,6 +85,7 @@ class Chat:
             self._know(key, reply)
         self._keep = keep
         self._client = Client(options)
+        self._lock = threading.Lock()
         self._reserved: list[float] = []
         self._has_room = asyncio.Condition()
         self._has_failed = False
@@ -102,6 +104,12 @@ class Chat:
             hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest() for body in bodies
         ]
         by_key = dict(zip(keys, bodies, strict=True))
+        with self._lock:
+            self._complete(by_key)
+            return [self._known.get(key) for key in keys]
+
+    def _complete(self, by_key: dict[str, dict[str, Any]]) -> None:
+        """Ask for what is not known yet."""
         left = [key for key in by_key if key not in self._known]
         known = len(by_key) - len(left)
         progress = Progress(self.label, len(by_key), "answers", done=known, patient=True)
@@ -117,7 +125,6 @@ class Chat:
             kept = len(self._known) if self._keep else 0
             goes_on = f"; {kept} answers are kept, the same command goes on" if kept else ""
             raise InputError(f"{error}{goes_on}") from None
-        return [self._known.get(key) for key in keys]
 
     def account(self) -> dict[str, float]:
         """What was requested and spent, over all runs and models on these results."""
@@ -162,13 +169,14 @@ class Chat:
                 is_one = error.status in _OF_ONE_QUESTION
                 if not is_one or self._refused_in_a_row >= REFUSALS_IN_A_ROW:
                     raise
+                self.asked += 1
                 self._refused += 1
                 self.refusal = f" (the last one: {error.words})"
                 return
             if self._keep:
                 self._keep(key, reply)
             self._know(key, reply)
-            self.answered += 1
+            self.asked += 1
             self._refused_in_a_row = 0
 
     def _know(self, key: str, reply: Reply) -> None:
@@ -189,8 +197,8 @@ class Chat:
             while self.spent + sum(self._reserved) + (most := self._cost(sent)) > cap:
                 if not self._reserved or self._has_failed:
                     raise InputError(
-                        f"{self.label}: the next answer could exceed max_cost {cap:g}, "
-                        f"{self.spent:.4g} is spent"
+                        f"{self.label}: expected a higher max_cost: the next answer could exceed "
+                        f"{cap:g}, {self.spent:.4g} is spent"
                     )
                 await self._has_room.wait()
             if self._has_failed:

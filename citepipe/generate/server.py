@@ -201,6 +201,7 @@ class ServerGenerator:
             running; None for the bare base.
         tokenizer: the model's.
         end_id: the token that ends an answer; the tokenizer's end of sequence ends it too.
+        revision: of the base, where a server is started.
     """
 
     def __init__(
@@ -211,6 +212,7 @@ class ServerGenerator:
         tokenizer: PreTrainedTokenizerBase,
         end_id: int,
         stop: Sequence[str] = ("\n",),
+        revision: str | None = None,
     ) -> None:
         self.options = options
         self.stop = stop
@@ -224,14 +226,15 @@ class ServerGenerator:
         urls = options.urls or [options.url]
         if options.start is not None:
             model = str(trained) if trained is not None and is_whole(trained) else base
-            self._started = StartedServer(model, options.start)
+            pinned = ["--revision", revision, "--tokenizer-revision", revision] if revision else []
+            self._started = StartedServer(model, [*pinned, *options.start])
             urls = [self._started.url]
         self._runner = asyncio.Runner()
-        self.servers = [
-            _Server(options.model_copy(update={"url": url}), self._runner) for url in urls
-        ]
+        self.servers: list[_Server] = []
         try:
-            for server in self.servers:
+            for url in urls:
+                server = _Server(options.model_copy(update={"url": url}), self._runner)
+                self.servers.append(server)
                 self._runner.run(server.find_model(base, trained))
         except BaseException:
             self.close()

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Sequence
+from urllib.error import HTTPError
 from urllib.request import ProxyHandler, build_opener
 
 from citepipe.errors import InputError
@@ -67,6 +68,8 @@ class StartedServer:
                 )
             try:
                 _open(f"{self.url}/models", timeout=5).close()
+            except HTTPError:
+                return  # It answers, perhaps that it wants a key.
             except OSError:
                 time.sleep(0.2)
             else:

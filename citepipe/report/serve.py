@@ -87,9 +87,9 @@ def app(
     async def guard(request: Request, go_on: Callable[[Request], Awaitable[Response]]) -> Response:
         named = request.query_params.get("token", "")
         if token is not None and secrets.compare_digest(named.encode(), token.encode()):
-            answer = RedirectResponse("/")
-            answer.set_cookie("token", token, httponly=True, samesite="strict")
-            return answer
+            response = RedirectResponse("/")
+            response.set_cookie("token", token, httponly=True, samesite="strict")
+            return response
         known = request.cookies.get("token", "").encode()
         if token is not None and not secrets.compare_digest(known, token.encode()):
             return PlainTextResponse("expected the address with the token\n", 401)

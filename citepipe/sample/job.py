@@ -175,7 +175,8 @@ def answer_questions(
     if job.server is not None:
         from citepipe.generate.server import ServerGenerator
 
-        generator = ServerGenerator(job.server, job.model.base, job.adapter, tokenizer, *ends)
+        base, revision = job.model.base, job.model.revision
+        generator = ServerGenerator(job.server, base, job.adapter, tokenizer, *ends, revision)
     else:
         from citepipe.generate.engine import HuggingFaceGenerator
 

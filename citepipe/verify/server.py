@@ -124,8 +124,8 @@ class ServerVerifier(BySupport):
 
     @property
     def computed(self) -> int:
-        """Pairs that were decided so far by answers of this process."""
-        return self._judge.answered
+        """Pairs that were sent so far, and answered or refused."""
+        return self._judge.asked
 
     @property
     def spent(self) -> float:

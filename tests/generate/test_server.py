@@ -526,12 +526,13 @@ def test_a_job_starts_a_server_on_its_device_and_ends_it(
     with ExitStack() as stack:
         for device in ("7", "8"):
             monkeypatch.setenv("CUDA_VISIBLE_DEVICES", device)
-            generator = ServerGenerator(options, "base", None, TOKENIZER, END)
+            generator = ServerGenerator(options, "base", None, TOKENIZER, END, revision="v2")
             stack.enter_context(closing(generator))
             [[answer]] = generator.generate([make_request()])
             answered[generator.servers[0].url] = answer.token_ids[0]
     assert list(answered.values()) == [7, 8]
-    assert capfd.readouterr().err.count("--max-model-len 99\n") == 2
+    given = " --revision v2 --tokenizer-revision v2 --max-model-len 99\n"
+    assert capfd.readouterr().err.count(given) == 2
     for url in answered:
         with pytest.raises(InputError), closing(Client(ServerOptions(url=url, retries=0))) as gone:
             ask(gone)

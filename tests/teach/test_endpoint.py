@@ -136,7 +136,7 @@ def test_spending_ends_before_the_cap(server: ChatServer, ask: Ask):
     # Each costs (100 x 10 + 10 x 1000) / 1e6 = 0.011; at most, the prompt's 150 bytes or so and
     # all of max_tokens, 0.1 and a little.
     prices = {"price_input": 10.0, "price_output": 1000.0, "max_tokens": 100}
-    line = r"the next answer could exceed max_cost 0\.125, 0\.033 is spent; 3 answers are kept"
+    line = r"the next answer could exceed 0\.125, 0\.033 is spent; 3 answers are kept"
     with pytest.raises(InputError, match=line):
         ask(**prices, max_cost=0.125)
     outputs, endpoint = ask(**prices, max_cost=1.0)
@@ -176,12 +176,12 @@ ANSWERS_COST = {"price_output": 1000.0, "max_tokens": 100}
         # 0.05 each, at most 0.1: after three answers, six under way, another one would not fit.
         ((0, 50), ANSWERS_COST | {"max_cost": 0.24, "concurrency": 6}, r"0\.15 is spent; 3 ans"),
         # Thoughts: 0.5 each though max_tokens would cost 0.1, and what happened once may again.
-        ((0, 500), ANSWERS_COST | {"max_cost": 1.4}, r"max_cost 1\.4, 1 is spent; 2 answers"),
+        ((0, 500), ANSWERS_COST | {"max_cost": 1.4}, r"exceed 1\.4, 1 is spent; 2 answers"),
         # Three bytes a character, which may be a token each: 600 bytes and some more, of 0.001.
         (
             (600, 0),
             {"price_input": 1000.0, "max_cost": 1.4, "max_tokens": 1},
-            r"max_cost 1\.4, 1\.2 is spent; 2 answers|0\.6 is spent; 1 answers",
+            r"exceed 1\.4, 1\.2 is spent; 2 answers|0\.6 is spent; 1 answers",
         ),
     ],
 )

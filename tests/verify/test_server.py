@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -165,11 +166,21 @@ def test_a_server_that_dies_or_talks_nonsense_loses_nothing(server: ChatServer, 
     assert len(server.requests) - before == 3
 
 
+def test_threads_share_a_judge(server: ChatServer, tmp_path: Path):
+    verifier = judge(server, tmp_path)
+    with ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(verifier.entails, [PAIRS] * 4))
+    assert found == [[True, False] * 3] * 4
+    assert len(server.requests) == 6
+
+
 def test_what_is_refused_or_unclear_is_not_entailed_and_counted(
     server: ChatServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     server.wrong += [status(400, {"error": {"message": "too long"}}), status(200, chat("Perhaps"))]
-    assert judge(server, tmp_path).entails(PAIRS) == [False, False] + [True, False] * 2
+    verifier = judge(server, tmp_path)
+    assert verifier.entails(PAIRS) == [False, False] + [True, False] * 2
+    assert verifier.computed == 6
     said = "1 of 6 pairs refused (the last one: too long), 1 answered by none of yes, no; they"
     assert said in capsys.readouterr().err
 
@@ -179,7 +190,7 @@ def test_money_is_counted_and_capped_over_all_runs(
 ):
     """Each answer of 100 and 10 tokens costs 0.12; an open one counts about 0.6, by its bytes."""
     money = "&price_input=1000&price_output=2000&max_cost="
-    with pytest.raises(InputError, match=r"judge:7b: the next answer could exceed max_cost 0\.9"):
+    with pytest.raises(InputError, match=r"judge:7b: expected a higher max_cost: .* exceed 0\.9"):
         judge(server, tmp_path, f"{money}0.9").entails(PAIRS)
     assert len(server.requests) == 4
     judge(server, tmp_path, f"{money}9").entails(PAIRS)
