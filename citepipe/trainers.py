@@ -192,7 +192,8 @@ def rewards_app(reward: CitationReward, most_bytes: int) -> Any:
                 place(own, row["offsets"]) if "offsets" in row else None
                 for own, row in zip(found, rows, strict=True)
             ]
-        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        # The last of JSON that is too deep.
+        except (AttributeError, LookupError, TypeError, ValueError, RecursionError) as error:
             raise InputError(f"expected rows with `output`, broken at {error}") from None
         return {
             "rewards": [

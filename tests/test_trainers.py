@@ -182,7 +182,7 @@ def test_verl_itself_gets_rewards_and_advantages_of_tokens(tiny_base: Path):
 
 def test_http_gives_rewards_by_character_and_by_token():
     testclient = pytest.importorskip("fastapi.testclient", reason="fastapi is not installed")
-    app = rewards_app(CitationReward(**RECALL), most_bytes=10_000)
+    app = rewards_app(CitationReward(**RECALL), most_bytes=99_999)
     client = testclient.TestClient(app, base_url="http://127.0.0.1:8077")
     rows = [
         ROW | {"output": RIGHT, "offsets": [[0, 28], [28, 33], [33, 33]]},
@@ -193,7 +193,8 @@ def test_http_gives_rewards_by_character_and_by_token():
     assert right["rewards"] == [{"component": "citation_recall", "char": 32, "value": 1}]
     assert (wrong["total"], wrong["components"]["citation_recall"]) == (-1, -1)
     assert "tokens" not in wrong
-    for body, status in ((b"x" * 10_001, 413), (b"[]", 422), (b'{"rows": [{"output": 3}]}', 422)):
+    wrong = ((b"x" * 100_000, 413), (b"[" * 99_999, 422), (b'{"rows": [{"output": 3}]}', 422))
+    for body, status in ((b"[]", 422), *wrong):
         assert client.post("/rewards", content=body).status_code == status
     answer = client.post("/rewards", json={"rows": [{"output": "x", "docs": ["y"]}]})
     assert answer.json()["detail"].startswith("row 0, field question: missing")

@@ -9,7 +9,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Annotated, Any
 
-from fastapi import FastAPI, Query, Request
+from fastapi import FastAPI, HTTPException, Query, Request
 from fastapi.responses import FileResponse, HTMLResponse, PlainTextResponse, RedirectResponse
 from pydantic import Field, TypeAdapter
 from starlette.middleware.trustedhost import TrustedHostMiddleware
@@ -51,8 +51,9 @@ class Labels:
         self._kept[key] = label
 
     def add(self, label: Kept) -> None:
-        """Keep a verdict, in the place of an earlier one on the same sentence."""
-        self._put(label)
+        """Keep a verdict, in the place of an earlier one on the same sentence; ValueError if it
+        could not be read again."""
+        self._put(Kept.model_validate_json(label.model_dump_json()))
         write_jsonl(self._path, [own.model_dump() for own in self._kept.values()])
 
     def text(self) -> str:
@@ -117,7 +118,10 @@ def app(
     @made.post("/labels")
     async def keep(label: Kept) -> dict[str, bool]:
         # One at a time: this has no `await` in it.
-        labels.add(label)
+        try:
+            labels.add(label)
+        except ValueError:
+            raise HTTPException(422, "expected a verdict that can be written") from None
         return {"kept": True}
 
     @made.get("/ask")

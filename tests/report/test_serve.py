@@ -47,8 +47,13 @@ def test_verdicts_are_kept_in_their_file_and_nothing_else_is_written(tmp_path: P
     # Another day it goes on from there.
     assert served(tmp_path).get("/labels").text.count("\n") == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data.json.gz", "labels.jsonl"]
-    for wrong in (LABEL | {"label": "perhaps"}, LABEL | {"comment": "x" * 10_001}, [], {}):
-        assert client.post("/labels", json=wrong).status_code == 422
+    deep = json.loads("[" * 300 + "]" * 300)
+    wrong = (LABEL | {"label": "perhaps"}, LABEL | {"comment": "x" * 10_001}, [], {})
+    # What could not be read again does not take the others with it.
+    for own in (*wrong, LABEL | {"more": deep}):
+        assert client.post("/labels", json=own).status_code == 422
+    assert client.post("/labels", json=disagreed).json() == {"kept": True}
+    assert client.get("/labels").text.count("\n") == 1
     (tmp_path / "labels.jsonl").write_text('{"label": 3}\n')
     with pytest.raises(InputError, match=r"labels\.jsonl, verdict 1, field dataset: missing"):
         serve.Labels(tmp_path / "labels.jsonl")
