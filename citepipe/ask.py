@@ -82,7 +82,7 @@ def answered(examples: Sequence[Example], by: By, retrieval: RetrievalOptions) -
     outputs: Iterator[str] = iter(())
     with TemporaryDirectory() as folder:
         if asked and by.server:
-            outputs = iter(_by_server(asked, by, by.server, Path(folder)))
+            outputs = iter(_by_server(asked, by, by.server))
         elif asked and by.model:
             outputs = iter(_by_model(asked, by.model, Path(folder)))
         elif asked:
@@ -143,14 +143,14 @@ def _by_model(examples: Sequence[Example], model: str, folder: Path) -> list[str
     return read_answers(out, kind).outputs
 
 
-def _by_server(examples: Sequence[Example], by: By, url: str, folder: Path) -> list[str]:
+def _by_server(examples: Sequence[Example], by: By, url: str) -> list[str]:
     """The answers of a server's model, the first it names if none is named."""
     from citepipe.teach.endpoint import Endpoint
 
     given = {"url": url, "api_key_variable": by.key, "temperature": 0, "retries": 2}
     options = validated(TypeAdapter(EndpointOptions), given, "--server")
     options = options.model_copy(update={"model": by.model or _first_model(options)})
-    endpoint = Endpoint(options, TeacherPromptOptions(), folder / "journal.jsonl", "ask")
+    endpoint = Endpoint(options, TeacherPromptOptions(), None, "ask")
     try:
         return [example.output or "" for example in endpoint.answer(examples)]
     finally:

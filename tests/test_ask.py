@@ -11,7 +11,7 @@ from citepipe.cli import main
 from citepipe.data.files import write_json
 from citepipe.models.load import trained_with
 from citepipe.options import ModelOptions, PromptOptions, resolved
-from tests.generate.loopback_server import ChatServer, chat
+from tests.generate.loopback_server import ChatServer, chat, status
 from tests.models.tiny import adapted, lora
 
 Captured = pytest.CaptureFixture[str]
@@ -85,6 +85,10 @@ def test_a_server_answers_and_what_is_unsupported_ends_with_1(
         ]
         line = "citepipe: 2 sentences not supported, 1 questions without an answer\n"
         assert written.err.endswith(line)
+        # What it answered before it refuses is for this command only.
+        server.wrong += [status(200, answer), status(401, {"error": {"message": "no"}})]
+        assert main(["ask", "Who owned the mill?", "How many wheels?", *arguments]) == 1
+        assert capsys.readouterr().err.endswith("/v1: answered 401: no\n")
 
 
 def test_a_trained_model_knows_its_base_and_its_prompt(

@@ -1,4 +1,4 @@
-"""Cited answers from a large model behind an OpenAI-compatible endpoint, kept in a journal."""
+"""Cited answers from a large model behind an OpenAI-compatible endpoint."""
 
 from __future__ import annotations
 
@@ -16,29 +16,34 @@ from citepipe.runstate import append_journal, read_journal
 
 
 class Endpoint(Chat):
-    """Sends questions to a large model, each at most once; `label` as of `Chat`."""
+    """Sends questions to a large model, each at most once; answers are kept in a journal, if any.
+    `label` as of `Chat`."""
 
     def __init__(
         self,
         options: EndpointOptions,
         prompt: TemplateOptions,
-        journal: Path,
+        journal: Path | None,
         label: str = "teacher",
     ) -> None:
         if options.model is None:
             raise InputError("teacher.endpoint.model: missing, expected the name of a model")
         self.prompt = prompt
-        journal.parent.mkdir(parents=True, exist_ok=True)
+        noted = []
+        if journal is not None:
+            journal.parent.mkdir(parents=True, exist_ok=True)
+            noted = read_journal(journal)
         try:
-            known = {own["asked"]: Reply(**own["reply"]) for own in read_journal(journal)}
+            known = {own["asked"]: Reply(**own["reply"]) for own in noted}
         except (TypeError, KeyError):
             line = f"{journal}: expected the journal of a teacher, remove it to begin anew"
             raise InputError(line) from None
 
         def keep(key: str, reply: Reply) -> None:
+            assert journal
             append_journal(journal, [{"asked": key, "reply": asdict(reply)}])
 
-        super().__init__(options, known, keep, label)
+        super().__init__(options, known, keep if journal else None, label)
 
     def answer(self, examples: Sequence[Example]) -> list[Example]:
         """The examples with the model's cited answers as their `output`; those that it refuses or
