@@ -32,7 +32,7 @@ _COUNTED = {
 
 @dataclass(frozen=True)
 class _Row:
-    """An example, its normalized question, its file, and how its row is named in errors."""
+    """An example, its normalised question, its file, and how its row is named in errors."""
 
     example: Example
     question: str

@@ -97,8 +97,8 @@ def group_relative(
     """(B, T): advantages over the other answers to the same question, in standard deviations.
 
     DeepSeekMath (arXiv 2402.03300), section 4.1.2 if not dense: every token of an answer has the
-    answer's summed reward, standardized over the group. Section 4.1.3 if dense: every reward is
-    standardized over all rewards of the group, and a token has the sum of those from it on. A
+    answer's summed reward, standardised over the group. Section 4.1.3 if dense: every reward is
+    standardised over all rewards of the group, and a token has the sum of those from it on. A
     token whose rewards are or cancel to 0 counts as not rewarded. The standard deviation is that
     of the population; where it is 0 so are the advantages.
     """
@@ -112,7 +112,7 @@ def group_relative(
 
 def decoupled(parts: torch.Tensor, mask: torch.Tensor, count: int, dense: bool) -> torch.Tensor:
     """(B, T): the advantages of `group_relative` of each part of the rewards, `parts` (C, B, T),
-    summed and standardized over the batch (GDPO, arXiv 2601.05242, section 3.1).
+    summed and standardised over the batch (GDPO, arXiv 2601.05242, section 3.1).
 
     What one part says of an answer is not lost in the spread of another. All parts weigh the same,
     whatever their sizes. The batch are answers, or if dense their tokens.

@@ -31,7 +31,7 @@ class Sample(NamedTuple):
     citations: Sequence[bool] = ()
     """Of each whether it is right, where citations are rewarded."""
     parts: Sequence[list[float]] = ()
-    """C times (T,), the rewards of each component, where they are normalized apart."""
+    """C times (T,), the rewards of each component, where they are normalised apart."""
 
 
 class Rollout(NamedTuple):
@@ -55,7 +55,7 @@ class Rollout(NamedTuple):
     mean over tokens (nats); and `sampler_gap`, the largest difference between a token's
     log-probability in sampling and in training."""
     parts: torch.Tensor | None = None
-    """(C, B, T), the rewards of each component, where they are normalized apart."""
+    """(C, B, T), the rewards of each component, where they are normalised apart."""
 
 
 class Targets(NamedTuple):

@@ -273,7 +273,7 @@ class Learner:
     def _parts(
         self, rewards: Sequence[Reward], offsets: Sequence[tuple[int, int]]
     ) -> list[list[float]]:
-        """The rewards of each component on tokens, if they are normalized apart."""
+        """The rewards of each component on tokens, if they are normalised apart."""
         if getattr(self.options, "normalize", "sum") == "sum":
             return []
         return [
