@@ -92,4 +92,7 @@ def scored(arguments: argparse.Namespace) -> dict[str, Any]:
 def _run_of(path: Path) -> tuple[str, int]:
     """The system and the seed that a file in SYSTEM/seedN is of."""
     system, seed = path.parent.parts[-2:]
-    return system, int(seed.removeprefix("seed"))
+    try:
+        return system, int(seed.removeprefix("seed"))
+    except ValueError:
+        raise InputError(f"{path.parent}: expected a folder seed0, seed1, ...") from None

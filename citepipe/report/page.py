@@ -14,14 +14,17 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from html import escape
-from itertools import product, starmap
+from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pydantic import BaseModel, FiniteFloat, TypeAdapter
+
 from citepipe.data.example import Example
 from citepipe.data.files import atomic_writer, read_json, read_jsonl
+from citepipe.data.validate import validated
 from citepipe.errors import InputError
 from citepipe.options import ScoreOptions
 from citepipe.provenance import digest_of
@@ -141,7 +144,10 @@ def gather(
     content |= {
         "best": best_of(rows, verifiers, trained),
         "points": [_point(row, verifiers) for row in rows],
-        "samples": [*starmap(sampled, samples), *starmap(practised, models)],
+        "samples": [
+            *(learnt(own[-1], sampled, own) for own in samples),
+            *(learnt(own[-1] / "samples.jsonl", practised, own) for own in models),
+        ],
     }
     return Report(
         content,
@@ -271,10 +277,33 @@ def _gold(example: Example) -> list[str]:
     return list(example.claims)
 
 
+class _Question(BaseModel):
+    """A question with texts: each with its reward, the rewards where they stand in it, what else is
+    to be said of it, and whether it was chosen."""
+
+    id: str
+    text: str
+    samples: list[tuple[str, FiniteFloat, list[tuple[int, int, dict[str, FiniteFloat]]], str, bool]]
+
+
+_QUESTIONS = TypeAdapter(list[_Question])
+
+
+def learnt(path: Path, read: Callable[..., dict[str, Any]], own: Sequence[Any]) -> dict[str, Any]:
+    """What `sampled` or `practised` says of a run; InputError if its file is broken."""
+    try:
+        found = read(*own)
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{path}: expected answers with their rewards, broken at {error}"
+        ) from None
+    questions = validated(_QUESTIONS, found["questions"], str(path))
+    return found | {"questions": [question.model_dump() for question in questions]}
+
+
 def sampled(system: str, seed: int, answers: Path, candidates: Path) -> dict[str, Any]:
     """The samples of the first questions that a system learnt from, whose rewards are known where
-    they stand: each text with its reward, the rewards where they stand, what else is to be said of
-    it, and whether it was chosen."""
+    they stand, the questions as of `_Question`."""
     rows = {(row["dataset"], row["id"]): row for row in read_json(answers)}
     questions: list[dict[str, Any]] = []
     for record in read_jsonl(candidates):

@@ -11,6 +11,7 @@ import pytest
 
 from citepipe.cli import main
 from citepipe.data.files import read_json
+from citepipe.errors import InputError
 from citepipe.report import page
 from citepipe.scoring.results import Scored, results_of
 
@@ -202,3 +203,8 @@ def test_samples_are_shown_by_reward_with_the_chosen_and_the_greedy_one(tmp_path
         ("fair", 0.5, [[4, 4, {"correctness": 0.5}]], "greedy", False),
         ("bad", -1, [[3, 3, {"correctness": -1}]], "drawn 2 times", False),
     ]
+    null = drawn("good", 1) | {"text": None}
+    for own, says in (([null], "field .* expected a string, got null"), ([], "broken at list")):
+        candidates.write_text(json.dumps(lines[0] | {"candidates": own, "greedy": None}))
+        with pytest.raises(InputError, match=rf"candidates\.jsonl.* {says}"):
+            page.learnt(candidates, page.sampled, ("rs", 2, answers, candidates))
