@@ -127,7 +127,7 @@ def test_bad_input_is_one_line(
 def test_wrong_usage_ends_with_2_and_an_interrupt_with_130(
     answers: Path, capsys: Captured, monkeypatch: Patch
 ):
-    for wrong in (["score"], ["reward", str(answers)], ["score", str(answers), "--resamples", "0"]):
+    for wrong in (["score"], ["reward"], ["score", str(answers), "--resamples", "0"]):
         with pytest.raises(SystemExit, match=r"^2$"):
             main(wrong)
     capsys.readouterr()
@@ -173,7 +173,7 @@ def test_several_files_of_ones_own_stand_in_one_table(tmp_path: Path, capsys: Ca
     assert lines[6] == "trec has other questions than mine: 1 of 1 the same"
     result = json.loads(printed(capsys, "score", table, split, "--json", "-"))
     assert list(result["files"]) == ["mine", "trec"]
-    rewarded = printed(capsys, "reward", table, split, "--verifier", "lexical").splitlines()
+    rewarded = printed(capsys, "reward", table, split).splitlines()
     assert [line.split("  ")[0] for line in rewarded[1:]] == [
         *("mine 0", "mine 1", "mine mean", "trec 0", "trec mean")
     ]
@@ -217,7 +217,7 @@ def test_json_is_readable_whatever_standard_output_can_encode(tmp_path: Path, mo
     (tmp_path / "eli5.json").write_text(json.dumps([row("Zürich [1].", id="é")]))
     stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
     monkeypatch.setattr(sys, "stdout", stream)
-    command = ["reward", str(tmp_path / "eli5.json"), "--verifier", "lexical"]
+    command = ["reward", str(tmp_path / "eli5.json")]
     assert main([*command, "--json", "-"]) == 0
     assert json.loads(stream.buffer.getvalue())["per_example"][0]["id"] == "é"
     assert main(command) == 0
@@ -225,8 +225,7 @@ def test_json_is_readable_whatever_standard_output_can_encode(tmp_path: Path, mo
 
 
 def test_reward_prints_totals(answers: Path, capsys: Captured):
-    command = ["reward", answers, "--verifier", "lexical", "--correctness", "0"]
-    lines = printed(capsys, *command).splitlines()
+    lines = printed(capsys, "reward", answers, "--correctness", "0").splitlines()
     assert [line.split()[0] for line in lines] == ["id", "0", "1", "2", "mean"]
     assert lines[1].split()[1:] == ["+0.20", "+0.20", "+0.00", "+0.40"]
     assert lines[2].split()[1:] == ["-0.40", "-0.20", "+0.00", "-0.60"]
@@ -306,6 +305,16 @@ def test_a_package_that_is_not_installed_is_named_with_its_extra(
     monkeypatch.setitem(sys.modules, "filelock", None)
     line = fails(capsys, "fetch", "https://host.invalid/a.json", tmp_path / "out")
     assert line == "filelock is not installed; run `pip install 'citepipe[train]'`\n"
+
+
+def test_every_command_has_help(capsys: Captured):
+    with pytest.raises(SystemExit):
+        main(["?"])
+    commands = re.findall("'([a-z-]+)'", capsys.readouterr().err)
+    assert "judges" in commands
+    for command in commands:
+        with pytest.raises(SystemExit, match=r"^0$"):
+            main([command, "--help"])
 
 
 def test_each_command_imports_what_it_runs(answers: Path):

@@ -84,7 +84,7 @@ def _parser() -> argparse.ArgumentParser:
         **shared.examples(
             "score answers_asqa.json",
             "score answers_asqa.json --verifier models/true --json a.json",
-            "reward answers_asqa.json --verifier lexical --json rewards.json",
+            "reward answers_asqa.json --json rewards.json",
             "show a.json --worst 10",
             "compare a.json b.json",
             "report a.json b.json",

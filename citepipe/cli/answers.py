@@ -33,8 +33,7 @@ def add_score(commands: Any) -> None:
     ).add_argument
     shared.add_answers(option)
     shared.add_resampling(option, 1000)
-    spec = shared.VERIFIER_HELP + shared.DEFAULT
-    option("--verifier", default="lexical", metavar="SPEC", help=spec)
+    shared.add_verifier(option)
     names = "metrics by ALCE's names (mauve, QA-EM, QA-F1 and QA-Hit only if named here)"
     option("--metrics", type=lambda text: tuple(text.split(",")), metavar="A,B", help=names)
     add_judging(option)
@@ -189,12 +188,12 @@ def add_reward(commands: Any) -> None:
         "the rewards of files of answers, and the verdicts behind them",
         "Judges every statement, citation and gold answer, and prints the rewards that follow; "
         "--json has each with its place in the text.",
-        "reward answers_asqa.json --verifier lexical",
+        "reward answers_asqa.json",
         "reward answers.jsonl --dataset eli5 --verifier MODEL --json rewards.json",
-        "reward answers.jsonl --verifier lexical --correctness 0 --json - | jq .means",
+        "reward answers.jsonl --correctness 0 --json - | jq .means",
     ).add_argument
     shared.add_answers(option)
-    option("--verifier", required=True, metavar="SPEC", help=shared.VERIFIER_HELP)
+    shared.add_verifier(option)
     shared.add_rewards(option)
 
 

@@ -51,8 +51,7 @@ def add_asking(option: Any) -> None:
     least = shared.number(int, "a whole number from 10", lambda value: value >= 10)
     option("--words", type=least, default=100, metavar="N", help=words)
     shared.add_answering(option)
-    spec = shared.VERIFIER_HELP + shared.DEFAULT
-    option("--verifier", default="lexical", metavar="SPEC", help=spec)
+    shared.add_verifier(option)
     shared.add_models(option)
 
 

@@ -43,7 +43,7 @@ def add_judges(commands: Any) -> None:
     share = shared.number(float, "a share below 1", lambda value: 0 < value < 1)
     every = (
         "find the thresholds of cascades on every other pair, with at most this share of errors on "
-        "either side (by its 95 % bound), and measure on the rest"
+        "either side (by its 95 %% bound), and measure on the rest"
     )
     option("--calibrate", type=share, metavar="ERROR", help=every)
     shared.add_models(option)

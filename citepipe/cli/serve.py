@@ -25,7 +25,7 @@ def add_serve(commands: Any) -> None:
         "serve-rewards --verifier lexical --port 8077",
         "serve-rewards --verifier MODEL --citation-recall 1 --correctness 0",
     ).add_argument
-    option("--verifier", default="lexical", metavar="SPEC", help=shared.VERIFIER_HELP)
+    shared.add_verifier(option)
     option("--dataset", metavar="NAME", help=shared.DATASET_HELP)
     shared.add_rewards(option)
     shared.add_models(option)

@@ -96,6 +96,11 @@ def add_models(add: Callable[..., Any]) -> None:
     add("--no-cache", action="store_true", help="keep no decisions")
 
 
+def add_verifier(add: Callable[..., Any]) -> None:
+    """The verifier of a command that takes one."""
+    add("--verifier", default="lexical", metavar="SPEC", help=VERIFIER_HELP + DEFAULT)
+
+
 def add_answering(add: Callable[..., Any]) -> None:
     """What answers questions."""
     model = (

@@ -109,8 +109,8 @@ def _entails(documents: Sequence[Document], hypothesis: str) -> bool:
         return False
     if not all(document.english for document in documents):
         _say(
-            "lexical knows the negations of English only: in other languages it accepts whole "
-            "sentences quoted word for word, and nothing else"
+            "lexical knows the negations of English only: of documents in other languages, as some "
+            "here are, it accepts whole sentences quoted word for word, and nothing else"
         )
     if _quoted(documents, read_quotable(hypothesis)):
         return True
