@@ -180,9 +180,10 @@ def legend(
     counts: dict[str, int] = {}
     for run in (run for own in runs.values() for run in own.values()):
         counts = {dataset: len(ids) for dataset, ids in run.questions.items()} | counts
-    averaged = ", ".join(name for name in AVERAGED if name in counts) or "none of these"
+    averaged = ", ".join(name for name in AVERAGED if name in counts)
+    mean = f"; mean: over {averaged}" if averaged else ""
     asked = ", ".join(f"{name} {n}" for name, n in counts.items())
-    yield f"Percent, but length in words; questions: {asked}; mean: over {averaged}."
+    yield f"Percent, but length in words; questions: {asked}{mean}."
     yield f"±: half of the {options.confidence:.0%} interval over questions and, of several, seeds."
     yield (f"*: differs from {against}; " if against else "") + (
         "†: differs from its start; = NAME: the same in every verdict."

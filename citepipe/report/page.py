@@ -423,10 +423,12 @@ def findings(
         return f"{cell.value:.1f} ({cell.low:.1f} to {cell.high:.1f}){differs}"
 
     where = "the mean of the datasets" if at[0] == "mean" else at[0]
+    by = "Citation F1 by"
     if sum(at in row.cells for row in rows) > 1:
         trained = " of the systems that were trained" if among else ""
         yield f"{best} has the highest citation F1{trained}."
-    yield f"By {at[2]}, {where}: {held(at)}."
+        by = "By"
+    yield f"{by} {at[2]}, {where}: {held(at)}."
     value = own[best].cells[at].value
     higher = [row for row in rows if at in row.cells and row.cells[at].value > value]
     if higher:

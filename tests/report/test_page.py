@@ -123,6 +123,8 @@ def test_score_files_of_either_form_and_answers_from_elsewhere(tmp_path: Path, c
         place.write_bytes((tmp_path / f"{name}.json").read_bytes())
         assert main(["report", f"one={file}", "--out", out]) == 0
         assert data_of(Path(out))["systems"] == ["one"]
+    alone = "<p>Citation F1 by first, the mean of the datasets: 100.0 (100.0 to 100.0).</p>"
+    assert alone in Path(out).read_text()
 
 
 @pytest.mark.parametrize(
