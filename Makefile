@@ -7,10 +7,9 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 READY := .venv/.ready
-CORES := $(shell nproc 2>/dev/null || echo 1)
 # As many jobs at a time as there are GPUs, each on its own; where there is none, jobs do not wait.
 GPUS := $(words $(wildcard /dev/nvidia[0-9] /dev/nvidia[0-9][0-9]))
-GPU := --resources gpu=$(if $(filter-out 0,$(GPUS)),$(GPUS),$(CORES))
+GPU := --resources gpu=$(or $(filter-out 0,$(GPUS)),99)
 
 .PHONY: table test test-all test-slurm lint schema
 
