@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from citepipe.data.files import read_json, read_jsonl
 from citepipe.report.curves import STYLE, save
+from citepipe.text.statements import ended
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -177,8 +178,11 @@ def rewards(
         for record in read_jsonl(candidates):
             own["samples"] += [one["reward"] for one in record["candidates"]]
             own["greedy"] += [record["greedy"]["reward"]] if record.get("greedy") else []
-            kept = chosen.get((record["dataset"], record["id"]), [])
-            own["chosen"] += [c["reward"] for c in record["candidates"] if c["text"] in kept][:1]
+            dataset = record["dataset"]
+            kept = chosen.get((dataset, record["id"]), [])
+            own["chosen"] += [
+                one["reward"] for one in record["candidates"] if ended(one["text"], dataset) in kept
+            ][:1]
     return found
 
 

@@ -33,7 +33,7 @@ from citepipe.report.table import Key, Row, Run, key, run_of, table
 from citepipe.scoring.alce import CORRECTNESS
 from citepipe.scoring.results import Scored, ScoredAnswers
 from citepipe.text.normalize import normalize_answer
-from citepipe.text.statements import remove_citations
+from citepipe.text.statements import ended, remove_citations
 
 MODES = {
     "s": ("supported", "supported by what it cites", "ok"),
@@ -315,7 +315,7 @@ def sampled(system: str, seed: int, answers: Path, candidates: Path) -> dict[str
         known = {own["text"]: own for own in [*record["candidates"], *greedy]}
         texts = []
         for text, own in sorted(known.items(), key=lambda item: -item[1]["reward"]):
-            times, is_chosen = drawn[text], text in row["output"]
+            times, is_chosen = drawn[text], ended(text, row["dataset"]) in row["output"]
             said = ["chosen"] * is_chosen + ["greedy"] * (own in greedy)
             said += [f"drawn {times} times"] * (times > 1)
             texts.append((text, own["reward"], own["standing"], ", ".join(said), is_chosen))

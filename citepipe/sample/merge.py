@@ -12,7 +12,7 @@ from citepipe.errors import InputError
 from citepipe.options import MinReward
 from citepipe.progress import summary
 from citepipe.sample.job import Record, by_name, choose_questions, name_of
-from citepipe.text.statements import is_list
+from citepipe.text.statements import ended
 
 
 def merge(
@@ -67,11 +67,7 @@ def merge(
         elif least is not None and whole[0]["reward"] <= least:
             dropped[weak] += 1
         else:
-            text = whole[0]["text"]
-            if is_list(example.dataset) and text.endswith(","):
-                # A search ended with its items still coming.
-                text = f"{text[:-1]}."
-            chosen.append(replace(example, output=text))
+            chosen.append(replace(example, output=ended(whole[0]["text"], example.dataset)))
             rewards.append((whole[0]["reward"], likeliest))
     if not chosen and min_reward is not None:
         counts = ", ".join(f"{count} {why}" for why, count in dropped.items() if count)

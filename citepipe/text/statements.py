@@ -129,6 +129,11 @@ def is_list(dataset: str) -> bool:
     return dataset == "qampari"
 
 
+def ended(text: str, dataset: str) -> str:
+    """A sample as it is learnt from: a list that a search left with items to come gets an end."""
+    return f"{text[:-1]}." if is_list(dataset) and text.endswith(",") else text
+
+
 def rules_of(dataset: str, rules: Rules | None = None) -> Rules:
     """The rules by which the answers of a dataset are read: `rules` if given, else `alce` for
     ALCE's own three datasets."""

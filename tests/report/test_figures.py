@@ -40,12 +40,13 @@ def test_bars_are_shares_of_statements_over_all_seeds(tmp_path: Path):
 
 @pytest.fixture
 def samples(tmp_path: Path) -> list[tuple[str, int, Path, Path]]:
-    """A question with a greedy answer, two samples and the better one of these chosen."""
-    own = {"dataset": "asqa", "id": "1"}
-    texts = [{"text": text, "reward": reward} for text, reward in (("a", 1.0), ("b", -1.0))]
+    """A question with a greedy answer, two samples and the better one of these chosen, a list that
+    was ended for it."""
+    own = {"dataset": "qampari", "id": "1"}
+    texts = [{"text": text, "reward": reward} for text, reward in (("a,", 1.0), ("b", -1.0))]
     record = own | {"candidates": texts, "greedy": {"text": "c", "reward": 0.5}}
     (tmp_path / "candidates.jsonl").write_text(json.dumps(record))
-    (tmp_path / "answers.json").write_text(json.dumps([own | {"output": ["a"]}]))
+    (tmp_path / "answers.json").write_text(json.dumps([own | {"output": ["a."]}]))
     (tmp_path / "account.json").write_text('{"tokens_sampled": 3000}')
     return [("h_rs", 0, tmp_path / "answers.json", tmp_path / "candidates.jsonl")]
 
