@@ -9,6 +9,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Sequence
+from http.client import HTTPException
 from urllib.error import HTTPError
 from urllib.request import ProxyHandler, build_opener
 
@@ -70,7 +71,7 @@ class StartedServer:
                 _open(f"{self.url}/models", timeout=5).close()
             except HTTPError:
                 return  # It answers, perhaps that it wants a key.
-            except OSError:
+            except (OSError, HTTPException):
                 time.sleep(0.2)
             else:
                 return

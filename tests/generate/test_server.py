@@ -492,7 +492,7 @@ def test_a_server_on_this_machine_is_reached_without_a_proxy(
 
 
 VLLM = f"""#!{sys.executable}
-import os, sys, time
+import os, socket, sys, time
 sys.path.insert(0, {str(Path(__file__).parents[2])!r})
 from tests.generate.loopback_server import LoopbackServer
 
@@ -500,7 +500,10 @@ print("vllm", *sys.argv[1:], flush=True)
 time.sleep(float(os.environ.get("LOADING", "0.3")))
 if os.environ.get("BROKEN"):
     sys.exit(3)
-LoopbackServer.port = int(sys.argv[sys.argv.index("--port") + 1])
+LoopbackServer.port = port = int(sys.argv[sys.argv.index("--port") + 1])
+while os.environ.get("OTHER"):
+    with socket.create_server(("127.0.0.1", port)) as other, other.accept()[0] as asked:
+        asked.sendall(b"220 no HTTP\\r\\n")
 device = int(os.environ["CUDA_VISIBLE_DEVICES"])
 LoopbackServer(lambda body: [(device, -0.5), ({END}, -0.5)], lambda ids: " yes", {END}).over.wait()
 """
@@ -556,14 +559,15 @@ def test_a_server_ends_with_a_job_that_is_killed():
         ("PATH", "", "vllm: No such file or directory; see envs/vllm.yaml"),
         ("BROKEN", "1", "vllm serve ended with status 3 before it was ready"),
         ("LOADING", "60", "vllm serve was not ready within 0.5 s"),
+        ("OTHER", "1", "vllm serve was not ready within 1.5 s"),
     ],
 )
 def test_a_server_that_does_not_start_is_one_line(
     name: str, value: str, words: str, monkeypatch: Patch
 ):
     monkeypatch.setenv(name, value)
-    if name == "LOADING":
-        monkeypatch.setattr("citepipe.generate.started.PATIENCE", 0.5)
+    seconds = {"LOADING": 0.5, "OTHER": 1.5}.get(name, 60)
+    monkeypatch.setattr("citepipe.generate.started.PATIENCE", seconds)
     with pytest.raises(InputError, match=f"^server.start: {words}"):
         ServerGenerator(ServerOptions(start=[]), "base", None, TOKENIZER, END)
 
