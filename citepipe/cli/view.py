@@ -46,10 +46,16 @@ def _view(arguments: argparse.Namespace) -> None:
     import uvicorn
 
     from citepipe.ask import By
+    from citepipe.options import RetrievalOptions
     from citepipe.report import page, serve
+    from citepipe.retrieve import read_passages
     from citepipe.verify.load import check_spec
 
     check_spec(arguments.verifier)
+    if arguments.docs:
+        # Read again for each question; what is wrong with them is said before anybody asks.
+        docs = [str(path) for path in arguments.docs]
+        read_passages(RetrievalOptions(words=arguments.words, passages=docs))
     shared.check_writable(arguments.labels)
     labels = serve.Labels(arguments.labels)
     gathered = page.gather(**report.scored(arguments))

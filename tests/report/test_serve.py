@@ -104,3 +104,5 @@ def test_what_cannot_be_served_is_one_line(tmp_path: Path, capsys: pytest.Captur
     assert main(["view", str(tmp_path)]) == 1
     line = f"citepipe: {tmp_path}: expected a folder of results, it has no scores\n"
     assert capsys.readouterr().err == line
+    assert main(["view", str(tmp_path), "--docs", str(tmp_path / "nowhere")]) == 1
+    assert capsys.readouterr().err.startswith(f"citepipe: {tmp_path}/nowhere: expected a folder, ")
