@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Sequence
 from functools import cached_property, lru_cache
+from html import unescape
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -148,6 +149,7 @@ _TITLE = re.compile(r"(?:^|\n)Title: ([^\n]*)(?=\n|$)")
 # Punkt searches what has no space in quadratic time.
 _CLUTTER = re.compile(r"[^\w\s]{8,}")
 _LONG = re.compile(r"(\S{64})(?=\S)")
+_ENTITY = re.compile(r"&#?\w{1,31};")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _NAME_REACH = 3  # words from one of a name to the next, with middle names and initials
 _REMEMBERED_WORDS = 1 << 16
@@ -355,10 +357,12 @@ class Document:
 
 
 def readable(text: str) -> str:
-    """A text without HTML's tags, and without what no tokenizer is made for: endless words, lone
-    surrogates."""
+    """A text without HTML's tags, with the characters that it names (`&amp;`), and without what no
+    tokenizer is made for: endless words, lone surrogates."""
     if "<" in text:
         text = BREAKS.sub("\n", TAGS.sub("", text))
+    if "&" in text:
+        text = _ENTITY.sub(lambda own: unescape(own[0]), text)
     return _SURROGATE.sub("\ufffd", _LONG.sub(r"\1 ", _CLUTTER.sub(" ", text)))
 
 

@@ -301,6 +301,7 @@ def test_tags_of_html_are_not_read():
     assert entails(page, "The mill was built by John Hale.")
     assert not entails(page, "The mill was built by John Hill.")
     assert entails(f"{page}It is <= 9 m high.", "It is <= 9 m high.")
+    assert entails("<p>Mr&nbsp;Hale built the R&amp;D mill.", "Mr Hale built the R&D mill.")
 
 
 def test_it_says_what_its_decisions_depend_on():
