@@ -1,4 +1,4 @@
-"""NLTK without the libraries that it would only try."""
+"""NLTK without the libraries that it would only try, and without a limit of time."""
 
 from __future__ import annotations
 
@@ -21,3 +21,5 @@ def lean_imports() -> Iterator[None]:
     finally:
         for name in hidden:
             del sys.modules[name]
+    # NLTK gives up on a match after five seconds by the clock, also where the process was stopped.
+    sys.modules["nltk.redos"].DEFAULT_TIMEOUT = None  # type: ignore[attr-defined]

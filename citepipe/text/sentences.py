@@ -61,17 +61,8 @@ def load_splitter(spec: str = "punkt-rules") -> Splitter:
     if spec not in SPLITTERS:
         raise InputError(f"splitter {spec!r}: expected one of {', '.join(SPLITTERS)}")
     with lean_imports():
-        from nltk import redos
         from nltk.data import find
         from nltk.tokenize import punkt
-
-    contexts = redos.compile(punkt.PunktLanguageVars().period_context_re(), timeout=None)
-
-    class Unhurried(punkt.PunktLanguageVars):
-        """NLTK gives up on a text after five seconds, in which its decisions count as well."""
-
-        def period_context_re(self) -> redos.TimedPattern:
-            return contexts
 
     try:
         parameters = (
@@ -84,7 +75,7 @@ def load_splitter(spec: str = "punkt-rules") -> Splitter:
             "splitter punkt: NLTK's punkt_tab model is not installed; run "
             "`python -m nltk.downloader punkt_tab`, or take the splitter punkt-rules"
         ) from None
-    tokenizer = punkt.PunktSentenceTokenizer(parameters, lang_vars=Unhurried())
+    tokenizer = punkt.PunktSentenceTokenizer(parameters)
     # An answer is read by two sets of rules, and a reference may come twice.
     known = lru_cache(maxsize=4096)(lambda text: tuple(tokenizer.span_tokenize(text)))
     # Most lines of answers are one sentence, which Punkt takes some time to see.

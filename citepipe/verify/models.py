@@ -42,7 +42,7 @@ MAX_LENGTH = 2048
 # A GPU's matrix units are busy from some thousands of rows on, and activations of 16k tokens fit
 # beside a model of 11 billion parameters. A CPU is fastest while a batch stays in its caches.
 GPU_TOKENS_PER_BATCH = 16_384
-CPU_TOKENS_PER_BATCH = 2_048
+CPU_TOKENS_PER_BATCH = 1_024
 # What LettuceDetect's program reads.
 _MARKED_TOKENS = 4_096
 _PAIRS_PER_ENCODING = 1_024
