@@ -30,6 +30,17 @@ from citepipe.cli import (
 from citepipe.errors import InputError, not_installed
 
 
+def run() -> int:
+    """The command that this process is for, as `main`."""
+    # It keeps most of what it reads and makes: to look for cycles in it, and once more when the
+    # process ends, would take a quarter of the time.
+    gc.set_threshold(500_000)
+    try:
+        return main()
+    finally:
+        gc.freeze()
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its status: 0; 1 after one line on what is wrong with the input, or
     if standard output takes no more; 130 when interrupted. A wrong usage exits with 2."""
@@ -44,15 +55,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Titles in any script, on a terminal that may know only one.
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
-    # A command keeps most of what it reads and makes: to look for cycles in it, and once more when
-    # the process ends, would take a quarter of the time.
-    gc.set_threshold(500_000)
     try:
         try:
             parsed = _parser().parse_args(arguments)
             parsed.command(parsed)
         finally:
-            gc.freeze()
             sys.stdout.flush()
     except InputError as error:
         print(f"citepipe: {shared.printable(str(error))}", file=sys.stderr)

@@ -1,5 +1,5 @@
 """`python -m citepipe.cli`, the same as the command `citepipe`."""
 
-from citepipe.cli import main
+from citepipe.cli import run
 
-raise SystemExit(main())
+raise SystemExit(run())

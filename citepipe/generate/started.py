@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Sequence
 from http.client import HTTPException
@@ -89,4 +90,5 @@ class StartedServer:
 
 def _end_with_parent() -> None:
     """Have Linux end the process when its parent's is gone, however that was."""
-    _libc.prctl(1, signal.SIGTERM)
+    if sys.platform == "linux":
+        _libc.prctl(1, signal.SIGTERM)
